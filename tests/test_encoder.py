@@ -1,0 +1,110 @@
+"""The backbone: loading, adapters, dropout, hidden states, the zero-shot cosine."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModel
+
+from patsim_utils import cpc, encoder
+from patsim_utils.encoder import FastDropout
+from patsim_utils.errors import InputError
+
+
+def test_the_bundled_minilm_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert encoder.load_backbone("minilm").config.num_hidden_layers == 6
+    encoder.backbone_path.cache_clear()
+    monkeypatch.setattr(encoder, "MINILM_SHA256", "0" * 64)
+    with pytest.raises(InputError, match="not 0000"):
+        encoder.backbone_path("minilm")
+    encoder.backbone_path.cache_clear()
+
+
+def test_a_backbone_that_is_not_there_is_one_line(tmp_path) -> None:
+    for load in (encoder.load_backbone, encoder.load_tokenizer):
+        with pytest.raises(InputError, match="backbone") as caught:
+            load(str(tmp_path / "nothing"))
+        assert "\n" not in str(caught.value)
+
+
+def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
+    plain = encoder.load_backbone(tiny_backbone("bert")).eval()
+    ids = torch.randint(1000, 2000, (2, 7))
+    before = plain(ids).last_hidden_state
+    adapted = encoder.adapt(plain, adapter="lora", rank=4, alpha=8).eval()
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    torch.testing.assert_close(adapted(ids).last_hidden_state, before)
+    full = encoder.adapt(encoder.load_backbone(tiny_backbone("bert")), adapter="full")
+    assert all(p.requires_grad for p in full.parameters())
+
+
+def test_fast_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    layer, x = FastDropout(0.1), torch.ones(1001, 1001)
+    y = layer(x)
+    assert (y == 0).float().mean().item() == pytest.approx(0.1, abs=1e-3)
+    assert y.mean().item() == pytest.approx(1, abs=1e-3)
+    assert y.max().item() == pytest.approx(1 / 0.9, rel=1e-4)
+    lag = torch.corrcoef(torch.stack([y[:, :-1].flatten(), y[:, 1:].flatten()]))[0, 1]
+    assert abs(lag) < 5e-3  # neighbours that come from one draw are independent
+    assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(FastDropout(0.0).train()(x), x)
+
+
+def test_fast_dropout_passes_the_gradient_of_what_it_kept() -> None:
+    x = torch.ones(50, 50, requires_grad=True)
+    y = FastDropout(0.5)(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
+def test_padding_does_not_change_the_states(tiny_backbone, kind: str) -> None:
+    model = encoder.load_backbone(tiny_backbone(kind)).eval()
+    tokens = torch.randn(1, 6, 32)
+    plain = {"block": torch.zeros(1, 6, dtype=torch.long), "position_ids": torch.arange(6)[None]}
+    padded = {
+        "block": torch.cat([plain["block"], torch.full((1, 3), -1)], 1),
+        "position_ids": torch.cat([plain["position_ids"], torch.zeros(1, 3, dtype=torch.long)], 1),
+    }
+    longer = torch.cat([tokens, torch.randn(1, 3, 32)], 1)
+    with torch.inference_mode():
+        short = encoder.hidden_states(model, tokens, plain)
+        long = encoder.hidden_states(model, longer, padded)
+    assert len(short) == model.config.num_hidden_layers + 1
+    for a, b in zip(short, long, strict=True):
+        torch.testing.assert_close(a, b[:, :6], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) -> None:
+    model = AutoModel.from_pretrained(tiny_backbone(kind)).eval()
+    ids = torch.randint(1000, 2000, (2, 6))
+    batch = {"block": torch.zeros(2, 6, dtype=torch.long), "position_ids": torch.arange(6).expand(2, -1)}
+    with torch.inference_mode():
+        expected = model(ids).last_hidden_state
+        found = encoder.hidden_states(model, model.get_input_embeddings()(ids), batch)[-1]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "modernbert"])
+def test_relative_positions_cannot_be_packed(tiny_backbone, kind: str) -> None:
+    with pytest.raises(InputError, match="use layout 'pair'"):
+        encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "packed")
+
+
+def test_zero_shot_is_the_cosine_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(encoder.backbone_path("minilm"), device="cpu")
+    anchor, target = (
+        model.encode(pairs_frame[column].to_list(), normalize_embeddings=True) for column in ("anchor", "target")
+    )
+    np.testing.assert_allclose(encoder.zero_shot(pairs_frame, batch_size=5), (anchor * target).sum(1), atol=1e-5)
+
+
+def test_token_counts(pairs_frame: pd.DataFrame) -> None:
+    counts = encoder.token_counts(pairs_frame, titles={code: "" for code in cpc.CODES})
+    assert counts[0] == len(["[CLS]", "strong", "material", "[SEP]", "steel", "[SEP]"])

@@ -1,0 +1,226 @@
+"""Losses against slow loops, published values, and finite differences."""
+
+import math
+
+import pytest
+import torch
+
+from patsim_utils import losses, ordinal
+
+
+def cumulative(n: int, seed: int = 0) -> torch.Tensor:
+    """Falling logits (n, 4), as the ordinal head gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 4, generator=generator, dtype=torch.float64).sort(-1, descending=True).values
+
+
+RANK = torch.tensor([0, 1, 2, 3, 4, 2])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(0.0, 0.0), (0.25, 0.0), (-0.25, 0.0), (0.5, 4 * 0.25**2), (-1.0, 4 * 0.75**2), (4.0, 4 * 3.75**2)],
+)
+def test_smooth_k2_is_flat_near_the_label_and_quadratic_beyond(error: float, expected: float) -> None:
+    label = torch.tensor([2.0])
+    assert losses.smooth_k2(label + error, label).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_smooth_k2_gradient_is_two_k_times_the_excess() -> None:
+    prediction = torch.tensor([1.0, 2.2, 3.5], dtype=torch.float64, requires_grad=True)
+    losses.smooth_k2(prediction, torch.full((3,), 2.0, dtype=torch.float64), alpha=3.0, beta=0.25).backward()
+    expected = torch.tensor([-2 * 3 * 0.75, 0.0, 2 * 3 * 1.25], dtype=torch.float64) / 3
+    torch.testing.assert_close(prediction.grad, expected)
+
+
+def test_smooth_k2_works_on_ranks_not_scores() -> None:
+    """A prediction one rank off costs; on scores in [0, 1] the flat zone would hide it."""
+    flat = torch.full((1, 4), 0.0)  # expected rank 2
+    assert losses.ordinal_loss(flat, torch.tensor([3]), kind="smooth_k2").item() == pytest.approx(4 * 0.75**2)
+
+
+def test_coral_matches_the_published_value() -> None:
+    """Logits, levels and the mean of 0.6920 as documented by coral-pytorch."""
+    logits = torch.tensor([[2.1, 1.8, -2.1, -1.8], [1.9, -1.0, -1.5, -1.3], [1.9, 1.8, 1.7, 1.6]])
+    assert losses.coral(logits, torch.tensor([2, 1, 4])).item() == pytest.approx(0.6920, abs=1e-4)
+
+
+def test_coral_and_all_threshold_match_a_loop() -> None:
+    z = cumulative(6)
+    plain = weighted = 0.0
+    for row, rank in zip(z.tolist(), RANK.tolist(), strict=True):
+        for k, logit in enumerate(row):
+            sign = 1 if rank > k else -1
+            term = math.log(1 + math.exp(-sign * logit))
+            plain += term / 6
+            weighted += abs(2 * (k - rank) + 1) * term / 6
+    assert losses.coral(z, RANK).item() == pytest.approx(plain)
+    assert losses.all_threshold(z, RANK).item() == pytest.approx(weighted)
+
+
+def test_squared_weights_sum_to_the_squared_distance() -> None:
+    """The all-threshold weights between rank and a far prediction add up to the squared distance in ranks."""
+    wrong = torch.full((1, 4), -1e4)  # predicts rank 0
+    for rank in range(1, 5):
+        loss = losses.all_threshold(wrong, torch.tensor([rank])).item()
+        assert loss == pytest.approx(1e4 * rank**2)
+
+
+def test_bce_is_the_textbook_one() -> None:
+    z = cumulative(6)
+    score = ordinal.score(z)
+    expected = torch.nn.functional.binary_cross_entropy(score, RANK.double() / 4)
+    assert losses.bce(z, RANK).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_bce_stays_finite_where_the_score_is_zero_or_one() -> None:
+    for sign in (1, -1):
+        logits = torch.full((2, 4), sign * 200.0, requires_grad=True)
+        loss = losses.bce(logits, torch.tensor([0, 4]))
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad.isfinite().all()
+
+
+def test_as_run_matches_a_loop() -> None:
+    z = cumulative(6)
+    bce = flat = 0.0
+    for row, rank in zip(z.tolist(), RANK.tolist(), strict=True):
+        p = [1 / (1 + math.exp(-logit)) for logit in row]
+        for k in range(4):
+            label = 0.95 if rank > k else 0.05
+            bce -= (label * math.log(p[k]) + (1 - label) * math.log(1 - p[k])) / 24
+        flat += sum((p[k + 1] - p[k]) ** 2 for k in range(3)) / 18
+    assert losses.as_run(z, RANK).item() == pytest.approx(4 * bce + 0.25 * flat)
+
+
+def test_one_minus_pearson() -> None:
+    x, y = torch.tensor([0.1, 0.4, 0.2, 0.9]), torch.tensor([0.0, 0.5, 0.25, 0.75])
+    expected = 1 - torch.corrcoef(torch.stack([x, y]))[0, 1]
+    assert losses.one_minus_pearson(x, y).item() == pytest.approx(expected.item(), abs=1e-4)
+    constant = torch.zeros(4, requires_grad=True)
+    losses.one_minus_pearson(constant, y).backward()
+    assert constant.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", losses.ORDINAL)
+def test_every_ordinal_loss_passes_gradcheck_and_prefers_the_truth(kind: str) -> None:
+    z = cumulative(6, seed=1).requires_grad_()
+    functions = {
+        "smooth_k2": lambda z: losses.smooth_k2(ordinal.score(z) * 4, RANK.double()),
+        "as_run": lambda z: losses.as_run(z, RANK),
+        "coral": lambda z: losses.coral(z, RANK),
+        "all_threshold": lambda z: losses.all_threshold(z, RANK),
+        "bce": lambda z: losses.bce(z, RANK),
+        "mse": lambda z: (ordinal.score(z) - RANK / 4).square().mean(),
+        "pearson": lambda z: losses.one_minus_pearson(ordinal.score(z), RANK.double() / 4),
+    }
+    assert torch.autograd.gradcheck(functions[kind], z)
+    direct = losses.ordinal_loss(z.detach(), RANK, kind=kind)
+    assert losses.ordinal_loss(z.detach().bfloat16(), RANK, kind=kind).dtype == torch.float32
+    assert direct.item() == pytest.approx(functions[kind](z.detach()).item(), abs=1e-5)
+    truth = (losses.levels(RANK) * 2.0 - 1) * 3
+    assert losses.ordinal_loss(truth, RANK, kind=kind) < losses.ordinal_loss(-truth.flip(0), RANK, kind=kind)
+
+
+def test_an_unknown_loss_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="smooth_k2, as_run"):
+        losses.ordinal_loss(cumulative(2), RANK[:2], kind="k2")
+    with pytest.raises(ValueError, match="ntxent, cosent"):
+        losses.contrast_loss(
+            *[torch.ones(2, 3)] * 2, kind="x", rank=RANK[:2], anchor_text=RANK[:2], target_text=RANK[:2]
+        )
+
+
+def vectors(n: int, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    anchor, target = torch.randn(2, n, 8, generator=generator, dtype=torch.float64)
+    return anchor, target
+
+
+ANCHOR_TEXT = torch.tensor([0, 0, 1, 2, 3, 4])
+TARGET_TEXT = torch.tensor([5, 6, 7, 8, 5, 0])  # rows 0 and 4 share a target; the target of row 5 is the anchor of 0, 1
+
+
+def slow_ntxent(anchor: torch.Tensor, target: torch.Tensor, weight: list[float], tau: float) -> float:
+    views = [*anchor, *target]
+    owner, text = [*ANCHOR_TEXT.tolist()] * 2, ANCHOR_TEXT.tolist() + TARGET_TEXT.tolist()
+    n, total = len(anchor), 0.0
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+
+        def similarity(j: int, i: int = i) -> float:
+            return torch.nn.functional.cosine_similarity(views[i], views[j], dim=0).item() / tau
+
+        below = math.exp(similarity(partner))
+        for j in range(2 * n):
+            same = owner[i] == owner[j] or text[i] == text[j] or owner[i] == text[j] or text[i] == owner[j]
+            if j != i and j != partner and not same:
+                below += math.exp(similarity(j))
+        total -= weight[i % n] * math.log(math.exp(similarity(partner)) / below)
+    return total / (2 * sum(weight))
+
+
+def test_ntxent_matches_a_loop_with_masks_and_weights() -> None:
+    anchor, target = vectors(6)
+    weight = losses.positives(torch.tensor([4, 3, 2, 0, 4, 3]))
+    assert weight.tolist() == [1, 0.5, 0, 0, 1, 0.5]
+    found = losses.ntxent(
+        anchor, target, positive=weight, negative=losses.strangers(ANCHOR_TEXT, TARGET_TEXT), temperature=0.3
+    )
+    assert found.item() == pytest.approx(slow_ntxent(anchor, target, weight.tolist(), 0.3), rel=1e-5)
+
+
+def test_ntxent_of_identical_views_without_negatives_is_zero() -> None:
+    anchor, _ = vectors(3)
+    nobody = torch.zeros(6, 6, dtype=torch.bool)
+    assert losses.ntxent(anchor, anchor, positive=torch.ones(3), negative=nobody).item() == pytest.approx(0)
+
+
+def test_ntxent_of_unrelated_orthogonal_views_is_the_logarithm_of_the_batch() -> None:
+    """With all similarities equal, each of the 2N - 1 other views is as likely: log(2N - 1)."""
+    anchor = torch.ones(4, 8)
+    everyone = torch.ones(8, 8, dtype=torch.bool)
+    assert losses.ntxent(anchor, anchor, positive=torch.ones(4), negative=everyone).item() == pytest.approx(math.log(7))
+
+
+def test_ntxent_without_positives_is_zero_with_zero_gradient() -> None:
+    anchor = torch.randn(4, 8, requires_grad=True)
+    allowed = losses.strangers(torch.arange(4), torch.arange(4, 8))
+    loss = losses.ntxent(anchor, torch.randn(4, 8), positive=torch.zeros(4), negative=allowed)
+    loss.backward()
+    assert loss.item() == 0
+    assert anchor.grad.abs().max() == 0
+
+
+def test_ntxent_is_finite_at_any_scale() -> None:
+    for scale in (1e-8, 1.0, 1e8):
+        anchor = (torch.randn(5, 8) * scale).requires_grad_()
+        allowed = losses.strangers(torch.zeros(5, dtype=torch.long), torch.arange(5))  # one anchor: no negatives at all
+        loss = losses.ntxent(anchor, anchor.detach() * 2, positive=torch.ones(5), negative=allowed)
+        loss.backward()
+        assert loss.isfinite()
+        assert anchor.grad.isfinite().all()
+
+
+def test_ntxent_gradcheck() -> None:
+    anchor, target = vectors(4)
+    view = torch.cat([anchor, target]).requires_grad_()
+    allowed = losses.strangers(torch.arange(4), torch.arange(4, 8))
+
+    def loss(view: torch.Tensor) -> torch.Tensor:
+        return losses.ntxent(*view.chunk(2), positive=torch.tensor([1.0, 0.5, 0.0, 1.0]), negative=allowed)
+
+    assert torch.autograd.gradcheck(loss, view)
+
+
+def test_cosent_matches_a_loop() -> None:
+    anchor, target = vectors(6)
+    cosine = torch.nn.functional.cosine_similarity(anchor, target).tolist()
+    total = 1.0
+    for i in range(6):
+        for j in range(6):
+            if RANK[i] > RANK[j]:
+                total += math.exp(20 * (cosine[j] - cosine[i]))
+    assert losses.cosent(anchor, target, RANK).item() == pytest.approx(math.log(total), rel=1e-5)
+    assert losses.cosent(anchor, target, torch.ones(6)).item() == 0

@@ -1,0 +1,171 @@
+"""The model: every option, its layouts, and save -> load -> the same scores."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from patsim_utils import cpc
+from patsim_utils.errors import InputError
+from patsim_utils.fusion import FUSIONS
+from patsim_utils.matcher import POOLINGS, Architecture, Matcher, span_mean
+
+KINDS = ("bert", "roberta", "deberta-v2", "modernbert")
+
+
+def build(backbone: str, **options: object) -> Matcher:
+    """A small model with noise in the weights that start at zero, so that everything has an effect."""
+    torch.manual_seed(0)
+    matcher = Matcher(Architecture(backbone=backbone, **options))
+    with torch.no_grad():
+        for name, parameter in matcher.named_parameters():
+            if parameter.requires_grad and ("lora_" in name or "fusion.project" in name):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return matcher.eval()
+
+
+def test_span_mean_skips_the_padding() -> None:
+    states = torch.arange(24.0).view(2, 3, 4)
+    span = torch.tensor([[1, 2], [4, -1]])
+    expected = torch.stack([(states[0, 1] + states[0, 2]) / 2, states[1, 1]])
+    torch.testing.assert_close(span_mean(states, span), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_saved_and_loaded_it_scores_the_same(tiny_backbone, pairs_frame, tmp_path, kind: str, adapter: str) -> None:
+    matcher = build(tiny_backbone(kind), adapter=adapter, contrast_layer=1)
+    matcher.save(tmp_path / "model")
+    suffixes = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".md", ".txt"}  # nothing pickled
+    loaded = Matcher.load(tmp_path)
+    scores = matcher.score(pairs_frame)
+    np.testing.assert_array_equal(loaded.score(pairs_frame), scores)
+    assert np.ptp(scores) > 0
+    assert loaded.architecture == matcher.architecture
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_fusion_and_pooling_gives_scores_and_gradients(
+    tiny_backbone, pairs_frame, fusion: str, pooling: str
+) -> None:
+    matcher = build(tiny_backbone("bert"), fusion=fusion, pooling=pooling, contrast_layer=2)
+    pairs = matcher.pairs(pairs_frame)
+    output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
+    assert output.cumulative.shape == (12, 4)
+    assert output.anchor.shape == output.target.shape == (12, 32)
+    (output.cumulative.sum() + output.anchor.sum() + output.target.sum()).backward()
+    unused = [
+        name
+        for name, p in matcher.named_parameters()
+        # the head's four thresholds and the layers above the last one used always take part
+        if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    ]
+    assert unused == []
+    p = matcher.probabilities(pairs_frame)
+    np.testing.assert_allclose(p.sum(1), 1)
+    np.testing.assert_allclose(p @ np.arange(5) / 4, matcher.score(pairs_frame), atol=1e-6)
+
+
+@pytest.mark.parametrize("context_text", ["title", "code", "none"])
+def test_the_context_reaches_the_score_by_text_and_by_vector(tiny_backbone, pairs_frame, context_text: str) -> None:
+    other = pairs_frame.assign(context="A01")
+    for fusion in ("add", "none"):
+        matcher = build(tiny_backbone("bert"), fusion=fusion, context_text=context_text)
+        same = np.allclose(matcher.score(pairs_frame), matcher.score(other), atol=1e-7)
+        assert same == (fusion == "none" and context_text == "none")
+
+
+def test_an_unknown_context_is_an_error_or_the_text_alone(tiny_backbone, pairs_frame) -> None:
+    matcher = build(tiny_backbone("bert"))
+    nowhere = pairs_frame.assign(context="")
+    with pytest.raises(InputError, match="no CPC section or class"):
+        matcher.score(nowhere)
+    found = matcher.score(nowhere, unknown="embedding")
+    with torch.no_grad():
+        matcher.fusion.project.weight.zero_()
+    matcher.titles = {}
+    np.testing.assert_allclose(found, matcher.score(pairs_frame), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_packed_score_does_not_depend_on_its_company(tiny_backbone, pairs_frame, kind: str) -> None:
+    matcher = build(tiny_backbone(kind), layout="packed")
+    together = matcher.score(pairs_frame)
+    alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(pairs_frame))
+    np.testing.assert_allclose(matcher.score(pairs_frame.iloc[order]), together[order], atol=1e-5)
+    split = matcher.cumulative(matcher.pairs(pairs_frame), batch_tokens=40)
+    np.testing.assert_allclose(split.sigmoid().mean(-1), together, atol=1e-5)
+
+
+def test_a_list_score_does_depend_on_its_company(tiny_backbone, pairs_frame) -> None:
+    matcher = build(tiny_backbone("bert"), layout="list")
+    together = matcher.score(pairs_frame)
+    alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
+    assert np.abs(together - alone).max() > 1e-5
+
+
+def test_scores_do_not_depend_on_the_batch(tiny_backbone, pairs_frame) -> None:
+    matcher = build(tiny_backbone("bert"))
+    seen = []
+    small = matcher.cumulative(
+        matcher.pairs(pairs_frame), batch_tokens=1, progress=lambda done, n: seen.append((done, n))
+    )
+    torch.testing.assert_close(small, matcher.cumulative(matcher.pairs(pairs_frame)), atol=1e-5, rtol=1e-5)
+    assert seen[-1] == (12, 12)
+
+
+def test_cpc_vectors_are_unit_rows(tiny_backbone) -> None:
+    vectors = build(tiny_backbone("bert"), cpc_dim=7).cpc_vectors()
+    assert vectors.shape == (len(cpc.CODES) - 1, 7)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    with pytest.raises(InputError, match="no CPC vectors"):
+        build(tiny_backbone("bert"), fusion="none").cpc_vectors()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": "sum"}, "fusion: 'sum' is none of add"),
+        ({"pooling": "cls", "layout": "packed"}, "needs layout 'pair'"),
+        ({"adapter": "prefix"}, "adapter: 'prefix' is none of lora, full"),
+        ({"lora_rank": 0}, "lora_rank: 0 is less than 1"),
+        ({"lora_dropout": 1.0}, "lora_dropout"),
+        ({"contrast_layer": 4}, "contrast_layer: 4 is not in 0..3"),
+    ],
+)
+def test_what_cannot_work_is_said(tiny_backbone, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Matcher(Architecture(backbone=tiny_backbone("bert"), **{"contrast_layer": 1, **options}))
+
+
+def test_a_folder_without_a_model_and_a_foreign_model_are_refused(tiny_backbone, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"matcher\.json is missing"):
+        Matcher.load(tmp_path)
+    build(tiny_backbone("bert")).save(tmp_path)
+    note = json.loads((tmp_path / "matcher.json").read_text())
+    (tmp_path / "matcher.json").write_text(json.dumps({**note, "codes": note["codes"][:-1]}))
+    with pytest.raises(InputError, match="another list of CPC codes"):
+        Matcher.load(tmp_path)
+
+
+def test_an_adapter_of_another_shape_is_refused(tiny_backbone, tmp_path) -> None:
+    build(tiny_backbone("bert"), lora_rank=4).save(tmp_path / "four")
+    build(tiny_backbone("bert"), lora_rank=8).save(tmp_path / "eight")
+    shutil.copytree(tmp_path / "four" / "backbone", tmp_path / "eight" / "backbone", dirs_exist_ok=True)
+    with pytest.raises((InputError, RuntimeError), match="adapter|size mismatch"):
+        Matcher.load(tmp_path / "eight")
+
+
+def test_the_real_backbone_scores_real_pairs_in_every_layout(pairs_frame: pd.DataFrame) -> None:
+    for layout in ("pair", "packed", "list"):
+        scores = Matcher(Architecture(layout=layout)).eval().score(pairs_frame)
+        assert scores.shape == (12,)
+        assert (scores >= 0).all()
+        assert (scores <= 1).all()

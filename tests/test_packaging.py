@@ -1,0 +1,150 @@
+"""Package, lock, environment, workflows and Makefile agree with each other and with what is installed."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name(requirement: Requirement) -> str:
+    """A requirement's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", requirement.name).lower()
+
+
+def lock() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {name(requirement): requirement for requirement in found}
+
+
+def ranges() -> list[Requirement]:
+    return [
+        Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])
+    ]
+
+
+def test_the_lock_pins_every_package_exactly() -> None:
+    for requirement in lock().values():
+        assert re.fullmatch(r"==[^+*,]+", str(requirement.specifier)), requirement
+        assert requirement.url is None
+
+
+@pytest.mark.parametrize("requirement", ranges(), ids=name)
+def test_the_lock_lies_in_the_ranges(requirement: Requirement) -> None:
+    pinned = str(lock()[name(requirement)].specifier).removeprefix("==")
+    assert requirement.specifier.contains(pinned)
+
+
+def test_the_lock_holds_what_its_packages_need() -> None:
+    """Nothing that `pip install -r requirements.lock` would choose by itself."""
+    pinned = lock()
+    for requirement in pinned.values():
+        for line in importlib.metadata.requires(requirement.name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                # The builds of torch for a GPU need packages that the build for the CPU does not.
+                if needed.name.startswith(("nvidia", "cuda", "triton")):
+                    continue
+                assert name(needed) in pinned, f"{requirement.name} needs {needed}"
+
+
+def test_every_import_of_the_package_is_declared() -> None:
+    """Each third-party module imported below patsim_utils belongs to a declared dependency."""
+    owners = importlib.metadata.packages_distributions()
+    declared = {name(Requirement(line)) for line in PROJECT["dependencies"]}
+    for path in (ROOT / "patsim_utils").glob("*.py"):
+        for module in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
+            if module not in sys.stdlib_module_names and module != "patsim_utils":
+                found = {name(Requirement(owner)) for owner in owners.get(module, [])}
+                assert found & declared, f"{path.name} imports {module}"
+
+
+def test_conda_installs_the_lock() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    *packages, pip = environment["dependencies"]
+    assert packages == [f"python{PROJECT['requires-python']}", "pip"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+@pytest.mark.parametrize("workflow", ["ci.yml", "study-gpu.yml"])
+def test_workflows_follow_the_schema(workflow: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    path = ROOT / ".github" / "workflows" / workflow
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ci_runs_style_tests_and_the_sample_study() -> None:
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make lint", ".ci/run", "make study"]
+    assert "reports/sample" in steps[-1]["with"]["path"]
+
+
+def test_the_gpu_study_hands_its_inputs_to_make() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/study-gpu.yml").read_text())
+    inputs = workflow[True]["workflow_dispatch"]["inputs"]  # YAML 1.1 takes the key `on` for true
+    (study,) = (step for step in workflow["jobs"]["study"]["steps"] if step.get("name") == "Study")
+    assert set(inputs) == {
+        value.removeprefix("${{ inputs.").removesuffix(" }}") for value in study["env"].values()
+    }
+    assert {"preset": "gpu", "data": "kaggle"}.items() <= {
+        key: one["default"] for key, one in inputs.items()
+    }.items()
+    assert all(f'="${variable}"' in study["run"] for variable in study["env"])
+
+
+def made(*arguments: str) -> str:
+    """What make says it would do, or says."""
+    command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_study_is_the_study_command() -> None:
+    said = made("-n", "study", "PRESET=cpu", "DATA=some folder", "NAME=real", "P=-p epochs 1")
+    assert "-m patsim_utils.study --preset 'cpu' --data 'some folder' --name 'real' -p epochs 1" in said
+    assert "--preset 'sample' --data 'sample' --name 'sample'" in made("-n", "study")
+
+
+def test_make_installs_the_lock_before_anything_else() -> None:
+    said = made("-n", "-B", "test", "PYTHON=some-python").replace("\\\n", " ").splitlines()
+    steps = (
+        "sys.version_info >= (3, 11)",
+        "some-python -m venv",
+        "-r requirements.lock",
+        "--no-deps",
+        "-m pytest",
+    )
+    found = [next(place for place, line in enumerate(said) if step in line) for step in steps]
+    assert found == sorted(found)
+
+
+def test_make_help_lists_every_command() -> None:
+    commands = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert commands is not None
+    assert set(commands[1].split()) == set(re.findall(r"^make (\w+) +\w", made("help"), flags=re.MULTILINE))
+
+
+def test_ci_calls_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
+
+
+def test_the_package_carries_its_data() -> None:
+    """Every file of patsim_utils that is not code is named in the package data."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = ROOT / "patsim_utils"
+    carried = {path for pattern in patterns["patsim_utils"] for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert carried == others
+    assert package / "cpc.csv" in carried

@@ -1,0 +1,201 @@
+"""Training: the run folder, the two losses, resuming, and stopping at what is not finite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from patsim_utils import cpc, losses, train
+from patsim_utils.data import load
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+from patsim_utils.train import Settings
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, pd.DataFrame]:
+    """A sixth of the sample's training pairs and all of its other splits."""
+    sample = load("sample")
+    anchors = sample["train"]["anchor"].drop_duplicates()[::6]
+    return {
+        **sample,
+        "train": sample["train"][sample["train"]["anchor"].isin(anchors)].reset_index(drop=True),
+    }
+
+
+def small(tiny_backbone, **options: object) -> Settings:
+    return Settings(
+        **{"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 2, "batch_size": 16, **options}
+    )
+
+
+def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone)
+    result = train.train(splits, settings, run=tmp_path / "run")
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "metrics.json",
+        "history.csv",
+        "predictions.csv",
+        "model",
+    }
+    assert json.loads((run / "metrics.json").read_text()) == json.loads(json.dumps(result))
+    assert Settings(**json.loads((run / "config.json").read_text())) == settings
+    for split in ("validation", "test"):
+        found = result[split]
+        assert set(found) == {"n", "pearson", "pearson_ci", "spearman", "mae", "qwk", "loss"}
+        assert found["pearson_ci"][0] <= found["pearson"] <= found["pearson_ci"][1]
+    steps = 2 * -(-len(splits["train"]) // 16)
+    assert result["train"]["steps"] == steps
+    assert [one["epoch"] for one in result["epochs"]] == [1, 2]
+    assert max(one["pearson"] for one in result["epochs"]) == pytest.approx(result["validation"]["pearson"])
+
+    history = pd.read_csv(run / "history.csv")
+    assert history["step"].tolist() == list(range(1, steps + 1))
+    assert np.isfinite(history.to_numpy()).all()
+    np.testing.assert_allclose(history["loss"], history["ordinal"] + 0.4 * history["contrast"], rtol=1e-4, atol=1e-6)
+    assert history["learning_rate"].iloc[-1] < history["learning_rate"].max() / 10  # the cosine came down
+
+    predictions = pd.read_csv(run / "predictions.csv", keep_default_na=False)
+    matcher = Matcher.load(run)
+    for split, rows in predictions.groupby("split"):
+        np.testing.assert_allclose(matcher.score(rows), rows["prediction"], atol=1e-6)
+        assert len(rows) == len(splits[split])
+
+
+def test_it_can_learn_a_handful_of_pairs_by_heart(pairs_frame, tmp_path) -> None:
+    settings = Settings(epochs=40, batch_size=12, adapter="full", learning_rate=1e-3, keep="last", contrast="none")
+    result = train.train({"train": pairs_frame, "validation": pairs_frame}, settings, run=tmp_path / "run")
+    assert result["validation"]["pearson"] > 0.95
+
+
+@pytest.mark.parametrize("loss", losses.ORDINAL)
+def test_every_loss_trains(tiny_backbone, splits, tmp_path, loss: str) -> None:
+    settings = small(tiny_backbone, loss=loss, epochs=1, contrast="cosent" if loss == "bce" else "none")
+    result = train.train({"train": splits["validation"], "validation": splits["test"]}, settings, run=tmp_path / "run")
+    assert np.isfinite(result["validation"]["loss"])
+
+
+@pytest.mark.parametrize("layout", ["packed", "list"])
+def test_every_layout_trains(tiny_backbone, splits, tmp_path, layout: str) -> None:
+    result = train.train(splits, small(tiny_backbone, layout=layout, epochs=1), run=tmp_path / "run")
+    assert result["train"]["steps"] == -(-len(splits["train"]) // 16)
+
+
+def test_the_same_seed_gives_the_same_run(tiny_backbone, splits, tmp_path) -> None:
+    first, second, third = (
+        train.train(splits, small(tiny_backbone, epochs=1, seed=seed), run=tmp_path / name)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first["validation"]["pearson"] == pytest.approx(second["validation"]["pearson"], abs=1e-6)
+    assert first["validation"]["pearson"] != pytest.approx(third["validation"]["pearson"], abs=1e-6)
+
+
+KILLED = """
+    import json, os, signal, sys
+    from pathlib import Path
+    from transformers import TrainerCallback
+    from patsim_utils import train
+    from patsim_utils.data import load
+
+    class Kill(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step > state.max_steps * 0.6:  # in the middle of the second epoch
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    class Killed(train.DualLossTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.add_callback(Kill())
+
+    train.DualLossTrainer = Killed
+    sample = load("sample")
+    splits = {"train": sample["validation"], "validation": sample["test"]}
+    train.train(splits, train.Settings(**json.loads(sys.argv[1])), run=Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path) -> None:
+    options = {
+        "backbone": tiny_backbone("bert"),
+        "contrast_layer": 1,
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+    }
+    data = {"train": splits["validation"], "validation": splits["test"]}
+    whole = train.train(data, Settings(**options), run=tmp_path / "whole")
+
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(options), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    saved = sorted((tmp_path / "killed" / "checkpoints").iterdir())
+    assert saved
+
+    resumed = train.train(data, Settings(**options), run=tmp_path / "killed")
+    for name in ("pearson", "spearman", "loss"):
+        assert resumed["validation"][name] == pytest.approx(whole["validation"][name], abs=1e-4)
+    one, two = (pd.read_csv(tmp_path / run / "history.csv") for run in ("whole", "killed"))
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
+    assert (two["seconds"].diff().dropna() > 0).all()
+
+
+def test_other_settings_do_not_take_over_a_checkpoint(tiny_backbone, splits, tmp_path) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    result = train.train(splits, small(tiny_backbone, epochs=1), run=tmp_path)
+    assert result["epochs"][0]["epoch"] == 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
+    tiny_backbone, splits, tmp_path, monkeypatch
+) -> None:
+    real, calls = losses.ordinal_loss, []
+
+    def broken(cumulative: torch.Tensor, rank: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        calls.append(1)
+        return real(cumulative, rank, **kwargs) * (float("nan") if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(losses, "ordinal_loss", broken)
+    with pytest.raises(FloatingPointError, match=r"step 3: the ordinal loss is nan; rows .*: \d+, \d+"):
+        train.train(splits, small(tiny_backbone), run=tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "k2"}, "loss: 'k2' is none of smooth_k2"),
+        ({"contrast": "simclr"}, "contrast: 'simclr' is none of ntxent"),
+        ({"epochs": 0}, "epochs: 0 is not greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan"),
+        ({"warmup": 1.5}, "warmup: 1.5 is not a share"),
+        ({"contrast_weight": -1.0}, "contrast_weight: -1.0 is less than 0"),
+        ({"loss": "pearson", "batch_size": 1}, "at least 2"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings(**options)
+
+
+def test_pick_takes_its_own_names_only() -> None:
+    assert Settings.pick({"epochs": 7, "name": "x", "show_pairs": True}) == Settings(epochs=7)
+
+
+def test_official_titles_are_kept_with_the_model(tiny_backbone, splits, tmp_path, cpc_zip: Path) -> None:
+    settings = small(tiny_backbone, epochs=1, cpc_titles=str(cpc_zip))
+    train.train(splits, settings, run=tmp_path / "run")
+    assert Matcher.load(tmp_path / "run").titles == cpc.titles(cpc_zip)
