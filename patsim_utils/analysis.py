@@ -41,7 +41,7 @@ RESAMPLES = 1000
 MIN_ROWS, MIN_ANCHORS = 40, 3  # below either, a group gets no correlation of its own
 
 
-# ------------------------------------------------------------------------------------------------- the data
+# ----------------------------------------------------------------------------------------------------------- the data
 
 
 def overview(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -94,11 +94,7 @@ def rating_shares(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     ratings."""
     if not all("rating" in frame for frame in splits.values()):
         return pd.DataFrame(columns=["rating", "meaning", "score", "rows", "share"])
-    rows = (
-        pd.concat([frame["rating"] for frame in splits.values()])
-        .value_counts()
-        .reindex(list(RATINGS), fill_value=0)
-    )
+    rows = pd.concat([frame["rating"] for frame in splits.values()]).value_counts().reindex(list(RATINGS), fill_value=0)
     table = pd.DataFrame({"rating": rows.index, "meaning": list(RATINGS.values()), "rows": rows.to_numpy()})
     table["score"] = table["rating"].str[0].astype(float) / (RANKS - 1)
     return table.assign(share=table["rows"] / table["rows"].sum())
@@ -183,9 +179,7 @@ def words_alone(
     for name, values in cosine.items():
         frame = splits[name]
         for system, guess in (("word-Jaccard", metrics.word_jaccard(frame)), ("zero-shot cosine", values)):
-            low, high = metrics.pearson_interval(
-                frame["anchor"], frame["score"], guess, resamples=resamples, seed=seed
-            )
+            low, high = metrics.pearson_interval(frame["anchor"], frame["score"], guess, resamples=resamples, seed=seed)
             pearson = metrics.pearson(frame["score"], guess)
             rows.append(
                 {
@@ -208,13 +202,11 @@ def similarity_by_score(splits: dict[str, pd.DataFrame], cosine: dict[str, np.nd
             ("word-Jaccard", metrics.word_jaccard(splits[name])),
             ("zero-shot cosine", values),
         ):
-            tables.append(
-                pd.DataFrame({"score": splits[name]["score"], "system": system, "similarity": guess})
-            )
+            tables.append(pd.DataFrame({"score": splits[name]["score"], "system": system, "similarity": guess}))
     return pd.concat(tables, ignore_index=True)
 
 
-# -------------------------------------------------------------------------------------------------- the run
+# ------------------------------------------------------------------------------------------------------------ the run
 
 
 def read_run(folder: Path) -> tuple[dict, dict, pd.DataFrame, pd.DataFrame]:
@@ -238,9 +230,7 @@ def results(numbers: dict) -> pd.DataFrame:
             ("trained model", numbers[split]),
         ):
             low, high = found["pearson_ci"]
-            rows.append(
-                {"split": split, "system": system, "n": found["n"], "pearson": found["pearson"], "low": low}
-            )
+            rows.append({"split": split, "system": system, "n": found["n"], "pearson": found["pearson"], "low": low})
             rows[-1] |= {"high": high, "spearman": found["spearman"]}
             if system == "trained model":
                 rows[-1] |= {"mae": found["mae"], "qwk": found["qwk"]}
@@ -258,9 +248,7 @@ def leak(numbers: dict) -> pd.DataFrame:
         ("random rows", numbers["leak"]["validation"]),
     ):
         low, high = found["pearson_ci"]
-        rows.append(
-            {"protocol": protocol, "n": found["n"], "pearson": found["pearson"], "low": low, "high": high}
-        )
+        rows.append({"protocol": protocol, "n": found["n"], "pearson": found["pearson"], "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
@@ -288,18 +276,16 @@ def scored_examples(predictions: pd.DataFrame, *, titles: dict[str, str], seed: 
     return rows[["anchor", "target", "context", "field", "score", "prediction"]].reset_index(drop=True)
 
 
-# ----------------------------------------------------------------------------------------------- the errors
+# --------------------------------------------------------------------------------------------------------- the errors
 
 
 def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The last held-out split (test, else validation) of a run's predictions, with what the error tables
-    group by.
+    """All held-out pairs of a run, validation and test together, with what the error tables group by.
 
-    Adds: error (prediction - score), size (its absolute value), section, overlap (word-Jaccard in three
-    bins), words (of the target: 1, 2, 3, 4+).
+    Adds: error (prediction - score), size (its absolute value), section, overlap (word-Jaccard in three bins), words
+    (of the target: 1, 2, 3, 4+).
     """
-    split = "test" if (predictions["split"] == "test").any() else "validation"
-    frame = predictions[predictions["split"] == split].reset_index(drop=True)
+    frame = predictions.reset_index(drop=True)
     shared = pd.cut(
         metrics.word_jaccard(frame),
         [-1, 0, 0.4, 1],
@@ -328,9 +314,7 @@ def mean_interval(
     """Mean of `value` (n,) and the ends of its interval, bootstrap over anchors."""
     groups = pd.Series(np.asarray(value, dtype=np.float64)).groupby(pd.factorize(anchor)[0])
     sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
-    draws = np.random.default_rng(seed).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), size=resamples
-    )
+    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
     low, high = np.quantile(draws @ sums / (draws @ counts), [0.025, 0.975])
     return float(sums.sum() / counts.sum()), float(low), float(high)
 
@@ -378,14 +362,10 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
     scores = to_score(np.arange(RANKS))
     counts = np.zeros((RANKS, RANKS), dtype=int)
     np.add.at(counts, (to_rank(frame["score"]), to_rank(frame["prediction"])), 1)
-    return pd.DataFrame(
-        counts, index=pd.Index(scores, name="score"), columns=pd.Index(scores, name="prediction")
-    )
+    return pd.DataFrame(counts, index=pd.Index(scores, name="score"), columns=pd.Index(scores, name="prediction"))
 
 
-def calibration(
-    frame: pd.DataFrame, *, bins: int = 10, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def calibration(frame: pd.DataFrame, *, bins: int = 10, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Mean score against mean prediction in bins of equally many rows: prediction, score, low, high, n."""
     quantile = pd.qcut(frame["prediction"].rank(method="first"), min(bins, len(frame)), labels=False)
     rows = []
@@ -410,9 +390,7 @@ def rank_shares(
     seen, low, high, expected."""
     rows = []
     for rank, score in enumerate(to_score(np.arange(RANKS))):
-        seen, low, high = mean_interval(
-            frame["anchor"], frame["score"] == score, resamples=resamples, seed=seed
-        )
+        seen, low, high = mean_interval(frame["anchor"], frame["score"] == score, resamples=resamples, seed=seed)
         expected = float(probabilities[:, rank].mean())
         rows.append({"score": score, "seen": seen, "low": low, "high": high, "expected": expected})
     return pd.DataFrame(rows)
@@ -430,9 +408,7 @@ def by_rating(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
             continue
         mean, low, high = mean_interval(group["anchor"], group["prediction"], resamples=resamples, seed=seed)
         score = float(rating[0]) / (RANKS - 1)
-        rows.append(
-            {"rating": rating, "meaning": meaning, "score": score, "n": len(group), "prediction": mean}
-        )
+        rows.append({"rating": rating, "meaning": meaning, "score": score, "n": len(group), "prediction": mean})
         rows[-1] |= {"low": low, "high": high, "mae": group["size"].mean()}
     return pd.DataFrame(rows, columns=["rating", "meaning", "score", "n", "prediction", "low", "high", "mae"])
 
@@ -464,9 +440,8 @@ def rating_difference(
         counts = np.bincount(ids[chosen], minlength=len(anchors))
         held = draws @ counts
         means.append(np.divide(draws @ sums, held, out=np.full(resamples, np.inf), where=held > 0))
-    usable = np.isfinite(means[0]) & np.isfinite(
-        means[1]
-    )  # a resample may have drawn no anchor of one rating
+    # a resample may have drawn no anchor of one rating
+    usable = np.isfinite(means[0]) & np.isfinite(means[1])
     low, high = np.quantile(means[0][usable] - means[1][usable], [0.025, 0.975])
     a, b = (group["prediction"].to_numpy() for group in groups)
     auc = float((a[:, None] > b).mean() + (a[:, None] == b).mean() / 2)
@@ -481,23 +456,19 @@ def anchor_errors(frame: pd.DataFrame, *, min_rows: int = 8) -> pd.DataFrame:
         mae=("size", "mean"),
         bias=("error", "mean"),
     )
-    return table[table["n"] >= min_rows].sort_values(
-        ["mae", "anchor"], ascending=[False, True], ignore_index=True
-    )
+    return table[table["n"] >= min_rows].sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
 
 
 def worst_pairs(frame: pd.DataFrame, *, titles: dict[str, str], count: int = 200) -> pd.DataFrame:
-    """The rows with the largest error: anchor, target, context, field, rating (where known), score,
-    prediction, error."""
-    rows = frame.sort_values(["size", "anchor", "target"], ascending=[False, True, True], ignore_index=True)[
-        :count
-    ]
-    rows = rows.assign(field=rows["context"].map(titles))
+    """The rows with the largest error: anchor, target, score, prediction, error, rating (where known), context,
+    field."""
+    rows = frame.sort_values(["size", "anchor", "target"], ascending=[False, True, True], ignore_index=True).head(count)
     rating = ["rating"] if "rating" in rows else []
-    return rows[["anchor", "target", "context", "field", *rating, "score", "prediction", "error"]]
+    rows = rows.assign(field=rows["context"].map(titles))
+    return rows[["anchor", "target", "score", "prediction", "error", *rating, "context", "field"]]
 
 
-# ---------------------------------------------------------------------------------------- the CPC embedding
+# -------------------------------------------------------------------------------------------------- the CPC embedding
 
 
 def cpc_map(vectors: pd.DataFrame, *, counts: pd.Series, seed: int = 0) -> pd.DataFrame:
@@ -511,9 +482,7 @@ def cpc_map(vectors: pd.DataFrame, *, counts: pd.Series, seed: int = 0) -> pd.Da
     if vectors.empty:
         return pd.DataFrame(columns=["code", "section", "pairs", "x", "y"])
     classes = vectors[[cpc.is_class(code) for code in vectors.index]]
-    layout = TSNE(
-        perplexity=min(15.0, (len(classes) - 1) / 3), metric="cosine", init="random", random_state=seed
-    )
+    layout = TSNE(perplexity=min(15.0, (len(classes) - 1) / 3), metric="cosine", init="random", random_state=seed)
     plane = layout.fit_transform(classes.to_numpy())
     pairs = counts.reindex(classes.index, fill_value=0).to_numpy()
     sections = [cpc.section(code) for code in classes.index]
@@ -535,8 +504,8 @@ def nearest_classes(
     """The nearest other classes of each class with scored pairs, by cosine.
 
     Returns:
-        code, title, pairs, nearest (the first with its title), cosine (of the first), same section (is the first in
-        it?).
+        code, title, pairs, nearest (the first with its title), cosine (of the first), same section (is the
+        first in it?).
     """
     used, cosine = _met(vectors, counts)
     np.fill_diagonal(cosine, -np.inf)
@@ -583,7 +552,7 @@ def section_structure(
     return {"within": within, "between": between, "share": share, "classes": len(used)}
 
 
-# ------------------------------------------------------------------------------------- is the class needed?
+# ----------------------------------------------------------------------------------------------- is the class needed?
 
 
 def wrong_context(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The backbone: any Hugging Face text encoder, its tokenizer, its adapter, and its hidden states for a batch."""
 
 import hashlib
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -96,9 +96,25 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def adapt(backbone: nn.Module, *, adapter: str, rank: int = 8, alpha: int = 16, dropout: float = 0.1) -> nn.Module:
-    """`lora`: freeze the encoder and put low-rank updates (Hu et al. 2021, arXiv 2106.09685) on all its linear layers;
-    `full`: leave every weight trainable."""
+def adapt(
+    backbone: nn.Module,
+    *,
+    adapter: str,
+    rank: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.1,
+    backbone_dropout: float = 0.0,
+) -> nn.Module:
+    """Chooses what is trained of an encoder.
+
+    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on all its linear layers.
+    - `full`: leaves every weight trainable.
+
+    `dropout` is that of the LoRA branches, `backbone_dropout` replaces the encoder's own.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = backbone_dropout
     if adapter == "lora":
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
         backbone = peft.get_peft_model(backbone, config)
@@ -106,9 +122,11 @@ def adapt(backbone: nn.Module, *, adapter: str, rank: int = 8, alpha: int = 16, 
     return backbone
 
 
-def check_layout(backbone: nn.Module, layout: str) -> None:
-    """InputError where the encoder's attention cannot keep packed targets apart exactly."""
+def check_layout(backbone: nn.Module, layout: str, *, separate_layers: int = 0) -> None:
+    """InputError where the encoder's attention cannot keep packed targets, or the parts of a pair, apart."""
     kind = backbone.config.model_type
+    if separate_layers and kind not in ABSOLUTE_POSITIONS:
+        raise InputError(f"parameter separate_layers: {kind} builds its own attention masks; use 0")
     if layout != "pair" and kind not in ABSOLUTE_POSITIONS:
         raise InputError(
             f"layout {layout!r} needs learned absolute positions; {kind} has relative ones, so that a target's score "
@@ -116,8 +134,14 @@ def check_layout(backbone: nn.Module, layout: str) -> None:
         )
 
 
-def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
+def hidden_states(
+    backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor], *, separate_layers: int = 0
+) -> tuple[Tensor, ...]:
+    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each.
+
+    In the lowest `separate_layers` layers anchor, context and target see themselves only (as in DeFormer, Cao et al.
+    2020, arXiv 2005.00697): their states there say nothing yet about whom they are compared with.
+    """
     block = batch["block"]
     kind = backbone.config.model_type
     if kind in ABSOLUTE_POSITIONS:
@@ -125,13 +149,28 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
         where = {"position_ids": batch["position_ids"] + offset}
     else:
         where = {}
-    if bool((block > 0).any()):
-        mask = packing.visible(block)
-        mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, torch.finfo(embeddings.dtype).min)
-    else:
-        mask = (block >= 0).long()
-    output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
+    packed = bool((block > 0).any())
+    mask = _additive(packing.visible(block), embeddings.dtype) if packed else (block >= 0).long()
+    hooks = []
+    if separate_layers:
+        apart = _additive(packing.separate(batch["part"]), embeddings.dtype)
+        swap = partial(_swap_mask, apart)
+        hooks = [layer.register_forward_pre_hook(swap) for layer in backbone.encoder.layer[:separate_layers]]
+    try:
+        output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return output.hidden_states
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def _swap_mask(mask: Tensor, layer: nn.Module, arguments: tuple) -> tuple:
+    states, _, *rest = arguments
+    return (states, mask, *rest)
 
 
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:

@@ -122,11 +122,12 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
 
     With the 2N views v = [anchor; target], s = cosine / temperature and the partner p(i) of view i:
     l_i = -log( exp(s_i,p(i)) / (exp(s_i,p(i)) + sum over j in negatives of i of exp(s_ij)) ),
-    L = sum_i w_i l_i / sum_i w_i (Chen et al. 2020, arXiv 2002.05709, eq. 1, with weights and a choice of negatives).
+    L = sum_i w_i l_i / 2N (Chen et al. 2020, arXiv 2002.05709, eq. 1, with weights and a choice of negatives).
 
     Args:
         anchor, target: representations (N, D), of any length; normalised here.
-        positive: weight (N,) >= 0 of each pair as a positive; with no positive at all, loss and gradient are 0.
+        positive: weight (N,) >= 0 of each pair as a positive; with no positive at all, loss and gradient are 0. The
+            mean is over all pairs, not over the weights: a batch with few positives shall not shout.
         negative: bool (2N, 2N), which view may be pushed from which; diagonal and partners are taken out here.
         temperature: > 0.
     """
@@ -140,7 +141,7 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
     allowed[i, partner] = True
     log_p = similarity[i, partner] - similarity.masked_fill(~allowed, NEVER).logsumexp(-1)
     weight = positive.float().repeat(2)
-    return -(weight * log_p).sum() / weight.sum().clamp(min=1e-8)
+    return -(weight * log_p).mean()
 
 
 def strangers(anchor_text: Tensor, target_text: Tensor) -> Tensor:

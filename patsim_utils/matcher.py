@@ -38,7 +38,9 @@ class Architecture:
     lora_rank: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.1
+    backbone_dropout: float = 0.0
     pooling: str = "span"
+    separate_layers: int = 0
     contrast_layer: int = 3
 
     def __post_init__(self) -> None:
@@ -55,8 +57,9 @@ class Architecture:
         for name in ("context_tokens", "cpc_dim", "lora_rank", "lora_alpha"):
             if getattr(self, name) < 1:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is less than 1")
-        if not 0 <= self.lora_dropout < 1:
-            raise InputError(f"parameter lora_dropout: {self.lora_dropout} is not in [0, 1)")
+        for name in ("lora_dropout", "backbone_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"parameter {name}: {getattr(self, name)} is not in [0, 1)")
         if self.pooling == "cls" and self.layout != "pair":
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
 
@@ -121,12 +124,18 @@ class Matcher(nn.Module):
         self.tokenizer = encoder.load_tokenizer(architecture.backbone)
         self.titles = titles or cpc.titles()
         a, backbone = architecture, encoder.load_backbone(architecture.backbone)
-        encoder.check_layout(backbone, a.layout)
         layers, width = backbone.config.num_hidden_layers, backbone.config.hidden_size
-        if not 0 <= a.contrast_layer <= layers:
-            raise InputError(f"parameter contrast_layer: {a.contrast_layer} is not in 0..{layers} of this backbone")
+        for name in ("separate_layers", "contrast_layer"):
+            if not 0 <= getattr(a, name) <= layers:
+                raise InputError(f"parameter {name}: {getattr(a, name)} is not in 0..{layers} of this backbone")
+        encoder.check_layout(backbone, a.layout, separate_layers=a.separate_layers)
         self.backbone = encoder.adapt(
-            backbone, adapter=a.adapter, rank=a.lora_rank, alpha=a.lora_alpha, dropout=a.lora_dropout
+            backbone,
+            adapter=a.adapter,
+            rank=a.lora_rank,
+            alpha=a.lora_alpha,
+            dropout=a.lora_dropout,
+            backbone_dropout=a.backbone_dropout,
         )
         self.fusion = Fusion(a.fusion, width=width, dim=a.cpc_dim)
         self.features = SpanFeatures(a.pooling, width=width)
@@ -139,7 +148,12 @@ class Matcher(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Output:
         tokens = self.encoder.get_input_embeddings()(batch["input_ids"])  # (B, T, W)
-        states = encoder.hidden_states(self.encoder, self.fusion(tokens, batch["code"]), batch)
+        states = encoder.hidden_states(
+            self.encoder,
+            self.fusion(tokens, batch["code"]),
+            batch,
+            separate_layers=self.architecture.separate_layers,
+        )
         middle = states[self.architecture.contrast_layer]
         return Output(
             cumulative=self.head(self.features(states[-1], batch)),
@@ -195,7 +209,7 @@ class Matcher(nn.Module):
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context.
 
-        `unknown`: "embedding" scores a context that is no CPC class (also "") by the text alone; "error" raises InputError.
+        `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone; "error" refuses it.
         """
         return ordinal.score(self.cumulative(self.pairs(frame, unknown=unknown))).double().numpy()
 

@@ -23,7 +23,7 @@ from patsim_utils import cpc, ordinal
 
 LAYOUTS = ("pair", "packed", "list")
 LONGEST_PHRASE = 48  # tokens; the longest of the real data has 24
-PADDING = -1  # in `block` and in span indices
+PADDING = -1  # in `block`, in `part` and in span indices
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Sequence:
     tokens: list[int]
     positions: list[int]
     block: list[int]  # 0: seen by all; j > 0: seen by block j only
+    part: list[int]  # 0: [CLS] and anchor, 1: context, 2 + j: target j; each with its [SEP]
     rows: list[int]
     anchor: range
     targets: list[range]
@@ -124,20 +125,22 @@ class Pairs:
         if self.layout == "pair":
             tokens += context_part
         positions, block = list(range(len(tokens))), [0] * len(tokens)
-        if self.layout == "packed":
-            for j, span in enumerate(spans, start=1):
-                own = slice(span.start, span.stop + 1)  # with its [SEP]
-                positions[own] = range(prefix, prefix + len(span) + 1)
-                block[own] = [j] * (len(span) + 1)
-        return Sequence(tokens, positions, block, list(rows), range(1, 1 + len(anchor)), spans, int(self.code[rows[0]]))
+        part = [0] * (2 + len(anchor)) + [1] * (len(tokens) - 2 - len(anchor))
+        for j, span in enumerate(spans):
+            own, size = slice(span.start, span.stop + 1), len(span) + 1  # with its [SEP]
+            part[own] = [2 + j] * size
+            if self.layout == "packed":
+                positions[own], block[own] = range(prefix, prefix + size), [1 + j] * size
+        code = int(self.code[rows[0]])
+        return Sequence(tokens, positions, block, part, list(rows), range(1, 1 + len(anchor)), spans, code)
 
     def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
         """Sequences -> one batch, padded to its longest sequence (B sequences, T tokens, N rows).
 
         Returns:
-            input_ids, position_ids, block: (B, T), block is -1 on padding; code: (B,);
-            anchor_span, target_span: (N, longest span) indices into the flattened (B * T) tokens, else -1;
-            sequence: (N,) where each row stands; first: (N,) its first token; rows, rank, anchor_text, target_text: (N,).
+            input_ids, position_ids, block, part: (B, T), block and part are -1 on padding; code: (B,);
+            anchor_span, target_span: (N, longest span) indices into the (B * T) tokens, else -1;
+            sequence: (N,) in which of the B sequences each row stands; rows, rank, anchor_text, target_text: (N,).
         """
         width = max(len(s.tokens) for s in sequences)
         starts = range(0, width * len(sequences), width)
@@ -150,6 +153,7 @@ class Pairs:
             "input_ids": _pad([s.tokens for s in sequences], self.pad),
             "position_ids": _pad([s.positions for s in sequences], 0),
             "block": _pad([s.block for s in sequences], PADDING),
+            "part": _pad([s.part for s in sequences], PADDING),
             "code": torch.tensor([s.code for s in sequences]),
             "anchor_span": _pad(anchor, PADDING),
             "target_span": _pad(target, PADDING),
@@ -180,6 +184,11 @@ def visible(block: Tensor) -> Tensor:
     """
     query, key = block[:, :, None], block[:, None, :]
     return (((key == 0) & (query >= 0)) | (key == query))[:, None]
+
+
+def separate(part: Tensor) -> Tensor:
+    """Parts (B, T) -> bool (B, 1, T, T): anchor, context and each target see themselves only."""
+    return (part[:, :, None] == part[:, None, :])[:, None]
 
 
 class LengthGrouped:

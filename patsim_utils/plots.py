@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from patsim_utils.readings import interval, percent
 
@@ -61,7 +62,7 @@ def setup() -> float:
     return time.perf_counter()
 
 
-# ------------------------------------------------------------------------------------------- the HTML of it
+# ----------------------------------------------------------------------------------------------------- the HTML of it
 
 
 def note(text: str) -> None:
@@ -72,6 +73,7 @@ def note(text: str) -> None:
 def _new(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     # a Figure without pyplot: nothing is left open behind it
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     return figure, figure.subplots(rows, 1, **options)
 
 
@@ -96,32 +98,33 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else html.escape(str(value))
 
 
-def _cells(frame: pd.DataFrame) -> str:
-    """The rows of a table's body; numbers stand on the right and carry their full value for sorting."""
-    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    long = [
-        not n and frame[column].astype(str).str.len().max() > 30
-        for n, column in zip(numeric, frame, strict=True)
-    ]
-    style = [
-        "text-align:right" if n else "min-width:13em" if w else "" for n, w in zip(numeric, long, strict=True)
-    ]
-    rows = (
-        "".join(
-            f'<td style="{s}"' + (f' data-value="{float(value)}"' if number else "") + f">{_cell(value)}</td>"
-            for s, number, value in zip(style, numeric, row, strict=True)
+def _style(column: pd.Series) -> str:
+    """Numbers on the right, long texts in a column that is not squeezed to a word a line."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return "text-align:right"
+    return "min-width:13em" if column.astype(str).str.len().max() > 30 else "text-align:left"
+
+
+def _framed(heads: Sequence[str], frame: pd.DataFrame, caption: str, *, height: str) -> str:
+    """A table in a box of its own that scrolls, so that the page never does; keyboards can reach the box.
+
+    `heads` is the HTML inside each column's header. Numbers carry their full value for sorting.
+    """
+    styles = [_style(frame[column]) for column in frame]
+    numeric = [style == "text-align:right" for style in styles]
+    head = "".join(f'<th scope="col" style="{style}">{inner}</th>' for style, inner in zip(styles, heads, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="{style}"' + (f' data-value="{float(value)}"' if number else "") + f">{_cell(value)}</td>"
+            for style, number, value in zip(styles, numeric, row, strict=True)
         )
+        + "</tr>"
         for row in frame.itertuples(index=False)
     )
-    return "".join(f"<tr>{row}</tr>" for row in rows)
-
-
-def _framed(head: str, frame: pd.DataFrame, caption: str, *, height: str) -> str:
-    """A table in a box of its own that scrolls, so that the page never does; keyboards can reach the box."""
     return (
         f'<div style="overflow:auto;max-height:{height}" tabindex="0" role="region"'
-        f' aria-label="{html.escape(caption)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{_cells(frame)}</tbody></table></div>"
+        f' aria-label="{html.escape(caption)}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
@@ -129,11 +132,8 @@ def table(frame: pd.DataFrame, caption: str) -> None:
     """Displays a frame as a table with its caption; a note where the frame is empty."""
     if frame.empty:
         return note(f"Nothing to show: {caption}")
-    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in frame.columns)
-    body = _framed(head, frame, caption, height="none")
-    return display(
-        HTML(f'<figure style="margin:1em 0"><figcaption>{html.escape(caption)}</figcaption>{body}</figure>')
-    )
+    body = _framed([html.escape(str(name)) for name in frame.columns], frame, caption, height="none")
+    return display(HTML(f'<figure style="margin:1em 0"><figcaption>{html.escape(caption)}</figcaption>{body}</figure>'))
 
 
 # Sorting and searching for one table: no library, and every control is a real button or field, so that
@@ -172,21 +172,18 @@ def search_table(frame: pd.DataFrame, caption: str) -> None:
     if frame.empty:
         return note(f"Nothing to show: {caption}")
     name = f"table-{zlib.crc32((caption + frame.to_json()).encode()):08x}"
-    plain = (
-        "font:inherit;font-weight:bold;background:none;border:0;padding:.4em 0;cursor:pointer;color:inherit"
-    )
-    head = "".join(
-        f'<th scope="col"><button type="button" style="{plain}">'
-        f'{html.escape(str(column))} <span aria-hidden="true">↕</span></button></th>'
+    plain = "font:inherit;font-weight:bold;background:none;border:0;padding:.4em 0;cursor:pointer;color:inherit"
+    heads = [
+        f'<button type="button" style="{plain}">{html.escape(str(column))} <span aria-hidden="true">↕</span></button>'
         for column in frame.columns
-    )
+    ]
     return display(
         HTML(
             f"<style>@media print{{#{name} div{{max-height:none!important}}}}</style>"
             f'<figure id="{name}" style="margin:1em 0"><figcaption>{html.escape(caption)}</figcaption>'
             '<p><label>Search <input type="search" style="font:inherit;max-width:60%" '
             'placeholder="word, class, score"></label> <span role="status"></span></p>'
-            f"{_framed(head, frame, caption, height='36em')}</figure>"
+            f"{_framed(heads, frame, caption, height='36em')}</figure>"
             f"<script>{_SCRIPT.replace('ID', name)}</script>"
         )
     )
@@ -199,14 +196,14 @@ def examples(frame: pd.DataFrame, *, show_pairs: bool) -> None:
     return table(frame, f"{len(frame)} pairs, drawn by the seed: one of each kind, highest first.")
 
 
-# -------------------------------------------------------------------------------------------------- explore
+# ------------------------------------------------------------------------------------------------------------ explore
 
 
 def _label_bars(ax: Axes, values: Sequence[float], texts: Sequence[str]) -> None:
     """Horizontal bars get their text behind their end."""
     for y, (value, text) in enumerate(zip(values, texts, strict=True)):
         ax.text(value, y, f" {text}", va="center", fontsize=9.5, color=GREY)
-    ax.set_xlim(0, max(values) * 1.25)
+    ax.set_xlim(0, max(values) * 1.4)
     ax.xaxis.set_visible(False)
     ax.spines["bottom"].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -284,9 +281,7 @@ def section_shares(table: pd.DataFrame) -> None:
         rows = table[table["split"] == split]
         if len(rows):
             ax.plot(rows["share"], rows["section"].map(place), marker, color=colour, label=split, ms=6)
-    ax.set_yticks(
-        list(place.values()), [f"{r.section}  {_short(r.title, 34)}" for r in sections.itertuples()]
-    )
+    ax.set_yticks(list(place.values()), [f"{r.section}  {_short(r.title, 34)}" for r in sections.itertuples()])
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
@@ -325,9 +320,7 @@ def group_sizes(table: pd.DataFrame) -> None:
     """From `analysis.group_sizes`: how many targets an anchor has in a class."""
     figure, ax = _new(2.4)
     sizes = table["targets"]
-    sns.histplot(
-        x=sizes, bins=min(30, int(sizes.max() - sizes.min() + 1)), color=BLUE, edgecolor="white", ax=ax
-    )
+    sns.histplot(x=sizes, discrete=True, color=BLUE, edgecolor="white", ax=ax)
     ax.axvline(sizes.mean(), color=ORANGE, lw=2)
     ax.text(sizes.mean(), ax.get_ylim()[1], f" mean {sizes.mean():.1f}", color=ORANGE, va="top")
     ax.set_xlabel("targets of one anchor in one class")
@@ -352,6 +345,7 @@ def lengths(words: pd.DataFrame, tokens: Mapping[str, np.ndarray]) -> None:
     above.legend()
     every = np.concatenate(list(tokens.values()))
     sns.histplot(x=every, discrete=True, color=GREEN, edgecolor="white", ax=below)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.set_xlabel("tokens of a pair with its class text")
     below.set_ylabel("pairs")
     long = {side: int(words.loc[words["side"] == side, "words"].max()) for side in ("anchor", "target")}
@@ -382,9 +376,7 @@ def similarity_by_score(table: pd.DataFrame) -> None:
             line.set(color=ORANGE, lw=2)
         ax.set_xticks(range(5), ["0", "0.25", "0.5", "0.75", "1"])
         ax.set_ylabel(system)
-        medians.append(
-            f"{system}: " + ", ".join(f"{np.median(group):.2f} at {score:g}" for score, group in drawn)
-        )
+        medians.append(f"{system}: " + ", ".join(f"{np.median(group):.2f} at {score:g}" for score, group in drawn))
     axes[-1].set_xlabel("score")
     text = "; ".join(medians)
     _show(
@@ -397,7 +389,7 @@ def similarity_by_score(table: pd.DataFrame) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------- train
+# -------------------------------------------------------------------------------------------------------------- train
 
 
 def _short(text: str, length: int) -> str:
@@ -460,9 +452,7 @@ def method(settings: Mapping[str, Any]) -> None:
     ax.axis("off")
 
     def box(x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-        ax.add_patch(
-            FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.06", fc="white", ec=colour, lw=1.8)
-        )
+        ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.06", fc="white", ec=colour, lw=1.8))
         ax.text(
             x + width / 2,
             y + height / 2,
@@ -479,14 +469,10 @@ def method(settings: Mapping[str, Any]) -> None:
 
     fused = s["fusion"] != "none"
     contrasted = s["contrast"] != "none"
-    train = (
-        f"LoRA r={s['lora_rank']}, α={s['lora_alpha']}" if s["adapter"] == "lora" else "all weights trained"
-    )
+    train = f"LoRA r={s['lora_rank']}, α={s['lora_alpha']}" if s["adapter"] == "lora" else "all weights trained"
     box(0.2, 0.2, 2.0, 0.9, "anchor", GREY)
     box(2.5, 0.2, 2.0, 0.9, "target", GREY)
-    context = {"title": "title of the class", "code": "class code", "none": "(no class text)"}[
-        s["context_text"]
-    ]
+    context = {"title": "title of the class", "code": "class code", "none": "(no class text)"}[s["context_text"]]
     box(4.8, 0.2, 2.3, 0.9, context, GREY)
     box(0.2, 2.0, 6.9, 0.9, "token embeddings h", BLUE)
     for x in (1.2, 3.5, 5.9):
@@ -495,9 +481,7 @@ def method(settings: Mapping[str, Any]) -> None:
         box(7.6, 0.2, 2.2, 0.9, "CPC class", ORANGE)
         box(7.6, 2.0, 2.2, 0.9, f"c: {s['cpc_dim']} numbers,\nunit length", ORANGE)
         arrow(8.7, 1.15, 8.7, 1.95, ORANGE)
-        text = {"add": "h + U c", "gate": "h + σ(W[h;c]) · U c", "attention": "h + U · attend(h; c)"}[
-            s["fusion"]
-        ]
+        text = {"add": "h + U c", "gate": "h + σ(W[h;c]) · U c", "attention": "h + U · attend(h; c)"}[s["fusion"]]
         box(0.2, 3.7, 9.6, 0.9, f"fusion: {text}", ORANGE)
         arrow(3.6, 2.95, 3.6, 3.65)
         arrow(8.7, 2.95, 8.7, 3.65, ORANGE)
@@ -617,9 +601,7 @@ def epochs(numbers: Mapping[str, Any]) -> None:
     ax.set_ylim(min(rows["pearson"].min(), zero) - 0.05, max(rows["pearson"].max(), zero) + 0.05)
     ax.set_xlabel("epoch")
     ax.set_ylabel("Pearson, validation")
-    text = ", ".join(
-        f"{row.pearson:.3f} after epoch {row.epoch} ({row.seconds:,.0f} s)" for row in rows.itertuples()
-    )
+    text = ", ".join(f"{row.pearson:.3f} after epoch {row.epoch} ({row.seconds:,.0f} s)" for row in rows.itertuples())
     _show(
         figure,
         caption=f"Validation Pearson: {text}; zero-shot {zero:.3f}.",
@@ -652,12 +634,10 @@ def leak(table: pd.DataFrame) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
-def groups(
-    table: pd.DataFrame, what: str, *, whole: pd.DataFrame, titles: Mapping[str, str] | None = None
-) -> None:
+def groups(table: pd.DataFrame, what: str, *, whole: pd.DataFrame, titles: Mapping[str, str] | None = None) -> None:
     """From `analysis.by_group`: correlation of each group with its interval beside that of all pairs.
 
     A note where no group is large enough. `what` names the grouping, `whole` is the scored frame.
@@ -718,10 +698,7 @@ def confusion(counts: pd.DataFrame) -> None:
     right = ", ".join(f"{name}: {percent(share[i, i])}" for i, name in enumerate(names) if values[i].sum())
     _show(
         figure,
-        caption=(
-            "Rank given against rank predicted, in percent of a row, with the number of pairs. Right at"
-            f" {right}."
-        ),
+        caption=f"Rank given against rank predicted, in percent of a row, with the number of pairs. Right at {right}.",
         alt=f"Confusion matrix of the five scores. Share predicted right at {right}.",
     )
 
@@ -761,8 +738,7 @@ def rank_shares(table: pd.DataFrame) -> None:
     ax.set_ylabel("share of the pairs")
     figure.legend(loc="outside upper right", ncols=2)
     text = "; ".join(
-        f"{row.score:g}: {percent(row.seen)} seen, {percent(row.expected)} expected"
-        for row in table.itertuples()
+        f"{row.score:g}: {percent(row.seen)} seen, {percent(row.expected)} expected" for row in table.itertuples()
     )
     _show(
         figure,
@@ -843,9 +819,7 @@ def anchor_errors(table: pd.DataFrame, *, show_pairs: bool, top: int = 15) -> No
     high = percent((table["bias"] > 0).mean())
     return _show(
         figure,
-        caption=(
-            f"Error of every anchor: {text}. Orange: predicted too high on average ({high} of the anchors)."
-        ),
+        caption=f"Error of every anchor: {text}. Orange: predicted too high on average ({high} of the anchors).",
         alt=f"Bars in falling order: {text}.",
     )
 

@@ -37,14 +37,13 @@ def listed(items: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
 
 
-# -------------------------------------------------------------------------------------------------- explore
+# ------------------------------------------------------------------------------------------------------------ explore
 
 
 def overview(table: pd.DataFrame, *, name: str, data: str, protocol: str) -> str:
     """From `analysis.overview`."""
     parts = [
-        f"{count(row.rows, 'pair')} of {count(row.anchors, 'anchor')} in **{row.split}**"
-        for row in table.itertuples()
+        f"{count(row.rows, 'pair')} of {count(row.anchors, 'anchor')} in **{row.split}**" for row in table.itertuples()
     ]
     return f"Study **{name}**, data `{Path(data).name}`, protocol `{protocol}`: {listed(parts)}."
 
@@ -99,9 +98,7 @@ def groups(sizes: pd.DataFrame, repeated: Mapping[str, float]) -> str:
 
 def phrases(words: pd.DataFrame, tokens: Mapping[str, np.ndarray]) -> str:
     """From `analysis.word_counts` and the token counts (n,) of each split."""
-    mean = (words["words"] * words["phrases"]).groupby(words["side"]).sum() / words.groupby("side")[
-        "phrases"
-    ].sum()
+    mean = (words["words"] * words["phrases"]).groupby(words["side"]).sum() / words.groupby("side")["phrases"].sum()
     every = np.concatenate(list(tokens.values()))
     return (
         f"Anchors have {mean['anchor']:.1f} words on average, targets {mean['target']:.1f}. With its class"
@@ -115,10 +112,7 @@ def overlap(shared: pd.DataFrame) -> str:
     """From `data.shared_anchors`."""
     anchors = int(shared["anchors"].sum())
     if anchors == 0:
-        return (
-            "**No anchor stands in two splits**: what is measured on the held-out pairs is measured on new"
-            " anchors."
-        )
+        return "**No anchor stands in two splits**: what is measured on the held-out pairs is measured on new anchors."
     return (
         f"**Splits share anchors ({anchors:,} in all) and {count(int(shared['pairs'].sum()), 'pair')}**: a"
         " model can know the answers of an anchor from training. Such numbers are no estimate for a new"
@@ -135,13 +129,12 @@ def words_alone(table: pd.DataFrame) -> str:
             for system in ("word-Jaccard", "zero-shot cosine")
         )
         parts.append(
-            f"On {split}, counting shared words reaches a Pearson of {jaccard}, the untrained cosine"
-            f" {cosine}."
+            f"On {split}, counting shared words reaches a Pearson of {jaccard}, the untrained cosine {cosine}."
         )
     return " ".join(parts) + " These are the marks that a trained model has to beat."
 
 
-# ---------------------------------------------------------------------------------------------------- train
+# -------------------------------------------------------------------------------------------------------------- train
 
 ORDINAL_FORMULAS = {
     "smooth_k2": (
@@ -154,9 +147,7 @@ ORDINAL_FORMULAS = {
         "mean (p<sub>k+1</sub> − p<sub>k</sub>)²."
     ),
     "coral": "<b>CORAL</b>: L = Σ<sub>k</sub> BCE(P(rank &gt; k), [r &gt; k]).",
-    "all_threshold": (
-        "<b>all-threshold</b>: L = Σ<sub>k</sub> |2(k − r) + 1| · BCE(P(rank &gt; k), [r &gt; k])."
-    ),
+    "all_threshold": "<b>all-threshold</b>: L = Σ<sub>k</sub> |2(k − r) + 1| · BCE(P(rank &gt; k), [r &gt; k]).",
     "bce": "<b>binary cross-entropy</b> of the score: L = −s log ŝ − (1 − s) log(1 − ŝ).",
     "mse": "<b>squared error</b>: L = (ŝ − s)².",
     "pearson": "<b>correlation</b>: L = 1 − Pearson(ŝ, s) within the batch.",
@@ -188,17 +179,13 @@ SCORE_ONLY = ("smooth_k2", "bce", "mse", "pearson")  # losses that say nothing a
 def method(settings: Mapping[str, Any]) -> str:
     """The method as these settings (`dataclasses.asdict` of a `Settings`) have it, with its formulas."""
     adapter = (
-        f"LoRA with r = {settings['lora_rank']}, α = {settings['lora_alpha']}, dropout"
-        f" {settings['lora_dropout']:g}"
+        f"LoRA with r = {settings['lora_rank']}, α = {settings['lora_alpha']}, dropout {settings['lora_dropout']:g}"
         if settings["adapter"] == "lora"
         else "all weights trained"
     )
     fusion = FUSION_FORMULAS[settings["fusion"]]
     if settings["fusion"] != "none":
-        fusion += (
-            f", where c is the class's learned {settings['cpc_dim']}-d vector of unit length and U starts at"
-            " zero"
-        )
+        fusion += f", where c is the class's learned {settings['cpc_dim']}-d vector of unit length and U starts at zero"
     lines = [
         (
             f"**Input.** anchor, target and context text (`{settings['context_text']}`) in the"
@@ -224,8 +211,7 @@ def losses(history: pd.DataFrame) -> str:
     tenth = max(1, len(history) // 10)
     first, last = history[:tenth], history[-tenth:]
     text = (
-        "From the first tenth of the steps to the last, the ordinal loss goes from"
-        f" {first['ordinal'].mean():.2f} to "
+        f"From the first tenth of the steps to the last, the ordinal loss goes from {first['ordinal'].mean():.2f} to "
     )
     text += f"{last['ordinal'].mean():.2f}"
     if history["contrast"].any():
@@ -286,7 +272,7 @@ def leak(table: pd.DataFrame) -> str:
     )
 
 
-# --------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 def by_group(frame: pd.DataFrame, table: pd.DataFrame, key: str, *, plural: str) -> str:
@@ -343,18 +329,14 @@ def calibration(bins: pd.DataFrame, ranks: pd.DataFrame, *, loss: str) -> str:
         f" {worst['score']:g}: expected {percent(worst['expected'])}, seen {percent(worst['seen'])}."
     )
     if loss in SCORE_ONLY:
-        text += (
-            f" The loss `{loss}` sees the score alone, so nothing has taught the model these probabilities."
-        )
+        text += f" The loss `{loss}` sees the score alone, so nothing has taught the model these probabilities."
     return text
 
 
 def ratings(table: pd.DataFrame, difference: Mapping[str, float]) -> str:
     """From `analysis.by_rating` and `analysis.rating_difference`."""
     if table.empty:
-        return (
-            "This data has no rating letters, or too few anchors of each: the question cannot be asked here."
-        )
+        return "This data has no rating letters, or too few anchors of each: the question cannot be asked here."
     worst = table.loc[table["mae"].idxmax()]
     text = (
         f"The model errs most on **{worst['rating']}** ({worst['meaning']}): mean absolute error"
@@ -364,8 +346,7 @@ def ratings(table: pd.DataFrame, difference: Mapping[str, float]) -> str:
         return text + "Hyponyms and hypernyms are too few to be compared."
     apart = "does" if difference["low"] > 0 or difference["high"] < 0 else "does not clearly"
     return (
-        text
-        + "Hyponym and hypernym have the same score, so a right model has no need to tell them apart; this"
+        text + "Hyponym and hypernym have the same score, so a right model has no need to tell them apart; this"
         f" one {apart} score them differently: mean prediction {difference['difference']:+.3f}"
         f" [{difference['low']:+.3f}, {difference['high']:+.3f}] for the narrower target, and a narrower"
         f" one is above a broader one in {percent(difference['auc'])} of the cases (50 % is no difference)."
@@ -412,17 +393,20 @@ def context(table: pd.DataFrame) -> str:
     return " ".join([*parts, last])
 
 
-# ------------------------------------------------------------------------------------------------ both ends
+# ---------------------------------------------------------------------------------------------------------- both ends
 
 
 def headline(name: str, config: Mapping[str, Any], frame: pd.DataFrame) -> str:
     """Which run and which pairs notebook 3 is about; from config.json and `analysis.with_errors`."""
-    return (
-        f"Run **{name}**: backbone `{config['backbone']}`, loss `{config['loss']}`, contrast"
-        f" `{config['contrast']}`, fusion `{config['fusion']}`, protocol `{config['protocol']}`, seed"
-        f" {config['seed']}. What follows is measured on the **{frame['split'].iloc[0]}** split:"
-        f" {count(len(frame), 'pair')}, {count(frame['anchor'].nunique(), 'anchor')}."
+    parts = listed([f"{rows:,} of {split}" for split, rows in frame["split"].value_counts(sort=False).items()])
+    text = (
+        f"Run **{name}**: backbone `{config['backbone']}`, loss `{config['loss']}`, contrast `{config['contrast']}`,"
+        f" fusion `{config['fusion']}`, protocol `{config['protocol']}`, seed {config['seed']}. What follows is"
+        f" measured on **all held-out pairs**: {parts}, {count(frame['anchor'].nunique(), 'anchor')}."
     )
+    if config["keep"] == "best":
+        text += " The validation pairs have chosen the epoch, so that they are a little too kind."
+    return text
 
 
 def environment(started: float, *, seed: int) -> str:

@@ -30,13 +30,9 @@ def page(executed: Path, *, name: str, titles: dict[str, str], reports: Path) ->
         "title": titles[executed.stem],
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
-        "pages": [
-            {"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()
-        ],
+        "pages": [{"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()],
     }
-    exporter = HTMLExporter(
-        template_name="template", extra_template_basedirs=[str(reports)], exclude_anchor_links=True
-    )
+    exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(reports)], exclude_anchor_links=True)
     html, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4), {"study": study})
     return html
 
@@ -79,9 +75,7 @@ def interval(scores: dict) -> str:
 def method(config: dict) -> str:
     """The settings of a run in one line."""
     adapter = f"LoRA r={config['lora_rank']}" if config["adapter"] == "lora" else "all weights trained"
-    contrast = (
-        "" if config["contrast"] == "none" else f" + {config['contrast_weight']:g} {config['contrast']}"
-    )
+    contrast = "" if config["contrast"] == "none" else f" + {config['contrast_weight']:g} {config['contrast']}"
     parts = [
         config["backbone"],
         adapter,
@@ -125,14 +119,10 @@ def results_table(reports: Path) -> str:
         for split in ("validation", "test"):
             if evaluated := [run for run in runs if split in run]:
                 rows.append(_row(base, split, evaluated))
-        if leaks := [
-            {**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run
-        ]:
+        if leaks := [{**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run]:
             rows.append(_row(base, "validation", leaks))
     rows.append("")
-    return "\n".join(
-        [*rows, *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())]
-    )
+    return "\n".join([*rows, *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())])
 
 
 def _row(base: str, split: str, runs: list[dict]) -> str:

@@ -125,9 +125,7 @@ def parameters(preset_name: str, *, data: str, name: str, given: list[list[str]]
     A data folder is put relative to the repository's root, which is where the notebooks run.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == "template":
-        raise InputError(
-            f"--name: {name!r} is no name for a folder (letters, digits, '.', '_', '-'; not 'template')"
-        )
+        raise InputError(f"--name: {name!r} is no name for a folder (letters, digits, '.', '_', '-'; not 'template')")
     for key, _ in given:
         if key in ("data", "name"):
             raise InputError(f"-p: {key} is set with --{key}")
@@ -148,9 +146,7 @@ def told(label: str, checkpoints: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(PROGRESS_SECONDS):
-            saved = sorted(
-                checkpoints.glob("*/trainer_state.json"), key=lambda path: int(path.parent.name[11:])
-            )
+            saved = sorted(checkpoints.glob("*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
             line = f"{label}: {time.time() - began:.0f} s"
             try:
                 state = json.loads(saved[-1].read_text(encoding="utf-8"))
@@ -234,8 +230,7 @@ def study(name: str, given: dict[str, Value], *, notebooks: tuple[str, ...] = NO
         stems = sorted({*notebooks, *(page.stem for page in folder.glob("*.html"))})
         titles = {stem: report.title(source / f"{stem}.ipynb") for stem in stems}
         pages = {
-            stem: report.page(copy, name=name, titles=titles, reports=folder.parent)
-            for stem, copy in copies.items()
+            stem: report.page(copy, name=name, titles=titles, reports=folder.parent) for stem, copy in copies.items()
         }
     folder.mkdir(parents=True, exist_ok=True)
     for stem, html in pages.items():
@@ -258,12 +253,8 @@ def main(arguments: list[str] | None = None) -> int:
     action.add_argument("--table", action="store_true", help="print the recorded results as a Markdown table")
     action.add_argument("--write-readme", action="store_true", help="write that table into README.md")
     parser.add_argument("--data", default="sample", help="sample, kaggle, or a folder that holds train.csv")
-    parser.add_argument(
-        "--name", help="name of the study and its folders in runs/ and reports/ (the preset's)"
-    )
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter"
-    )
+    parser.add_argument("--name", help="name of the study and its folders in runs/ and reports/ (the preset's)")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter")
     parser.add_argument("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
     chosen = parser.parse_args(arguments)
     try:

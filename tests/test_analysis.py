@@ -128,24 +128,27 @@ def test_read_run_keeps_words_that_look_empty(tmp_path):
     assert found.loc[0, "prediction"] == 0.25
 
 
-def test_with_errors_takes_the_last_held_out_split():
+def test_with_errors_by_hand():
     frame = pd.DataFrame(
         {
             "split": ["validation", "test", "test"],
             "anchor": ["lamp", "gear", "gear"],
-            "target": ["lamp", "gear wheel", "one two three four five"],
+            "target": ["lamp", "gear case wheel", "one two three four five"],
             "context": ["F21", "F16", "F16"],
             "score": [1.0, 0.5, 0.0],
             "prediction": [1.0, 0.25, 0.5],
         }
     )
     found = analysis.with_errors(frame)
-    assert found["error"].tolist() == [-0.25, 0.5]
-    assert found["size"].tolist() == [0.25, 0.5]
-    assert found["section"].tolist() == ["F", "F"]
-    assert found["overlap"].tolist() == ["more shared", "no word shared"]
-    assert found["words"].tolist() == ["2 words", "4 or more"]
-    assert len(analysis.with_errors(frame[:1])) == 1
+    assert found["error"].tolist() == [0.0, -0.25, 0.5]
+    assert found["size"].tolist() == [0.0, 0.25, 0.5]
+    assert found["section"].tolist() == ["F", "F", "F"]
+    assert found["overlap"].tolist() == ["more shared", "up to 40 % shared", "no word shared"]
+    assert found["words"].tolist() == ["1 word", "3 words", "4 or more"]
+    config = {"backbone": "b", "loss": "l", "contrast": "c", "fusion": "f", "protocol": "p", "seed": 5, "keep": "last"}
+    text = readings.headline("study", config, found)
+    assert "1 of validation and 2 of test, 2 anchors" in text
+    assert "too kind" not in text
 
 
 def test_mean_interval_by_hand():
@@ -166,9 +169,7 @@ def test_by_group_measures_and_leaves_out():
     assert analysis.by_group(frame, "section", min_rows=37).empty
     constant = frame.assign(prediction=np.where(frame["section"] == "H", 0.5, frame["prediction"]))
     assert analysis.by_group(constant, "section", min_rows=20)["section"].tolist() == ["G"]
-    text = readings.by_group(
-        frame, analysis.by_group(frame, "section", min_rows=37), "section", plural="sections"
-    )
+    text = readings.by_group(frame, analysis.by_group(frame, "section", min_rows=37), "section", plural="sections")
     assert "2 of 2 sections (72 pairs) are left out" in text
 
 
@@ -201,9 +202,7 @@ def test_rank_shares_by_hand():
 def test_ratings_and_their_difference():
     frame = analysis.with_errors(predictions())
     table = analysis.by_rating(frame).set_index("rating")
-    assert table.loc["3", "prediction"] == pytest.approx(
-        frame.loc[frame["rating"] == "3", "prediction"].mean()
-    )
+    assert table.loc["3", "prediction"] == pytest.approx(frame.loc[frame["rating"] == "3", "prediction"].mean())
     assert "1c" not in table.index
     bare = frame.drop(columns="rating")
     assert analysis.by_rating(bare).empty
@@ -363,9 +362,7 @@ def test_method_gives_its_formulas():
     assert "λ = 0.4" in text
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:
-            text = readings.method(
-                settings | {"loss": loss, "contrast": contrast, "fusion": "none", "adapter": "full"}
-            )
+            text = readings.method(settings | {"loss": loss, "contrast": contrast, "fusion": "none", "adapter": "full"})
             assert not re.search(r"[{}$]|\\", text)  # no unfilled place, and nothing that needs MathJax
 
 

@@ -93,6 +93,8 @@ def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) ->
 def test_relative_positions_cannot_be_packed(tiny_backbone, kind: str) -> None:
     with pytest.raises(InputError, match="use layout 'pair'"):
         encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "packed")
+    with pytest.raises(InputError, match="separate_layers"):
+        encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "pair", separate_layers=1)
 
 
 def test_zero_shot_is_the_cosine_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:

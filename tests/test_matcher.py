@@ -104,6 +104,18 @@ def test_a_packed_score_does_not_depend_on_its_company(tiny_backbone, pairs_fram
     np.testing.assert_allclose(split.sigmoid().mean(-1), together, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["pair", "packed", "list"])
+def test_in_separate_layers_the_anchor_has_not_met_its_target(tiny_backbone, pairs_frame, layout: str) -> None:
+    """At the contrast layer the anchor's states are the same whatever the target and the class, and no further up."""
+    kept = {"fusion": "none", "layout": layout, "contrast_layer": 2}
+    for separate_layers, met in ((2, False), (1, True)):
+        matcher = build(tiny_backbone("bert"), separate_layers=separate_layers, **kept)
+        pairs = matcher.pairs(pairs_frame)
+        first, *others = (matcher(pairs.collate([pairs[np.array([i])]])).anchor for i in (0, 1, 4))
+        changed = max((first - other).abs().max().item() for other in others)
+        assert (changed > 1e-4) == met
+
+
 def test_a_list_score_does_depend_on_its_company(tiny_backbone, pairs_frame) -> None:
     matcher = build(tiny_backbone("bert"), layout="list")
     together = matcher.score(pairs_frame)
@@ -138,6 +150,7 @@ def test_cpc_vectors_are_unit_rows(tiny_backbone) -> None:
         ({"lora_rank": 0}, "lora_rank: 0 is less than 1"),
         ({"lora_dropout": 1.0}, "lora_dropout"),
         ({"contrast_layer": 4}, "contrast_layer: 4 is not in 0..3"),
+        ({"separate_layers": -1}, "separate_layers: -1 is not in 0..3"),
     ],
 )
 def test_what_cannot_work_is_said(tiny_backbone, options: dict, message: str) -> None:

@@ -63,9 +63,7 @@ def good() -> NotebookNode:
         new.new_code_cell("import patsim_utils"),
         new.new_code_cell("print(environment(seed=0))"),
     ]
-    return new.new_notebook(
-        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}}
-    )
+    return new.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
 
 
 def test_a_good_notebook_breaks_no_rule() -> None:

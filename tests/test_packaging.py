@@ -27,9 +27,7 @@ def lock() -> dict[str, Requirement]:
 
 
 def ranges() -> list[Requirement]:
-    return [
-        Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])
-    ]
+    return [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
 
 
 def test_the_lock_pins_every_package_exactly() -> None:
@@ -94,12 +92,8 @@ def test_the_gpu_study_hands_its_inputs_to_make() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/study-gpu.yml").read_text())
     inputs = workflow[True]["workflow_dispatch"]["inputs"]  # YAML 1.1 takes the key `on` for true
     (study,) = (step for step in workflow["jobs"]["study"]["steps"] if step.get("name") == "Study")
-    assert set(inputs) == {
-        value.removeprefix("${{ inputs.").removesuffix(" }}") for value in study["env"].values()
-    }
-    assert {"preset": "gpu", "data": "kaggle"}.items() <= {
-        key: one["default"] for key, one in inputs.items()
-    }.items()
+    assert set(inputs) == {value.removeprefix("${{ inputs.").removesuffix(" }}") for value in study["env"].values()}
+    assert {"preset": "gpu", "data": "kaggle"}.items() <= {key: one["default"] for key, one in inputs.items()}.items()
     assert all(f'="${variable}"' in study["run"] for variable in study["env"])
 
 

@@ -28,6 +28,7 @@ def test_pair_reads_anchor_target_context(pairs_frame: pd.DataFrame) -> None:
     assert words([sequence.tokens[i] for i in sequence.targets[0]]) == "steel"
     assert sequence.positions == list(range(len(sequence.tokens)))
     assert set(sequence.block) == {0}
+    assert sequence.part == [0] * 4 + [2] * 2 + [1] * 9
     assert cpc.CODES[sequence.code] == "E04"
 
 
@@ -47,6 +48,7 @@ def test_a_group_shares_its_prefix(pairs_frame: pd.DataFrame, layout: str) -> No
     if layout == "packed":
         assert [sequence.positions[span.start] for span in sequence.targets] == [prefix] * 3
         assert sequence.block == [0] * prefix + [1] * 2 + [2] * 3 + [3] * 3
+        assert sequence.part == [0] * 4 + [1] * (prefix - 4) + [2] * 2 + [3] * 3 + [4] * 3
     else:
         assert sequence.positions == list(range(len(sequence.tokens)))
         assert set(sequence.block) == {0}

@@ -65,9 +65,7 @@ def splits() -> dict[str, pd.DataFrame]:
 def scored(splits) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     frame = splits["validation"].assign(split="validation")
-    return analysis.with_errors(
-        frame.assign(prediction=np.clip(frame["score"] + rng.normal(0, 0.2, 80), 0, 1))
-    )
+    return analysis.with_errors(frame.assign(prediction=np.clip(frame["score"] + rng.normal(0, 0.2, 80), 0, 1)))
 
 
 @pytest.fixture
@@ -129,9 +127,7 @@ def test_explore_figures(shown, splits):
         "groups": lambda: plots.group_sizes(analysis.group_sizes(splits)),
         "tokens": lambda: plots.lengths(analysis.word_counts(splits), tokens),
         "Medians": lambda: plots.similarity_by_score(analysis.similarity_by_score(splits, cosine)),
-        "word-Jaccard on validation": lambda: plots.results(
-            analysis.words_alone(splits, cosine, resamples=50)
-        ),
+        "word-Jaccard on validation": lambda: plots.results(analysis.words_alone(splits, cosine, resamples=50)),
     }
     for word, call in calls.items():
         shown.clear()
@@ -179,9 +175,7 @@ def test_error_figures(shown, scored):
     scores = {"right class": scored["prediction"], "no class": rng.random(len(scored))}
     effect = analysis.context_effect(scored, scores, resamples=50)
     calls = {
-        f"{sections['pearson'][0]:.3f}": lambda: plots.groups(
-            sections, "section", whole=scored, titles=TITLES
-        ),
+        f"{sections['pearson'][0]:.3f}": lambda: plots.groups(sections, "section", whole=scored, titles=TITLES),
         "Right at 0": lambda: plots.confusion(analysis.confusion(scored)),
         "10 bins of about 8 pairs": lambda: plots.calibration(analysis.calibration(scored, resamples=50)),
         "expected": lambda: plots.rank_shares(analysis.rank_shares(scored, probabilities, resamples=50)),
@@ -233,9 +227,7 @@ def test_no_phrase_is_shown_where_pairs_are_not(shown, scored, splits):
 
 
 def test_tables_escape_and_align(shown):
-    plots.table(
-        pd.DataFrame({"phrase": ["a <b> & c"], "n": [1234], "r": [0.25], "same": [True]}), "Four <kinds>."
-    )
+    plots.table(pd.DataFrame({"phrase": ["a <b> & c"], "n": [1234], "r": [0.25], "same": [True]}), "Four <kinds>.")
     (page,) = shown
     assert "a &lt;b&gt; &amp; c" in page
     assert '<td style="text-align:right" data-value="1234.0">1,234</td>' in page
@@ -251,7 +243,7 @@ def test_search_tables_do_not_share_their_script(shown):
     assert names[0] != names[1]
     for name, page in zip(names, shown, strict=True):
         assert f'getElementById("{name}")' in page
-        assert page.count('<th scope="col"><button type="button"') == 2
+        assert len(re.findall(r"<th [^>]*><button type=.button", page)) == 2
         assert page.count('type="search"') == 1
 
 

@@ -113,9 +113,7 @@ def test_a_failed_notebook_withdraws_the_study(
     assert error.count("\n") == 1
     copy = root / "runs/one/failed/3_errors.ipynb"
     assert os.path.relpath(copy) in error
-    assert "never reached" not in json.dumps(
-        [cell.get("outputs") for cell in json.loads(copy.read_text())["cells"]]
-    )
+    assert "never reached" not in json.dumps([cell.get("outputs") for cell in json.loads(copy.read_text())["cells"]])
     assert not stale.exists()
     assert "No study has been recorded" in (root / "reports/index.html").read_text()
 
@@ -171,9 +169,7 @@ def test_bad_input_is_one_line_and_nothing_written(
         ("- epochs", "tiny.yaml: a preset consists of lines `parameter: value`"),
     ],
 )
-def test_a_bad_preset(
-    root: Path, folder: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
-) -> None:
+def test_a_bad_preset(root: Path, folder: Path, capsys: pytest.CaptureFixture[str], text: str, said: str) -> None:
     (root / "notebooks/presets/tiny.yaml").write_text(text)
     assert run(folder) == 2
     assert f"error: {said}" in capsys.readouterr().err
@@ -239,9 +235,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def external(html: str) -> list[str]:
     """What a page would load from elsewhere: scripts, styles, fonts, images, frames."""
     tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio|object|embed|use|image)\b[^>]*>", html)
-    loaded = [
-        tag for tag in tags if re.search(r"""(?:src|srcset|href|data)\s*=\s*["']?(?!data:|#)[^"'\s>]""", tag)
-    ]
+    loaded = [tag for tag in tags if re.search(r"""(?:src|srcset|href|data)\s*=\s*["']?(?!data:|#)[^"'\s>]""", tag)]
     return [*loaded, *re.findall(r"(?:url\(|@import)\s*[\"']?(?!data:|#)[^)\s]+", html)]
 
 
@@ -270,6 +264,7 @@ def test_code_and_messages_are_folded_not_gone(page: str) -> None:
     for text in ("# Parameters", "learning_rate", "a warning that belongs behind a fold", "not bold"):
         assert text in folded
         assert text not in shown
+    assert page.count("<summary>Messages</summary>") == 1
     assert "<b>not bold" not in page
     assert "<details open" not in page
 
@@ -314,10 +309,7 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     index = (root / "reports/index.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", index) == ["one", "one-seed3", "random"]
     assert "0.730 [0.650, 0.750]" in index
-    assert (
-        "minilm, LoRA r=8, context title, fusion add, loss smooth_k2 + 0.4 ntxent, pair layout, 3 epochs"
-        in index
-    )
+    assert "minilm, LoRA r=8, context title, fusion add, loss smooth_k2 + 0.4 ntxent, pair layout, 3 epochs" in index
     assert index.count("so the figure flatters") == 1
     assert '<a href="one/2_train.html">A notebook that leaves a run</a>' in index
     assert external(index) == []
@@ -326,16 +318,12 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     mean = "mean of 2 seeds: **0.715**<br>seed 0: 0.700 [0.650, 0.750]<br>seed 3: 0.730 [0.650, 0.750]"
     assert rows[0] == f"| `one` | validation, anchors unseen | 200 | {mean} | 0.680 | 0.150 | 0.715 | 0.715 |"
     assert rows[1].startswith("| `random` | validation, random, anchors leak | 200 | seed 0: 0.700")
-    assert rows[2].startswith(
-        "| `random` | test, random, anchors leak | 1,234 | seed 0: 0.700 [0.650, 0.750] |"
-    )
+    assert rows[2].startswith("| `random` | test, random, anchors leak | 1,234 | seed 0: 0.700 [0.650, 0.750] |")
     assert rows[2].endswith("| 0.680 | 0.125 |  |  |")
     assert "seed 0: 0.800 [0.780, 0.820] | 0.680 | 0.150 |  |  |" in rows[3]
 
 
-def test_the_readme_is_written_between_its_marks(
-    root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readme_is_written_between_its_marks(root: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = root / "README.md"
     readme.write_text("before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
     assert study.main(["--write-readme"]) == 0
@@ -354,6 +342,4 @@ def test_the_readme_is_written_between_its_marks(
 
 def test_the_readme_shows_the_recorded_results() -> None:
     readme = (study.ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.with_results(readme, report.results_table(study.ROOT / "reports")) == readme, (
-        "run: make readme"
-    )
+    assert report.with_results(readme, report.results_table(study.ROOT / "reports")) == readme, "run: make readme"
