@@ -1,6 +1,7 @@
 """The backbone: any Hugging Face text encoder, its tokenizer, its adapter, and its hidden states for a batch."""
 
 import hashlib
+import warnings
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from patsim_utils import packing
 from patsim_utils.errors import InputError
+
+disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
 
 ADAPTERS = ("lora", "full")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -117,7 +121,9 @@ def adapt(
             module.p = backbone_dropout
     if adapter == "lora":
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-        backbone = peft.get_peft_model(backbone, config)
+        with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            backbone = peft.get_peft_model(backbone, config)
     _speed_up_dropout(backbone)
     return backbone
 

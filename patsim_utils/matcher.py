@@ -22,6 +22,7 @@ from patsim_utils.packing import LAYOUTS, Pairs
 
 POOLINGS = ("span", "attention", "mean", "cls")
 CONTEXT_TEXTS = ("title", "code", "none")
+LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,31 +181,30 @@ class Matcher(nn.Module):
     ) -> Tensor:
         """Cumulative logits (n, 4) float32 of all rows, in their order; batches of about `batch_tokens` tokens.
 
-        `progress(done, n)` is called after every batch.
+        In the `list` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is called after
+        every batch, with numbers of rows.
         """
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        sequences = pairs.sequences(largest=128)
+        orders = [np.random.default_rng(k) for k in range(LIST_SHUFFLES)] if pairs.layout == "list" else [None]
+        sequences = [rows for order in orders for rows in pairs.sequences(largest=128, generator=order)]
         lengths = pairs.lengths(sequences)
-        result, done, order = (
-            torch.empty(len(pairs), ordinal.RANKS - 1),
-            0,
-            np.argsort(lengths, kind="stable")[::-1],
-        )
+        result, done = torch.zeros(len(pairs), ordinal.RANKS - 1), 0
+        order = np.argsort(lengths, kind="stable")[::-1]
         while len(order):
             size = max(1, batch_tokens // int(lengths[order[0]]))  # longest first: memory is known at once
             batch = pairs.collate([pairs[sequences[i]] for i in order[:size]])
             order = order[size:]
             with torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else nullcontext():
                 output = self({name: tensor.to(device) for name, tensor in batch.items()})
-            result[batch["rows"]] = output.cumulative.float().cpu()
+            result.index_add_(0, batch["rows"], output.cumulative.float().cpu())
             done += len(batch["rows"])
             if progress:
-                progress(done, len(pairs))
+                progress(done, len(pairs) * len(orders))
         self.train(was_training)
-        return result
+        return result / len(orders)
 
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context.

@@ -23,6 +23,7 @@ from patsim_utils import cpc, ordinal
 
 LAYOUTS = ("pair", "packed", "list")
 LONGEST_PHRASE = 48  # tokens; the longest of the real data has 24
+LONGEST_LIST = 512  # tokens, in the layout whose positions run on through all targets
 PADDING = -1  # in `block`, in `part` and in span indices
 
 
@@ -99,8 +100,15 @@ class Pairs:
         """
         if self.layout == "pair":
             return list(np.arange(len(self))[:, None])
-        shuffled = (rows if generator is None else generator.permutation(rows) for rows in self.groups())
-        return [part for rows in shuffled for part in np.array_split(rows, -(-len(rows) // largest))]
+        sequences = []
+        for rows in self.groups():
+            most = largest
+            if self.layout == "list":
+                room = LONGEST_LIST - self.prefix_length[rows[0]]
+                most = max(1, min(largest, room // self.target_length[rows].max()))
+            shuffled = rows if generator is None else generator.permutation(rows)
+            sequences += np.array_split(shuffled, -(-len(rows) // most))
+        return sequences
 
     def lengths(self, sequences: list[np.ndarray]) -> np.ndarray:
         """Tokens of each sequence (S,)."""

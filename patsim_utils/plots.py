@@ -472,7 +472,7 @@ def method(settings: Mapping[str, Any]) -> None:
     train = f"LoRA r={s['lora_rank']}, α={s['lora_alpha']}" if s["adapter"] == "lora" else "all weights trained"
     box(0.2, 0.2, 2.0, 0.9, "anchor", GREY)
     box(2.5, 0.2, 2.0, 0.9, "target", GREY)
-    context = {"title": "title of the class", "code": "class code", "none": "(no class text)"}[s["context_text"]]
+    context = {"title": "class title", "code": "class code", "none": "(no class text)"}[s["context_text"]]
     box(4.8, 0.2, 2.3, 0.9, context, GREY)
     box(0.2, 2.0, 6.9, 0.9, "token embeddings h", BLUE)
     for x in (1.2, 3.5, 5.9):
@@ -487,18 +487,19 @@ def method(settings: Mapping[str, Any]) -> None:
         arrow(8.7, 2.95, 8.7, 3.65, ORANGE)
     else:
         arrow(3.6, 2.95, 3.6, 5.25)
+    apart = f"\nphrases apart up to layer {s['separate_layers']}" if s["separate_layers"] else ""
     if contrasted:
-        box(0.2, 5.3, 6.0, 0.9, f"encoder to layer {s['contrast_layer']} · {train}", BLUE)
-        box(0.2, 7.0, 6.0, 0.9, f"encoder, the other layers · {train}", BLUE)
+        box(0.2, 5.3, 6.0, 0.9, f"encoder to layer {s['contrast_layer']} · {train}{apart}", BLUE)
+        box(0.2, 7.0, 6.0, 0.9, f"other layers · {train}", BLUE)
         arrow(3.6, 6.25, 3.6, 6.95)
         name = {"ntxent": f"NT-Xent\nτ = {s['temperature']:g}", "cosent": "CoSENT"}[s["contrast"]]
         box(6.7, 7.0, 3.1, 1.9, f"spans of anchor\nand target\n{name}", GREEN)
         arrow(6.3, 5.75, 8.2, 6.95, GREEN)
     else:
-        box(0.2, 5.3, 6.0, 2.6, f"encoder\n{train}", BLUE)
+        box(0.2, 5.3, 6.0, 2.6, f"encoder\n{train}{apart}", BLUE)
     if fused:
         arrow(3.6, 4.65, 3.6, 5.25)
-    box(0.2, 8.7, 6.0, 0.9, f"{s['pooling']} pooling → strength z → P(rank > k)", BLUE)
+    box(0.2, 8.7, 6.0, 0.9, f"{s['pooling']} pooling → strength z\n→ P(rank > k)", BLUE)
     arrow(3.6, 7.95, 3.6, 8.65)
     loss = {"smooth_k2": f"Smooth K2\nα = {s['alpha']:g}, β = {s['beta']:g}"}.get(s["loss"], s["loss"])
     box(0.2, 10.4, 2.6, 0.9, "score in [0, 1]", GREY)

@@ -154,9 +154,9 @@ ORDINAL_FORMULAS = {
 }
 CONTRAST_FORMULAS = {
     "ntxent": (
-        "<b>NT-Xent</b> at τ = {temperature:g} on the anchor's and the target's span after layer"
-        " {contrast_layer}: C = −Σ<sub>i</sub> w<sub>i</sub> log [ exp(cos(a<sub>i</sub>, t<sub>i</sub>)/τ) /"
-        " Σ<sub>j</sub> exp(cos(a<sub>i</sub>, v<sub>j</sub>)/τ) ] / Σ w<sub>i</sub>, both ways round. The"
+        "<b>NT-Xent</b> at τ = {temperature:g} on the anchor's and the target's span after layer {contrast_layer}:"
+        " C = −(1/N) Σ<sub>i</sub> w<sub>i</sub> log [ exp(cos(a<sub>i</sub>, t<sub>i</sub>)/τ) / Σ<sub>j</sub>"
+        " exp(cos(a<sub>i</sub>, v<sub>j</sub>)/τ) ] over the N pairs of the batch, the mean of both ways round. The"
         " weight w is 1 for a score of 1, ½ for 0.75 and 0 below; the v<sub>j</sub> are the partner and the"
         " batch's other phrases, without those of the same anchor or of the same text."
     ),
@@ -183,6 +183,8 @@ def method(settings: Mapping[str, Any]) -> str:
         if settings["adapter"] == "lora"
         else "all weights trained"
     )
+    lowest = settings["separate_layers"]
+    apart = f"; in its lowest {lowest} layers anchor, target and class text do not see each other" if lowest else ""
     fusion = FUSION_FORMULAS[settings["fusion"]]
     if settings["fusion"] != "none":
         fusion += f", where c is the class's learned {settings['cpc_dim']}-d vector of unit length and U starts at zero"
@@ -192,7 +194,7 @@ def method(settings: Mapping[str, Any]) -> str:
             f" `{settings['layout']}` layout."
         ),
         f"**The class** enters at every token's embedding h: {fusion}.",
-        f"**Encoder** `{settings['backbone']}`, {adapter}.",
+        f"**Encoder** `{settings['backbone']}`, {adapter}{apart}.",
         (
             f"**Head.** {settings['pooling']} pooling gives one strength z; four rising thresholds θ cut it"
             " into five ranks, P(rank &gt; k) = σ(z − θ<sub>k</sub>), and the score is ŝ = ¼ Σ<sub>k</sub>"

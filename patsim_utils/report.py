@@ -34,7 +34,7 @@ def page(executed: Path, *, name: str, titles: dict[str, str], reports: Path) ->
     }
     exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(reports)], exclude_anchor_links=True)
     html, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4), {"study": study})
-    return html
+    return html.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
 
 
 def title(notebook: Path) -> str:

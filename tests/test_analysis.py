@@ -354,12 +354,15 @@ def test_method_gives_its_formulas():
         "contrast": "ntxent",
         "contrast_weight": 0.4,
         "temperature": 0.1,
+        "separate_layers": 0,
         "contrast_layer": 3,
     }
     text = readings.method(settings)
     assert "h′ = h + U c" in text
     assert "α = 4, β = 0.25" in text
     assert "λ = 0.4" in text
+    assert "do not see each other" not in text
+    assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:
             text = readings.method(settings | {"loss": loss, "contrast": contrast, "fusion": "none", "adapter": "full"})

@@ -121,6 +121,12 @@ def test_a_list_score_does_depend_on_its_company(tiny_backbone, pairs_frame) -> 
     together = matcher.score(pairs_frame)
     alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
     assert np.abs(together - alone).max() > 1e-5
+    pairs = matcher.pairs(pairs_frame)
+    sequences = [rows for k in range(4) for rows in pairs.sequences(largest=128, generator=np.random.default_rng(k))]
+    one_by_one = torch.zeros(12, 4)
+    for rows in sequences:
+        one_by_one[rows] += matcher(pairs.collate([pairs[rows]])).cumulative.detach() / 4
+    torch.testing.assert_close(matcher.cumulative(pairs), one_by_one, atol=1e-5, rtol=1e-5)
 
 
 def test_scores_do_not_depend_on_the_batch(tiny_backbone, pairs_frame) -> None:

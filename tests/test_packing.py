@@ -70,6 +70,15 @@ def test_groups_hold_one_anchor_in_one_context(pairs_frame: pd.DataFrame) -> Non
     assert sorted(map(len, parts)) == [2, 2, 2, 3, 3]
 
 
+def test_a_list_fits_the_encoder(pairs_frame: pd.DataFrame) -> None:
+    frame = pd.DataFrame({"anchor": "a b", "target": ["word " * k for k in range(1, 41)], "context": "H01"})
+    pairs = build(frame, "list")
+    sequences = pairs.sequences(largest=128)
+    assert len(sequences) > 1
+    assert pairs.lengths(sequences).max() <= 512
+    assert sorted(np.concatenate(sequences).tolist()) == list(range(40))
+
+
 def test_collate_pads_to_the_longest_and_finds_the_spans(pairs_frame: pd.DataFrame) -> None:
     pairs = build(pairs_frame, "packed")
     batch = pairs.collate([pairs[np.array([0, 1])], pairs[np.array([6])]])

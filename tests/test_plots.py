@@ -28,6 +28,7 @@ SETTINGS = {
     "contrast": "ntxent",
     "contrast_weight": 0.4,
     "temperature": 0.1,
+    "separate_layers": 0,
     "contrast_layer": 3,
 }
 

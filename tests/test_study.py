@@ -276,6 +276,11 @@ def test_a_page_says_where_it_comes_from(page: str) -> None:
     assert re.search(r"\d{4}-\d\d-\d\d · commit \S+", page)
 
 
+def test_a_page_names_no_folder_of_the_machine(page: str) -> None:
+    assert f"interpreter {sys.executable.removeprefix(f'{study.ROOT}/')} folder" in page
+    assert f"{study.ROOT}/" not in page
+
+
 def test_a_page_shows_every_kind_of_output(page: str) -> None:
     for text in ("cell 11 of a wide table", "<strong>0.001</strong>", '<img alt="one pixel"', "<pre>6</pre>"):
         assert text in page
