@@ -16,6 +16,7 @@ from patsim_utils.ordinal import RANKS
 
 ORDINAL = ("smooth_k2", "as_run", "coral", "all_threshold", "bce", "mse", "pearson")
 CONTRAST = ("ntxent", "cosent", "none")
+NEGATIVES = ("batch", "anchor", "both")
 NEVER = -1e4  # stands for minus infinity: exp(NEVER) is 0 in float32, and NEVER * 0 is 0 where -inf * 0 is NaN
 
 
@@ -157,6 +158,24 @@ def strangers(anchor_text: Tensor, target_text: Tensor) -> Tensor:
     return (owner[:, None] != owner) & (text[:, None] != text) & (owner[:, None] != text) & (text[:, None] != owner)
 
 
+def lower_targets(anchor_text: Tensor, code: Tensor, rank: Tensor) -> Tensor:
+    """Which views are negatives within an anchor: an anchor's view may be pushed from targets that it rates lower.
+
+    What separates these from the positive is their meaning, not the sequence they stand in, so that a joint encoder
+    finds no short cut.
+
+    Args:
+        anchor_text, code: integer ids (N,) of the anchor phrase and its class. rank: (N,) int.
+
+    Returns:
+        bool (2N, 2N): true only in the rows of anchors and the columns of targets.
+    """
+    same = (anchor_text[:, None] == anchor_text) & (code[:, None] == code)
+    lower = same & (rank[:, None] > rank)
+    n = len(rank)
+    return F.pad(lower, (n, 0, 0, n))
+
+
 def positives(rank: Tensor) -> Tensor:
     """Score-aware positives: ranks (N,) -> weights (N,), 1 for an equal phrase, 1/2 for a synonym, else 0."""
     return (rank.float() - 2).clamp(min=0) / 2
@@ -184,11 +203,20 @@ def contrast_loss(
     rank: Tensor,
     anchor_text: Tensor,
     target_text: Tensor,
+    code: Tensor,
+    negatives: str = "batch",
     temperature: float = 0.1,
 ) -> Tensor:
-    """The contrastive loss `kind` on span representations (N, D) of anchors and targets -> scalar float32."""
+    """The contrastive loss `kind` on span representations (N, D) of anchors and targets -> scalar float32.
+
+    `negatives` of NT-Xent: the rest of the "batch", lower-rated targets of the same "anchor", or "both".
+    """
     if kind == "ntxent":
-        allowed = strangers(anchor_text, target_text)
+        allowed = torch.zeros(2 * len(rank), 2 * len(rank), dtype=torch.bool, device=rank.device)
+        if negatives != "anchor":
+            allowed |= strangers(anchor_text, target_text)
+        if negatives != "batch":
+            allowed |= lower_targets(anchor_text, code, rank)
         return ntxent(anchor, target, positive=positives(rank), negative=allowed, temperature=temperature)
     if kind == "cosent":
         return cosent(anchor, target, rank)

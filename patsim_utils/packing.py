@@ -148,7 +148,8 @@ class Pairs:
         Returns:
             input_ids, position_ids, block, part: (B, T), block and part are -1 on padding; code: (B,);
             anchor_span, target_span: (N, longest span) indices into the (B * T) tokens, else -1;
-            sequence: (N,) in which of the B sequences each row stands; rows, rank, anchor_text, target_text: (N,).
+            sequence: (N,) in which of the B sequences each row stands;
+            rows, rank, row_code, anchor_text, target_text: (N,).
         """
         width = max(len(s.tokens) for s in sequences)
         starts = range(0, width * len(sequences), width)
@@ -168,6 +169,7 @@ class Pairs:
             "sequence": torch.tensor([i for i, s in enumerate(sequences) for _ in s.rows]),
             "rows": torch.tensor(rows),
             "rank": torch.from_numpy(self.rank[rows]),
+            "row_code": torch.from_numpy(self.code[rows]),
             "anchor_text": torch.from_numpy(self.anchor[rows]),
             "target_text": torch.from_numpy(self.target[rows]),
         }

@@ -157,8 +157,8 @@ CONTRAST_FORMULAS = {
         "<b>NT-Xent</b> at τ = {temperature:g} on the anchor's and the target's span after layer {contrast_layer}:"
         " C = −(1/N) Σ<sub>i</sub> w<sub>i</sub> log [ exp(cos(a<sub>i</sub>, t<sub>i</sub>)/τ) / Σ<sub>j</sub>"
         " exp(cos(a<sub>i</sub>, v<sub>j</sub>)/τ) ] over the N pairs of the batch, the mean of both ways round. The"
-        " weight w is 1 for a score of 1, ½ for 0.75 and 0 below; the v<sub>j</sub> are the partner and the"
-        " batch's other phrases, without those of the same anchor or of the same text."
+        " weight w is 1 for a score of 1, ½ for 0.75 and 0 below; the v<sub>j</sub> are the partner and"
+        " {others}."
     ),
     "cosent": (
         "<b>CoSENT</b> on the spans after layer {contrast_layer}: C = log(1 + Σ exp 20(cos<sub>j</sub> −"
@@ -166,6 +166,11 @@ CONTRAST_FORMULAS = {
     ),
     "none": "no contrastive term.",
 }
+NEGATIVES = {
+    "batch": "the batch's other phrases, without those of the same anchor or of the same text",
+    "anchor": "the targets that the same anchor rates lower in the same class",
+}
+NEGATIVES["both"] = f"{NEGATIVES['batch']}, and {NEGATIVES['anchor']}"
 FUSION_FORMULAS = {
     "add": "h′ = h + U c",
     "gate": "h′ = h + σ(W[h; c]) · U c",
@@ -201,7 +206,8 @@ def method(settings: Mapping[str, Any]) -> str:
             " P(rank &gt; k), in [0, 1]."
         ),
         "**Ordinal loss.** " + ORDINAL_FORMULAS[settings["loss"]].format(**settings),
-        "**Contrastive loss.** " + CONTRAST_FORMULAS[settings["contrast"]].format(**settings),
+        "**Contrastive loss.** "
+        + CONTRAST_FORMULAS[settings["contrast"]].format(**settings, others=NEGATIVES[settings["negatives"]]),
     ]
     if settings["contrast"] != "none":
         lines.append(f"**Total.** L + λ C with λ = {settings['contrast_weight']:g}.")

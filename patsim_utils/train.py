@@ -42,6 +42,7 @@ class Settings(Architecture):
     alpha: float = 4.0
     beta: float = 0.25
     contrast: str = "ntxent"
+    negatives: str = "batch"
     contrast_weight: float = 0.4
     temperature: float = 0.1
     epochs: int = 3
@@ -59,6 +60,7 @@ class Settings(Architecture):
             "protocol": ("anchor_disjoint", "random"),
             "loss": losses.ORDINAL,
             "contrast": losses.CONTRAST,
+            "negatives": losses.NEGATIVES,
             "keep": ("best", "last"),
         }
         for name, values in allowed.items():
@@ -155,6 +157,8 @@ class DualLossTrainer(Trainer):
                 rank=inputs["rank"],
                 anchor_text=inputs["anchor_text"],
                 target_text=inputs["target_text"],
+                code=inputs["row_code"],
+                negatives=s.negatives,
                 temperature=s.temperature,
             )
         self.terms = {"ordinal": ordinal_term.item(), "contrast": contrast_term.item()}

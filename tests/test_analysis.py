@@ -362,6 +362,7 @@ def test_method_gives_its_formulas():
     assert "α = 4, β = 0.25" in text
     assert "λ = 0.4" in text
     assert "do not see each other" not in text
+    assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:

@@ -128,7 +128,7 @@ def test_an_unknown_loss_names_the_known_ones() -> None:
         losses.ordinal_loss(cumulative(2), RANK[:2], kind="k2")
     with pytest.raises(ValueError, match="ntxent, cosent"):
         losses.contrast_loss(
-            *[torch.ones(2, 3)] * 2, kind="x", rank=RANK[:2], anchor_text=RANK[:2], target_text=RANK[:2]
+            *[torch.ones(2, 3)] * 2, kind="x", rank=RANK[:2], anchor_text=RANK[:2], target_text=RANK[:2], code=RANK[:2]
         )
 
 
@@ -212,6 +212,24 @@ def test_ntxent_gradcheck() -> None:
         return losses.ntxent(*view.chunk(2), positive=torch.tensor([1.0, 0.5, 0.0, 1.0]), negative=allowed)
 
     assert torch.autograd.gradcheck(loss, view)
+
+
+def test_lower_rated_targets_of_the_same_anchor_can_be_the_negatives() -> None:
+    """Rows 0 to 2 share anchor and class, row 3 the anchor only, row 4 neither."""
+    anchor, target = vectors(5)
+    rank, owner = torch.tensor([4, 1, 3, 0, 0]), torch.tensor([0, 0, 0, 0, 1])
+    code = torch.tensor([7, 7, 7, 8, 7])
+    allowed = losses.lower_targets(owner, code, rank)
+    assert allowed.nonzero().tolist() == [[0, 6], [0, 7], [2, 6]]
+    similarity = torch.nn.functional.cosine_similarity(anchor[:, None], target, dim=-1) / 0.1
+    first = similarity[0, [0, 1, 2]].logsumexp(0) - similarity[0, 0]
+    third = similarity[2, [1, 2]].logsumexp(0) - similarity[2, 2]
+    texts = {"anchor_text": owner, "target_text": torch.arange(5, 10), "code": code}
+    found = losses.contrast_loss(anchor, target, kind="ntxent", rank=rank, negatives="anchor", **texts)
+    assert found.item() == pytest.approx(((first + third / 2) / 10).item())
+    both = losses.contrast_loss(anchor, target, kind="ntxent", rank=rank, negatives="both", **texts)
+    batch = losses.contrast_loss(anchor, target, kind="ntxent", rank=rank, negatives="batch", **texts)
+    assert both > max(found, batch)
 
 
 def test_cosent_matches_a_loop() -> None:
