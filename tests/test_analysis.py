@@ -352,6 +352,7 @@ def test_method_gives_its_formulas():
         "alpha": 4.0,
         "beta": 0.25,
         "contrast": "ntxent",
+        "negatives": "batch",
         "contrast_weight": 0.4,
         "temperature": 0.1,
         "separate_layers": 0,
