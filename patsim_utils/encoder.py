@@ -21,6 +21,8 @@ from patsim_utils.errors import InputError
 disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
 
 ADAPTERS = ("lora", "full")
+LORA_LAYERS = ("attention", "all")
+QUERY_KEY_VALUE = r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q_lin|k_lin|v_lin|Wqkv)"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Learned absolute positions: only there can a target be moved to any place in a sequence without a change.
 ABSOLUTE_POSITIONS = {
@@ -104,6 +106,7 @@ def adapt(
     backbone: nn.Module,
     *,
     adapter: str,
+    layers: str = "attention",
     rank: int = 8,
     alpha: int = 16,
     dropout: float = 0.1,
@@ -111,7 +114,8 @@ def adapt(
 ) -> nn.Module:
     """Chooses what is trained of an encoder.
 
-    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on all its linear layers.
+    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on the query, key and value
+      layers (`layers="attention"`) or on all linear ones ("all").
     - `full`: leaves every weight trainable.
 
     `dropout` is that of the LoRA branches, `backbone_dropout` replaces the encoder's own.
@@ -120,7 +124,8 @@ def adapt(
         if isinstance(module, nn.Dropout):
             module.p = backbone_dropout
     if adapter == "lora":
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
+        targets = QUERY_KEY_VALUE if layers == "attention" else "all-linear"
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
         with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             backbone = peft.get_peft_model(backbone, config)

@@ -36,6 +36,7 @@ class Architecture:
     fusion: str = "add"
     cpc_dim: int = 50
     adapter: str = "lora"
+    lora_layers: str = "attention"
     lora_rank: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.1
@@ -50,6 +51,7 @@ class Architecture:
             "layout": LAYOUTS,
             "fusion": FUSIONS,
             "adapter": encoder.ADAPTERS,
+            "lora_layers": encoder.LORA_LAYERS,
             "pooling": POOLINGS,
         }
         for name, values in allowed.items():
@@ -133,6 +135,7 @@ class Matcher(nn.Module):
         self.backbone = encoder.adapt(
             backbone,
             adapter=a.adapter,
+            layers=a.lora_layers,
             rank=a.lora_rank,
             alpha=a.lora_alpha,
             dropout=a.lora_dropout,

@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) ->
 
 
 def test_it_can_learn_a_handful_of_pairs_by_heart(pairs_frame, tmp_path) -> None:
-    settings = Settings(epochs=40, batch_size=12, adapter="full", learning_rate=1e-3, keep="last", contrast="none")
+    settings = Settings(epochs=40, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast="none")
     result = train.train({"train": pairs_frame, "validation": pairs_frame}, settings, run=tmp_path / "run")
     assert result["validation"]["pearson"] > 0.95
 
