@@ -1,1 +1,6 @@
-"""patsim: how alike are two patent phrases in one CPC class? The tested helpers behind the notebooks."""
+"""Similarity of two patent phrases within a CPC class: the tested helpers behind the notebooks."""
+
+import warnings
+
+# tqdm misses ipywidgets in notebooks; the bars here are the Trainer's own, and the pages need no widget.
+warnings.filterwarnings("ignore", "IProgress not found")
