@@ -77,9 +77,7 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
 def subclasses(code: str, path: str | Path) -> dict[str, str]:
     """Subclasses (`H04B`) below a class or section, with their titles, from the official title list zip."""
     parent(code)  # an unknown code is an error, not an empty answer
-    return {
-        key: title for key, title in _official(Path(path)).items() if len(key) == 4 and key.startswith(code)
-    }
+    return {key: title for key, title in _official(Path(path)).items() if len(key) == 4 and key.startswith(code)}
 
 
 def tree() -> pd.DataFrame:

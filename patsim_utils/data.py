@@ -109,9 +109,7 @@ def read_pairs(path: str | Path, *, scored: bool = True, unknown: str = "error")
             refuse(row, "rating", f"is none of {', '.join(RATINGS)}")
         fourths = frame["rating"].map({rating: int(rating[0]) for rating in RATINGS})
         if (row := _first(fourths != 4 * score)) is not None:
-            refuse(
-                row, "rating", f"contradicts score {texts.iloc[row]}: its first digit is four times the score"
-            )
+            refuse(row, "rating", f"contradicts score {texts.iloc[row]}: its first digit is four times the score")
     if (row := _first(frame.duplicated(KEY))) is not None:
         pair = frame[KEY].iloc[row]
         first = _first((frame[KEY] == pair).all(axis=1))
@@ -181,9 +179,7 @@ def _from_kaggle() -> Path:
         import kagglehub  # here, since no other source needs it
 
         folder = Path(kagglehub.dataset_download(KAGGLE))
-    except (
-        Exception
-    ) as error:  # package, network or account missing: kagglehub passes on errors of many kinds
+    except Exception as error:  # package, network or account missing: kagglehub passes on errors of many kinds
         reason = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
             f"data 'kaggle': {KAGGLE} cannot be fetched ({type(error).__name__}: {reason}); "

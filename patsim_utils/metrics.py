@@ -42,9 +42,7 @@ def evaluate(
     result = {
         "n": len(frame),
         "pearson": pearson(score, prediction),
-        "pearson_ci": list(
-            pearson_interval(frame["anchor"], score, prediction, resamples=resamples, seed=seed)
-        ),
+        "pearson_ci": list(pearson_interval(frame["anchor"], score, prediction, resamples=resamples, seed=seed)),
         "spearman": float(spearmanr(score, prediction).statistic),
         "mae": float(np.abs(score - prediction).mean()),
         "qwk": qwk(score, prediction),
@@ -140,9 +138,7 @@ def _bootstrap(
     drawn = np.stack(correlations, axis=1)
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     if len(drawn) < 0.9 * resamples:
-        raise ValueError(
-            f"{resamples - len(drawn)} of {resamples} resamples are constant: too few anchors vary"
-        )
+        raise ValueError(f"{resamples - len(drawn)} of {resamples} resamples are constant: too few anchors vary")
     return drawn
 
 
@@ -155,9 +151,7 @@ def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, or ValueError where they have no correlation."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(
-            f"a correlation needs two rows of numbers of equal length, not {x.shape} and {y.shape}"
-        )
+        raise ValueError(f"a correlation needs two rows of numbers of equal length, not {x.shape} and {y.shape}")
     if len(x) < 2:
         raise ValueError(f"a correlation needs at least 2 rows, not {len(x)}")
     for values in (x, y):

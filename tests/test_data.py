@@ -64,9 +64,7 @@ def test_the_google_form(tmp_path: Path):
 def test_the_competition_form_has_no_rating_and_loses_its_id(tmp_path: Path):
     text = COMPETITION + "37d61fd2272659b1,steel beam,iron beam,E04,0.5\n"
     frame = data.read_pairs(write(tmp_path, train=text) / "train.csv")
-    assert frame.to_dict("records") == [
-        {"anchor": "steel beam", "target": "iron beam", "context": "E04", "score": 0.5}
-    ]
+    assert frame.to_dict("records") == [{"anchor": "steel beam", "target": "iron beam", "context": "E04", "score": 0.5}]
 
 
 def test_text_stays_as_it_is_but_for_white_space(tmp_path: Path):
@@ -92,9 +90,7 @@ def test_line_ends_and_empty_lines_do_not_matter(tmp_path: Path, newline: str):
 
 
 def test_scores_may_be_spelt_as_any_number(tmp_path: Path):
-    text = "anchor,target,context,score\n" + "".join(
-        f"a,{s},H04,{s}\n" for s in ("0", "0.250", "5e-1", ".75", "1.0")
-    )
+    text = "anchor,target,context,score\n" + "".join(f"a,{s},H04,{s}\n" for s in ("0", "0.250", "5e-1", ".75", "1.0"))
     frame = data.read_pairs(write(tmp_path, train=text) / "train.csv")
     assert frame["score"].tolist() == [0, 0.25, 0.5, 0.75, 1]
 
@@ -140,8 +136,7 @@ def test_pairs_to_be_scored_may_have_an_unknown_context_where_that_is_asked_for(
         *(
             (
                 f"iron,ore,2a,0.5,{context}",
-                f", row 3, column context: '{context}' is no CPC class "
-                "(a section letter and two digits, such as H04)",
+                f", row 3, column context: '{context}' is no CPC class (a section letter and two digits, such as H04)",
             )
             for context in ("", "H", "h04", "H99", "Z01", "H04L", "unknown")
         ),
@@ -417,9 +412,7 @@ def test_the_real_files_load_fast(real_data: Path):
 def test_the_real_train_file_alone_is_split_into_like_parts(real_data: Path, tmp_path: Path):
     shutil.copy(real_data / "train.csv", tmp_path)
     splits = data.load(tmp_path, seed=0)
-    shares = {
-        name: frame["score"].value_counts(normalize=True).sort_index() for name, frame in splits.items()
-    }
+    shares = {name: frame["score"].value_counts(normalize=True).sort_index() for name, frame in splits.items()}
     assert (shares["train"] - shares["validation"]).abs().max() < 0.01
     assert splits["validation"]["anchor"].nunique() == pytest.approx(73, abs=5)
     assert data.shared_anchors(splits)["anchors"].item() == 0

@@ -25,9 +25,7 @@ def frame() -> pd.DataFrame:
 def slow_bootstrap(frame: pd.DataFrame, column: str, *, resamples: int, seed: int) -> np.ndarray:
     """Pearson (resamples,) by repeating rows: each anchor as often as its multinomial weight says."""
     anchors = frame["anchor"].unique()
-    weights = np.random.default_rng(seed).multinomial(
-        len(anchors), np.full(len(anchors), 1 / len(anchors)), resamples
-    )
+    weights = np.random.default_rng(seed).multinomial(len(anchors), np.full(len(anchors), 1 / len(anchors)), resamples)
     values = []
     for weight in weights:
         rows = frame.loc[frame.index.repeat(frame["anchor"].map(dict(zip(anchors, weight, strict=True))))]
@@ -100,9 +98,7 @@ def test_the_paired_difference_is_that_of_the_slow_loop(frame: pd.DataFrame):
         frame["anchor"], frame["score"], frame["first"], frame["second"], resamples=200, seed=5
     )
     assert (fast["low"], fast["high"]) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-12)
-    difference = metrics.pearson(frame["score"], frame["second"]) - metrics.pearson(
-        frame["score"], frame["first"]
-    )
+    difference = metrics.pearson(frame["score"], frame["second"]) - metrics.pearson(frame["score"], frame["first"])
     assert fast["difference"] == pytest.approx(difference, abs=1e-15)
     assert fast["high"] < 0, "the second prediction has twice the noise"
 
@@ -110,9 +106,7 @@ def test_the_paired_difference_is_that_of_the_slow_loop(frame: pd.DataFrame):
 def test_a_prediction_does_not_differ_from_its_copy_or_its_rescaling(frame: pd.DataFrame):
     same = metrics.paired_difference(frame["anchor"], frame["score"], frame["first"], frame["first"])
     assert same == {"difference": 0, "low": 0, "high": 0}
-    scaled = metrics.paired_difference(
-        frame["anchor"], frame["score"], frame["first"], 3 * frame["first"] - 2
-    )
+    scaled = metrics.paired_difference(frame["anchor"], frame["score"], frame["first"], 3 * frame["first"] - 2)
     assert list(scaled.values()) == pytest.approx([0, 0, 0], abs=1e-9)
 
 
@@ -147,15 +141,11 @@ def test_evaluate_gives_plain_finite_numbers(frame: pd.DataFrame):
     assert list(result) == ["n", "pearson", "pearson_ci", "spearman", "mae", "qwk", "loss"]
     assert result["n"] == 240
     assert result["pearson"] == pytest.approx(metrics.pearson(frame["score"], frame["first"]), abs=1e-6)
-    assert result["spearman"] == pytest.approx(
-        stats.spearmanr(frame["score"], frame["first"]).statistic, abs=1e-6
-    )
+    assert result["spearman"] == pytest.approx(stats.spearmanr(frame["score"], frame["first"]).statistic, abs=1e-6)
     assert result["mae"] == pytest.approx((frame["score"] - frame["first"]).abs().mean(), abs=1e-6)
     interval = metrics.pearson_interval(frame["anchor"], frame["score"], frame["first"], seed=2)
     assert result["pearson_ci"] == pytest.approx(list(interval), abs=1e-6)
-    numbers = [value for key, value in result.items() if key not in ("n", "pearson_ci")] + result[
-        "pearson_ci"
-    ]
+    numbers = [value for key, value in result.items() if key not in ("n", "pearson_ci")] + result["pearson_ci"]
     assert all(type(number) is float and np.isfinite(number) for number in numbers)
 
 
