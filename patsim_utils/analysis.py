@@ -262,6 +262,7 @@ def cost(numbers: dict) -> pd.DataFrame:
             ("wall time", f"{train['seconds']:,.0f} s"),
             ("epochs and steps", f"{train['epochs']:g} epochs, {train['steps']:,} steps"),
             ("pace", f"{train['pairs_per_second']:,.0f} pairs a second"),
+            ("padding", f"{100 * train['padding']:.1f} % of the tokens"),
             ("peak memory", memory),
             ("trained parameters", f"{train['trainable_parameters']:,}"),
         ],

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import cpc, ordinal
+from patsim_utils.errors import InputError
 
 LAYOUTS = ("pair", "packed", "list")
 LONGEST_PHRASE = 48  # tokens; the longest of the real data has 24
@@ -205,38 +206,62 @@ class LengthGrouped:
     """Batches of sequences of like length: a sampler of batches for a DataLoader, every row once an epoch.
 
     The sequences are shuffled, sorted by length within stretches of `stretch` batches, and cut into batches of about
-    `batch_size` rows; the batches come in random order. Their number is the same in every epoch. The order follows
-    from (seed, epoch) alone, so that a resumed run sees what the killed one would have seen.
+    `batch_size` rows or, where that is given, about `batch_tokens` tokens; the batches come in random order. Their
+    number is the same in every epoch. The order follows from (seed, epoch) alone, so that a resumed run sees what the
+    killed one would have seen.
+
+    Raises:
+        InputError: `batch_tokens` has no room for two of the longest sequences of one row.
     """
 
-    def __init__(self, pairs: Pairs, *, batch_size: int, seed: int, stretch: int = 50) -> None:
-        self.pairs, self.batch_size, self.seed, self.stretch = pairs, batch_size, seed, stretch
+    def __init__(self, pairs: Pairs, *, batch_size: int, batch_tokens: int = 0, seed: int, stretch: int = 50) -> None:
+        self.pairs, self.batch_tokens, self.seed, self.stretch = pairs, batch_tokens, seed, stretch
         self.epoch = 0
+        # parts of at most half a batch: no slice between two cuts can then be empty
+        self.largest = -(-batch_size // 2)
+        if batch_tokens:
+            longest = int(pairs.prefix_length.max()), int(pairs.target_length.max())
+            if batch_tokens < 2 * sum(longest):
+                raise InputError(f"parameter batch_tokens: {batch_tokens} is less than two sequences of {sum(longest)}")
+            self.largest = (batch_tokens // 2 - longest[0]) // longest[1]
+        self.size = batch_tokens or batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.pairs) // self.batch_size)
+        _, weight, _ = self._sequences(None)
+        return -(-int(weight.sum()) // self.size)
+
+    def _sequences(self, generator: np.random.Generator | None) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Sequences, what each counts for the size of a batch (rows or tokens), and its length in tokens."""
+        sequences = self.pairs.sequences(largest=self.largest, generator=generator)
+        lengths = self.pairs.lengths(sequences)
+        return sequences, lengths if self.batch_tokens else np.array([len(rows) for rows in sequences]), lengths
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         generator = np.random.default_rng((self.seed, self.epoch))
-        # parts of at most half a batch: no slice between two cuts can then be empty
-        sequences = self.pairs.sequences(largest=-(-self.batch_size // 2), generator=generator)
+        sequences, weight, lengths = self._sequences(generator)
         order = generator.permutation(len(sequences))
-        rows = np.array([len(part) for part in sequences])
-        lengths = self.pairs.lengths(sequences)
 
         def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
-            parts = -(-rows[order].sum() // size)
-            middle = np.cumsum(rows[order]) - rows[order] / 2
-            return np.split(order, np.searchsorted(middle, np.arange(1, parts) * rows[order].sum() / parts))
+            parts = -(-weight[order].sum() // size)
+            middle = np.cumsum(weight[order]) - weight[order] / 2
+            return np.split(order, np.searchsorted(middle, np.arange(1, parts) * weight[order].sum() / parts))
 
         # one long cut over the sorted stretches keeps the number of batches fixed
-        stretches = cut(order, self.batch_size * self.stretch)
+        stretches = cut(order, self.size * self.stretch)
         batches = cut(
             np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches]),
-            self.batch_size,
+            self.size,
         )
         for i in generator.permutation(len(batches)):
             yield [sequences[j] for j in batches[i]]
+
+    def padding(self) -> float:
+        """Share of padding among the tokens of this epoch's batches, in [0, 1)."""
+        used = padded = 0
+        for batch in self:
+            lengths = self.pairs.lengths(batch)
+            used, padded = used + int(lengths.sum()), padded + len(batch) * int(lengths.max())
+        return 1 - used / padded

@@ -27,7 +27,7 @@ from patsim_utils import cpc, encoder, losses, metrics, ordinal
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Architecture, Matcher
-from patsim_utils.packing import LengthGrouped, Pairs
+from patsim_utils.packing import LengthGrouped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class Settings(Architecture):
     temperature: float = 0.1
     epochs: int = 3
     batch_size: int = 32
+    batch_tokens: int = 0
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
     warmup: float = 0.1
@@ -77,7 +78,7 @@ class Settings(Architecture):
         ):
             if not getattr(self, name) > 0:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is not greater than 0")
-        for name in ("beta", "contrast_weight", "weight_decay"):
+        for name in ("beta", "contrast_weight", "weight_decay", "batch_tokens"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
         if not 0 <= self.warmup < 1:
@@ -105,23 +106,22 @@ class DualLossTrainer(Trainer):
         model: Matcher,
         *,
         settings: Settings,
-        pairs: Pairs,
+        sampler: LengthGrouped,
         validation: pd.DataFrame,
         best: Path,
         **kwargs,
     ) -> None:
         super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
-        self.settings, self.pairs, self.validation, self.best = settings, pairs, validation, best
-        self.sampler = LengthGrouped(pairs, batch_size=settings.batch_size, seed=settings.seed)
+        self.settings, self.sampler, self.validation, self.best = settings, sampler, validation, best
         self.terms: dict[str, float] = {}
         self.clock = time.perf_counter()
         self.add_callback(_SetEpoch(self.sampler))
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
-            self.pairs,
+            self.sampler.pairs,
             batch_sampler=self.sampler,
-            collate_fn=self.pairs.collate,
+            collate_fn=self.sampler.pairs.collate,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
@@ -254,8 +254,13 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     (run / "config.json").write_text(config)
 
     cuda = torch.cuda.is_available()
-    pairs = model.pairs(splits["train"])
-    steps = settings.epochs * -(-len(pairs) // settings.batch_size)
+    sampler = LengthGrouped(
+        model.pairs(splits["train"]),
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        seed=settings.seed,
+    )
+    steps = settings.epochs * len(sampler)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -281,7 +286,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     trainer = DualLossTrainer(
         model,
         settings=settings,
-        pairs=pairs,
+        sampler=sampler,
         validation=splits["validation"],
         best=run / "model",
         args=arguments,
@@ -297,6 +302,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
 
     history = pd.DataFrame(trainer.state.log_history)
     result = report(splits, settings, model, history=history, run=run)
+    result["train"]["padding"] = sampler.padding()
     columns = ["step", "epoch", "loss", "ordinal", "contrast", "learning_rate", "grad_norm", "seconds"]
     history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
     (run / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
