@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from patsim_utils.errors import InputError
 
 disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
 
-ADAPTERS = ("lora", "full")
+ADAPTERS = ("lora", "hyperlora", "full")
 LORA_LAYERS = ("attention", "all")
 QUERY_KEY_VALUE = r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q_lin|k_lin|v_lin|Wqkv)"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -116,6 +117,7 @@ def adapt(
 
     - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on the query, key and value
       layers (`layers="attention"`) or on all linear ones ("all").
+    - `hyperlora`: the same; `hyperlora.RankScale` then lets the class scale the ranks.
     - `full`: leaves every weight trainable.
 
     `dropout` is that of the LoRA branches, `backbone_dropout` replaces the encoder's own.
@@ -123,7 +125,7 @@ def adapt(
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = backbone_dropout
-    if adapter == "lora":
+    if adapter != "full":
         targets = QUERY_KEY_VALUE if layers == "attention" else "all-linear"
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
         with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
@@ -142,6 +144,16 @@ def check_layout(backbone: nn.Module, layout: str, *, separate_layers: int = 0) 
         raise InputError(
             f"layout {layout!r} needs learned absolute positions; {kind} has relative ones, so that a target's score "
             f"would depend on its place: use layout 'pair'"
+        )
+
+
+def check_adapter(backbone: nn.Module, adapter: str) -> None:
+    """InputError where the adapter cannot know to which sequence of the batch a state belongs."""
+    kind = backbone.config.model_type
+    if adapter == "hyperlora" and kind.startswith("deberta"):
+        raise InputError(
+            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong to no class, "
+            f"go through the adapted layers, too; use 'lora'"
         )
 
 
@@ -191,17 +203,26 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
 
 
 @torch.inference_mode()
-def zero_shot(frame: pd.DataFrame, *, backbone: str = "minilm", batch_size: int = 256) -> np.ndarray:
+def sentence_vectors(
+    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int = 256
+) -> Tensor:
+    """Mean-pooled unit vectors (n, width) float32 of the phrases, by an encoder as it is."""
+    order = np.argsort([len(phrase) for phrase in phrases], kind="stable")
+    vectors = torch.empty(len(phrases), model.config.hidden_size)
+    for chunk in np.array_split(order, -(-len(order) // batch_size)):
+        texts = [phrases[i] for i in chunk]
+        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
+        mask = batch["attention_mask"][..., None]
+        states = model(**batch).last_hidden_state * mask
+        vectors[torch.from_numpy(chunk)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+    return vectors
+
+
+def zero_shot(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
     """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the untouched backbone; a phrase is read once."""
     tokenizer, model = load_tokenizer(backbone), load_backbone(backbone).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
-    order = np.argsort([len(phrase) for phrase in phrases], kind="stable")
-    vectors = torch.empty(len(phrases), model.config.hidden_size)
-    for chunk in np.array_split(order, -(-len(order) // batch_size)):
-        batch = tokenizer(list(phrases[chunk]), padding=True, truncation=True, return_tensors="pt").to(model.device)
-        mask = batch["attention_mask"][..., None]
-        states = model(**batch).last_hidden_state * mask
-        vectors[torch.from_numpy(chunk)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+    vectors = sentence_vectors(phrases, tokenizer=tokenizer, model=model)
     anchor, target = vectors[ids[: len(frame)]], vectors[ids[len(frame) :]]
     return (anchor * target).sum(-1).double().numpy()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from patsim_utils import cpc
 
-FUSIONS = ("add", "gate", "attention", "none")
+FUSIONS = ("add", "gate", "attention", "graph", "none")
 
 
 class CpcEmbedding(nn.Module):
@@ -30,23 +30,55 @@ class CpcEmbedding(nn.Module):
         return self(torch.stack([self.section[codes], codes], dim=1))
 
 
+class CpcGraph(nn.Module):
+    """The same vectors from titles and the CPC tree: two steps of message passing between sections and classes.
+
+    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X and A = D^-1/2 (E + I) D^-1/2 of
+    the tree's edges E (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs: arXiv 2308.05385). A class that
+    training has hardly seen borrows from its section and its title. Row 0 (`unknown`) has the zero vector.
+
+    Args:
+        titles: vectors (len(cpc.CODES), width) of the codes' texts.
+    """
+
+    def __init__(self, titles: Tensor, *, dim: int) -> None:
+        super().__init__()
+        edges = torch.eye(len(cpc.CODES))
+        for i, code in enumerate(cpc.CODES[1:], 1):
+            if above := cpc.parent(code):
+                j = cpc.CODES.index(above)
+                edges[i, j] = edges[j, i] = 1
+        degree = edges.sum(1).rsqrt()
+        self.register_buffer("adjacency", degree[:, None] * edges * degree, persistent=False)  # (C, C)
+        self.register_buffer("titles", titles.clone())  # (C, width)
+        self.first = nn.Linear(titles.shape[1], dim, bias=False)
+        self.second = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        nodes = F.gelu(self.adjacency @ self.first(self.titles))
+        vectors = F.normalize(self.adjacency @ self.second(nodes), dim=-1)
+        return vectors[codes] * (codes > 0)[:, None]
+
+
 class Fusion(nn.Module):
     """Token embeddings (B, T, width) and codes (B,) -> token embeddings of the same shape.
 
     - `add`: h + U c, the described method: the projected class vector added to every token.
     - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
+    - `graph`: h + U c with c from titles and tree (`CpcGraph`).
     - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
     - `none`: h.
     """
 
-    def __init__(self, kind: str, *, width: int, dim: int) -> None:
+    def __init__(self, kind: str, *, width: int, dim: int, titles: Tensor | None = None) -> None:
+        """`titles`: what `CpcGraph` starts from; the other kinds do not need it."""
         super().__init__()
         if kind not in FUSIONS:
             raise ValueError(f"fusion {kind!r} is none of {', '.join(FUSIONS)}")
         self.kind = kind
         if kind == "none":
             return
-        self.embedding = CpcEmbedding(dim)
+        self.embedding = CpcGraph(titles, dim=dim) if kind == "graph" else CpcEmbedding(dim)
         self.project = nn.Linear(dim, width, bias=False)
         nn.init.zeros_(self.project.weight)
         if kind == "gate":
@@ -64,7 +96,7 @@ class Fusion(nn.Module):
             seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
             return tokens + self.project(seen)
         code = self.embedding(codes)[:, None]  # (B, 1, dim)
-        if self.kind == "add":
+        if self.kind in ("add", "graph"):
             return tokens + self.project(code)
         both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
         return tokens + self.gate(both).sigmoid() * self.project(code)

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from patsim_utils import cpc, encoder, ordinal
 from patsim_utils.errors import InputError
 from patsim_utils.fusion import FUSIONS, Fusion
+from patsim_utils.hyperlora import RankScale
 from patsim_utils.ordinal import OrdinalHead
 from patsim_utils.packing import LAYOUTS, Pairs
 
@@ -65,6 +66,8 @@ class Architecture:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is not in [0, 1)")
         if self.pooling == "cls" and self.layout != "pair":
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
+        if self.adapter == "hyperlora" and self.fusion == "none":
+            raise InputError("adapter 'hyperlora' needs class vectors, and fusion 'none' has none")
 
 
 class SpanFeatures(nn.Module):
@@ -132,6 +135,11 @@ class Matcher(nn.Module):
             if not 0 <= getattr(a, name) <= layers:
                 raise InputError(f"parameter {name}: {getattr(a, name)} is not in 0..{layers} of this backbone")
         encoder.check_layout(backbone, a.layout, separate_layers=a.separate_layers)
+        encoder.check_adapter(backbone, a.adapter)
+        vectors = None
+        if a.fusion == "graph":  # before the adapter is in: the untouched backbone reads the titles
+            texts = [self.titles[code] for code in cpc.CODES]
+            vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
         self.backbone = encoder.adapt(
             backbone,
             adapter=a.adapter,
@@ -141,7 +149,8 @@ class Matcher(nn.Module):
             dropout=a.lora_dropout,
             backbone_dropout=a.backbone_dropout,
         )
-        self.fusion = Fusion(a.fusion, width=width, dim=a.cpc_dim)
+        self.fusion = Fusion(a.fusion, width=width, dim=a.cpc_dim, titles=vectors)
+        self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
         self.features = SpanFeatures(a.pooling, width=width)
         self.head = OrdinalHead(self.features.width)
 
@@ -152,12 +161,13 @@ class Matcher(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Output:
         tokens = self.encoder.get_input_embeddings()(batch["input_ids"])  # (B, T, W)
-        states = encoder.hidden_states(
-            self.encoder,
-            self.fusion(tokens, batch["code"]),
-            batch,
-            separate_layers=self.architecture.separate_layers,
-        )
+        with self.hyperlora.of(self.fusion.embedding(batch["code"])) if self.hyperlora else nullcontext():
+            states = encoder.hidden_states(
+                self.encoder,
+                self.fusion(tokens, batch["code"]),
+                batch,
+                separate_layers=self.architecture.separate_layers,
+            )
         middle = states[self.architecture.contrast_layer]
         return Output(
             cumulative=self.head(self.features(states[-1], batch)),

@@ -74,7 +74,10 @@ def interval(scores: dict) -> str:
 
 def method(config: dict) -> str:
     """The settings of a run in one line."""
-    adapter = f"LoRA r={config['lora_rank']}" if config["adapter"] == "lora" else "all weights trained"
+    names = {"lora": "LoRA", "hyperlora": "HyperLoRA"}
+    adapter = (
+        f"{names[config['adapter']]} r={config['lora_rank']}" if config["adapter"] in names else "all weights trained"
+    )
     contrast = "" if config["contrast"] == "none" else f" + {config['contrast_weight']:g} {config['contrast']}"
     parts = [
         config["backbone"],

@@ -104,7 +104,10 @@ def test_zero_shot_is_the_cosine_of_sentence_embeddings(pairs_frame: pd.DataFram
     anchor, target = (
         model.encode(pairs_frame[column].to_list(), normalize_embeddings=True) for column in ("anchor", "target")
     )
-    np.testing.assert_allclose(encoder.zero_shot(pairs_frame, batch_size=5), (anchor * target).sum(1), atol=1e-5)
+    np.testing.assert_allclose(encoder.zero_shot(pairs_frame), (anchor * target).sum(1), atol=1e-5)
+    tokenizer, backbone = encoder.load_tokenizer("minilm"), encoder.load_backbone("minilm").eval()
+    vectors = encoder.sentence_vectors(list(pairs_frame["target"]), tokenizer=tokenizer, model=backbone, batch_size=5)
+    np.testing.assert_allclose(vectors, target, atol=1e-5)
 
 
 def test_token_counts(pairs_frame: pd.DataFrame) -> None:

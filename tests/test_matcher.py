@@ -152,7 +152,7 @@ def test_cpc_vectors_are_unit_rows(tiny_backbone) -> None:
     [
         ({"fusion": "sum"}, "fusion: 'sum' is none of add"),
         ({"pooling": "cls", "layout": "packed"}, "needs layout 'pair'"),
-        ({"adapter": "prefix"}, "adapter: 'prefix' is none of lora, full"),
+        ({"adapter": "prefix"}, "adapter: 'prefix' is none of lora, hyperlora, full"),
         ({"lora_rank": 0}, "lora_rank: 0 is less than 1"),
         ({"lora_dropout": 1.0}, "lora_dropout"),
         ({"contrast_layer": 4}, "contrast_layer: 4 is not in 0..3"),
