@@ -157,6 +157,13 @@ def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.n
     return fold
 
 
+def subset(frame: pd.DataFrame, share: float, *, seed: int) -> pd.DataFrame:
+    """The rows of a share of the anchors, drawn from the seed; all rows for a share of 1."""
+    anchors = frame["anchor"].drop_duplicates()
+    kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed) if share < 1 else anchors
+    return frame[frame["anchor"].isin(kept)].reset_index(drop=True)
+
+
 def _split_at_random(frame: pd.DataFrame, path: Path, seed: int) -> dict[str, pd.DataFrame]:
     if len(frame) < 2:
         raise InputError(f"{path}: one row cannot be split")

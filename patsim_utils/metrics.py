@@ -103,6 +103,45 @@ def paired_difference(
     return {"difference": pearson(score, second) - pearson(score, first), "low": low, "high": high}
 
 
+def mean_interval(
+    anchor: np.ndarray, score: np.ndarray, predictions: list[np.ndarray], *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval (low, high) of the mean Pearson of several runs, over anchors and runs, both drawn anew.
+
+    Raises ValueError as `pearson_interval` does.
+    """
+    drawn = _bootstrap(anchor, score, *predictions, resamples=resamples, seed=seed)
+    return _interval(_mean_of_drawn(drawn, seed=seed))
+
+
+def paired_effect(
+    anchor: np.ndarray,
+    score: np.ndarray,
+    first: list[np.ndarray],
+    second: list[np.ndarray],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """`paired_difference` of two systems that were each run with the same seeds: means over the seeds.
+
+    A resample draws anchors and, of the seeds, as many pairs of runs as there are, so that `low` and `high` know of
+    both. With one seed it is `paired_difference`.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} runs cannot be paired with {len(second)}")
+    drawn = _bootstrap(anchor, score, *first, *second, resamples=resamples, seed=seed)
+    low, high = _interval(_mean_of_drawn(drawn[:, len(first) :] - drawn[:, : len(first)], seed=seed))
+    each = [pearson(score, b) - pearson(score, a) for a, b in zip(first, second, strict=True)]
+    return {"difference": float(np.mean(each)), "low": low, "high": high}
+
+
+def _mean_of_drawn(values: np.ndarray, *, seed: int) -> np.ndarray:
+    """Values (resamples, runs) -> the mean over runs drawn with replacement in each resample (resamples,)."""
+    choice = np.random.default_rng((seed, 1)).integers(0, values.shape[1], values.shape)
+    return np.take_along_axis(values, choice, axis=1).mean(axis=1)
+
+
 def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
     """Shared words over all words of anchor and target, (n,) in [0, 1]: how far the words alone get."""
     pairs = zip(frame["anchor"].str.split(), frame["target"].str.split(), strict=True)

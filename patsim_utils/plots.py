@@ -469,7 +469,10 @@ def method(settings: Mapping[str, Any]) -> None:
 
     fused = s["fusion"] != "none"
     contrasted = s["contrast"] != "none"
-    train = f"LoRA r={s['lora_rank']}, α={s['lora_alpha']}" if s["adapter"] == "lora" else "all weights trained"
+    low_rank = f"r={s['lora_rank']}, α={s['lora_alpha']}"
+    train = {"lora": f"LoRA {low_rank}", "hyperlora": f"HyperLoRA {low_rank}", "full": "all weights trained"}[
+        s["adapter"]
+    ]
     box(0.2, 0.2, 2.0, 0.9, "anchor", GREY)
     box(2.5, 0.2, 2.0, 0.9, "target", GREY)
     context = {"title": "class title", "code": "class code", "none": "(no class text)"}[s["context_text"]]
@@ -481,7 +484,12 @@ def method(settings: Mapping[str, Any]) -> None:
         box(7.6, 0.2, 2.2, 0.9, "CPC class", ORANGE)
         box(7.6, 2.0, 2.2, 0.9, f"c: {s['cpc_dim']} numbers,\nunit length", ORANGE)
         arrow(8.7, 1.15, 8.7, 1.95, ORANGE)
-        text = {"add": "h + U c", "gate": "h + σ(W[h;c]) · U c", "attention": "h + U · attend(h; c)"}[s["fusion"]]
+        text = {
+            "add": "h + U c",
+            "gate": "h + σ(W[h;c]) · U c",
+            "graph": "h + U c, c from the CPC tree",
+            "attention": "h + U · attend(h; c)",
+        }[s["fusion"]]
         box(0.2, 3.7, 9.6, 0.9, f"fusion: {text}", ORANGE)
         arrow(3.6, 2.95, 3.6, 3.65)
         arrow(8.7, 2.95, 8.7, 3.65, ORANGE)
@@ -892,4 +900,117 @@ def context_effect(table: pd.DataFrame) -> None:
         figure,
         caption=f"Does the model need the class? {text}.",
         alt=f"Correlations and paired differences with intervals: {text}.",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- speed
+
+
+def rates(table: pd.DataFrame, what: str) -> None:
+    """From `speed.rates`: bars of pairs a second in one kind of work, the fastest on top."""
+    rows = table[table["what"] == what].sort_values("rate")
+    figure, ax = _new(0.6 + 0.36 * len(rows))
+    ours = rows["system"].str.startswith("ours")
+    ax.barh(rows["system"], rows["rate"], color=np.where(ours, BLUE, GREY), height=0.7)
+    _label_bars(ax, rows["rate"], [f"{row.rate:,.0f} ({row.times:.1f} x)" for row in rows.itertuples()])
+    text = "; ".join(f"{row.system} {row.rate:,.0f} ({row.times:.1f} times)" for row in rows[::-1].itertuples())
+    _show(
+        figure,
+        caption=f"Pairs a second in {what}, and in brackets how many times the CrossEncoder's.",
+        alt=f"Bars of pairs a second in {what}, beside the CrossEncoder: {text}.",
+    )
+
+
+def accuracies(table: pd.DataFrame) -> None:
+    """From `speed.accuracy`: above, each system's correlation; below, the paired difference to the CrossEncoder."""
+    figure, (above, below) = _new(1.4 + 0.8 * len(table), rows=2)
+    labels = list(table["system"])
+    _forest(above, labels, table)
+    above.set_xlabel("Pearson, validation, 95 % interval")
+    parts = {"value": "difference", "low": "difference_low", "high": "difference_high"}
+    _forest(below, labels, table, **parts, colours=ORANGE)
+    below.axvline(0, color=GREY, lw=1)
+    below.set_xlabel("difference to the CrossEncoder, paired")
+    text = f"Pearson: {_spoken(labels, table)}. Difference to the CrossEncoder: {_spoken(labels, table, **parts)}."
+    _show(
+        figure,
+        caption="Validation Pearson of each system, and its paired difference to the CrossEncoder.",
+        alt=f"Correlations and differences with intervals. {text}",
+    )
+
+
+def growth(table: pd.DataFrame) -> None:
+    """From `speed.growth`: seconds (left scale) as one thing grows, a panel each, both axes logarithmic."""
+    kinds = list(dict.fromkeys(table["what"]))
+    figure, axes = _new(1.9 * len(kinds), rows=len(kinds))
+    said = []
+    for ax, kind in zip(axes, kinds, strict=True):
+        rows = table[table["what"] == kind]
+        ax.loglog(rows["size"], 1000 * rows["seconds"], "o-", color=BLUE, lw=2)
+        for row in rows.itertuples():
+            ax.annotate(
+                f"{1000 * row.seconds:,.0f}",
+                (row.size, 1000 * row.seconds),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color=BLUE,
+            )
+        ax.margins(y=0.25)
+        ax.set_xticks(rows["size"], [f"{size:,}" for size in rows["size"]])
+        ax.minorticks_off()
+        ax.set_xlabel(kind)
+        ax.set_ylabel("ms")
+        said.append(
+            f"{kind}: "
+            + ", ".join(
+                f"{r.size:,} in {1000 * r.seconds:,.0f} ms and {r.memory_mb:,.0f} MB" for r in rows.itertuples()
+            )
+        )
+    text = "; ".join(said)
+    _show(figure, caption=f"Time of scoring, and memory above the start. {text}.", alt=f"Lines of time: {text}.")
+
+
+# ----------------------------------------------------------------------------------------------------------- ablation
+
+
+def effects(table: pd.DataFrame) -> None:
+    """From `ablation.effects`: a forest of the paired differences, the largest on top."""
+    rows = table.dropna(subset="difference")
+    figure, ax = _new(0.8 + 0.42 * len(rows))
+    labels = [f"{row.arm}\nagainst {row.against}, {row.seeds} x" for row in rows.itertuples()]
+    parts = {"value": "difference", "low": "difference_low", "high": "difference_high"}
+    sure = (rows["difference_low"] > 0) | (rows["difference_high"] < 0)
+    _forest(ax, labels, rows, **parts, colours=[BLUE if one else GREY for one in sure])
+    ax.axvline(0, color=ORANGE, lw=1.2)
+    ax.tick_params(axis="y", labelsize=8)
+    ax.set_xlabel("difference of Pearson, 95 % interval")
+    text = _spoken([f"{row.arm} against {row.against}" for row in rows.itertuples()], rows, **parts)
+    _show(
+        figure,
+        caption="What each change adds to the arm it is measured against; blue where the interval leaves out zero.",
+        alt=f"Forest plot of paired differences: {text}.",
+    )
+
+
+def gain_and_cost(table: pd.DataFrame) -> None:
+    """From `ablation.effects`: Pearson of each arm against the seconds of its training."""
+    figure, ax = _new(3.4)
+    ax.scatter(
+        table["seconds"], table["pearson"], s=14 + 60 * table["parameters"] / table["parameters"].max(), color=BLUE
+    )
+    for row in table.itertuples():
+        ax.annotate(row.arm, (row.seconds, row.pearson), (4, 3), textcoords="offset points", fontsize=7.5, color=GREY)
+    ax.set_xlabel("seconds of training")
+    ax.set_ylabel("Pearson")
+    ax.margins(x=0.2)
+    text = "; ".join(
+        f"{row.arm} {row.pearson:.3f} in {row.seconds:,.0f} s with {row.parameters:,} trained parameters"
+        for row in table.itertuples()
+    )
+    _show(
+        figure,
+        caption="Pearson and seconds of training; larger marks train more parameters.",
+        alt=f"Scatter plot: {text}.",
     )

@@ -174,6 +174,7 @@ NEGATIVES["both"] = f"{NEGATIVES['batch']}, and {NEGATIVES['anchor']}"
 FUSION_FORMULAS = {
     "add": "h′ = h + U c",
     "gate": "h′ = h + σ(W[h; c]) · U c",
+    "graph": "h′ = h + U c, where two steps of message passing over the CPC tree make c from the titles",
     "attention": "h′ = h + U · softmax(Q h · K c) V c over the section and the class",
     "none": "h′ = h, no class vector",
 }
@@ -183,11 +184,12 @@ SCORE_ONLY = ("smooth_k2", "bce", "mse", "pearson")  # losses that say nothing a
 
 def method(settings: Mapping[str, Any]) -> str:
     """The method as these settings (`dataclasses.asdict` of a `Settings`) have it, with its formulas."""
-    adapter = (
-        f"LoRA with r = {settings['lora_rank']}, α = {settings['lora_alpha']}, dropout {settings['lora_dropout']:g}"
-        if settings["adapter"] == "lora"
-        else "all weights trained"
-    )
+    low_rank = f"r = {settings['lora_rank']}, α = {settings['lora_alpha']}, dropout {settings['lora_dropout']:g}"
+    adapter = {
+        "lora": f"LoRA with {low_rank}",
+        "hyperlora": f"HyperLoRA with {low_rank}: ΔW = B diag(1 + V c) A, so that the class scales each rank",
+        "full": "all weights trained",
+    }[settings["adapter"]]
     lowest = settings["separate_layers"]
     apart = f"; in its lowest {lowest} layers anchor, target and class text do not see each other" if lowest else ""
     fusion = FUSION_FORMULAS[settings["fusion"]]
@@ -402,6 +404,44 @@ def context(table: pd.DataFrame) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- both ends
+
+
+def speed(rates: pd.DataFrame, accuracy: pd.DataFrame) -> str:
+    """From `speed.rates` and `speed.accuracy`: what packing gains and costs beside the CrossEncoder."""
+    lines = []
+    times = rates.set_index(["system", "what"])["times"]
+    for row in accuracy[accuracy["system"].str.startswith("ours: packed")].itertuples():
+        verdict = "no lower" if row.difference_high >= 0 else "lower"
+        lines.append(
+            f"**{row.system.removeprefix('ours: ').capitalize()}** trains {times[row.system, 'training']:.1f} times and"
+            f" scores one query against 100 candidates {times[row.system, 'scoring 1 x 100']:.1f} times as many pairs a"
+            f" second as the CrossEncoder, at a Pearson that is {verdict}: difference"
+            f" {interval(row.difference, row.difference_low, row.difference_high)}."
+        )
+    return "\n\n".join(lines)
+
+
+def step(note: Mapping[str, float], rate: float) -> str:
+    """From `speed.steps` and `speed.matrix_rate`."""
+    return (
+        f"A training step of the trained model takes {1000 * note['seconds']:,.0f} ms for {note['gflop']:,.1f} GFLOP of"
+        f" products: {note['gflops']:,.0f} GFLOP/s, {percent(note['gflops'] / rate)} of the {rate:,.0f} GFLOP/s that"
+        f" this machine reaches in one large matrix product. {percent(note['padding'])} of the tokens are padding."
+    )
+
+
+def ideas(table: pd.DataFrame) -> str:
+    """From `ablation.effects`: one sentence an arm."""
+    lines = []
+    for row in table.dropna(subset="difference").itertuples():
+        verdict = (
+            "helps" if row.difference_low > 0 else "harms" if row.difference_high < 0 else "makes no sure difference"
+        )
+        lines.append(
+            f"- **{row.arm}** ({row.idea}) {verdict} against `{row.against}`:"
+            f" {interval(row.difference, row.difference_low, row.difference_high)}, {count(row.seeds, 'seed')}."
+        )
+    return "\n".join(lines)
 
 
 def headline(name: str, config: Mapping[str, Any], frame: pd.DataFrame) -> str:

@@ -4,6 +4,9 @@
 every row of the data, runs copies of the notebooks one after the other, and only when all of them came to
 their end writes `reports/N/*.html`, `metrics.json` and `config.json` beside them, and `reports/index.html`.
 Exit status: 0 for that, 1 when a notebook failed, 2 when the input was wrong (one line, nothing written).
+
+`python -m patsim_utils.study ablation --preset P --data D --name N [--processes k]` runs the arms of the ablation that
+are not done yet, then the notebook that compares them.
 """
 
 import argparse
@@ -30,11 +33,13 @@ from traitlets import default
 
 from patsim_utils import data as pairs
 from patsim_utils import report
+from patsim_utils.ablation import ARMS, ArmsError, read_arms, run_arms
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
+SHARE = 0.25  # of the training anchors, in an ablation
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
@@ -248,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m patsim_utils.study", description="Run a study, or tell what was recorded."
     )
+    parser.add_argument("task", nargs="?", choices=["ablation"], help="run the arms of the ablation, too")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--preset", help="run a study: a file of notebooks/presets, without .yaml")
     action.add_argument("--table", action="store_true", help="print the recorded results as a Markdown table")
@@ -256,6 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="name of the study and its folders in runs/ and reports/ (the preset's)")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter")
     parser.add_argument("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
+    parser.add_argument("--processes", type=int, default=1, help="arms that train at the same time")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.preset is None:
@@ -274,8 +281,13 @@ def main(arguments: list[str] | None = None) -> int:
             given = parameters(chosen.preset, data=chosen.data, name=name, given=chosen.p)
             settings = Settings.pick(given)  # refuses a value that no run could have
             pairs.load(chosen.data, protocol=settings.protocol, seed=settings.seed)
-            study(name, given, notebooks=tuple(chosen.notebooks))
-    except (InputError, StudyError) as error:
+            notebooks = tuple(chosen.notebooks)
+            if chosen.task == "ablation":
+                notebooks = ("5_ablation",)
+                share = given.setdefault("share", SHARE)
+                run_arms(read_arms(ARMS, settings), run_folder(name), share=share, processes=chosen.processes)
+            study(name, given, notebooks=notebooks)
+    except (InputError, StudyError, ArmsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     return 0

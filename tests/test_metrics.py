@@ -168,3 +168,26 @@ def test_word_jaccard_by_hand():
         columns=["anchor", "target"],
     )
     assert metrics.word_jaccard(frame) == pytest.approx([2 / 3, 1, 0, 1 / 3])
+
+
+def test_effects_over_seeds_are_those_of_one_run_where_there_is_one(frame: pd.DataFrame) -> None:
+    columns = frame["anchor"], frame["score"]
+    one = metrics.paired_effect(*columns, [frame["first"]], [frame["second"]])
+    assert one == pytest.approx(metrics.paired_difference(*columns, frame["first"], frame["second"]))
+    assert metrics.mean_interval(*columns, [frame["first"]]) == metrics.pearson_interval(*columns, frame["first"])
+
+
+def test_effects_over_seeds_know_of_anchors_and_seeds(frame: pd.DataFrame) -> None:
+    """The mean difference is plain; runs that differ among themselves make the interval wider."""
+    noise = np.random.default_rng(5).normal(size=(3, len(frame)))
+    first = [frame["first"]] * 3
+    alike = [frame["first"] + 0.3 * noise[0]] * 3
+    unlike = [frame["first"] + size * noise[0] for size in (0.0, 0.3, 0.9)]
+    found = metrics.paired_effect(frame["anchor"], frame["score"], first, unlike)
+    each = [metrics.pearson(frame["score"], x) - metrics.pearson(frame["score"], frame["first"]) for x in unlike]
+    assert found["difference"] == pytest.approx(np.mean(each))
+    assert found["low"] < found["difference"] < found["high"]
+    same = metrics.paired_effect(frame["anchor"], frame["score"], first, alike)
+    assert found["high"] - found["low"] > 1.5 * (same["high"] - same["low"])
+    with pytest.raises(ValueError, match="1 runs cannot be paired with 3"):
+        metrics.paired_effect(frame["anchor"], frame["score"], first[:1], alike)
