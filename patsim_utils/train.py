@@ -328,7 +328,7 @@ def report(
 
     cuda = torch.cuda.is_available()
     steps = history.dropna(subset="loss")
-    seconds = float(steps["seconds"].iloc[-1])
+    seconds = float(history["seconds"].max())
     peak = (
         torch.cuda.max_memory_allocated() / 2**20
         if cuda

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from patsim_utils import report, study
+from patsim_utils.ablation import ARMS, ArmsError, read_arms
 from patsim_utils.errors import InputError
+from patsim_utils.train import Settings
 
 FIXTURES = Path(__file__).parent / "notebooks"
 TEMPLATE = study.ROOT / "reports" / "template"
@@ -348,3 +350,22 @@ def test_the_readme_is_written_between_its_marks(root: Path, folder: Path, capsy
 def test_the_readme_shows_the_recorded_results() -> None:
     readme = (study.ROOT / "README.md").read_text(encoding="utf-8")
     assert report.with_results(readme, report.results_table(study.ROOT / "reports")) == readme, "run: make readme"
+
+
+def test_the_ablation_runs_its_arms_and_then_its_notebook(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(root, "5_ablation", "ends_well")
+    asked = []
+    monkeypatch.setattr(study, "run_arms", lambda arms, runs, **options: asked.append((len(arms), runs, options)))
+    command = ["ablation", "--preset", "tiny", "--data", str(folder), "--name", "one", "--processes", "3"]
+    assert study.main(command) == 0
+    assert asked == [(len(read_arms(ARMS, Settings())), root / "runs" / "one", {"share": study.SHARE, "processes": 3})]
+    assert (root / "reports" / "one" / "5_ablation.html").is_file()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ArmsError("mse-seed0: FloatingPointError: step 3")
+
+    monkeypatch.setattr(study, "run_arms", fail)
+    assert study.main(command) == 1
+    assert capfd.readouterr().err == "error: mse-seed0: FloatingPointError: step 3\n"
