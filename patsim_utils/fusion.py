@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from patsim_utils import cpc
 
-FUSIONS = ("add", "gate", "attention", "graph", "none")
+FUSIONS = ("add", "gate", "attention", "graph", "pooled", "none")
 
 
 class CpcEmbedding(nn.Module):
@@ -67,6 +67,8 @@ class Fusion(nn.Module):
     - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
     - `graph`: h + U c with c from titles and tree (`CpcGraph`).
     - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
+    - `pooled`: h + U c, where h is not a token but the pooled feature vector of a row, as one token (N, 1, width): what
+      the source of the method really ran.
     - `none`: h.
     """
 
@@ -96,7 +98,7 @@ class Fusion(nn.Module):
             seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
             return tokens + self.project(seen)
         code = self.embedding(codes)[:, None]  # (B, 1, dim)
-        if self.kind in ("add", "graph"):
+        if self.kind in ("add", "graph", "pooled"):
             return tokens + self.project(code)
         both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
         return tokens + self.gate(both).sigmoid() * self.project(code)

@@ -15,7 +15,7 @@ from patsim_utils import ordinal
 from patsim_utils.ordinal import RANKS
 
 ORDINAL = ("smooth_k2", "as_run", "coral", "all_threshold", "bce", "mse", "pearson")
-CONTRAST = ("ntxent", "cosent", "none")
+CONTRAST = ("ntxent", "cosent", "classes", "none")
 NEGATIVES = ("batch", "anchor", "both")
 NEVER = -1e4  # stands for minus infinity: exp(NEVER) is 0 in float32, and NEVER * 0 is 0 where -inf * 0 is NaN
 
@@ -193,6 +193,27 @@ def cosent(anchor: Tensor, target: Tensor, rank: Tensor, *, scale: float = 20.0)
     gap = scale * (cosine[None, :] - cosine[:, None])  # [i, j] = cos_j - cos_i
     gap = gap.masked_fill(~(rank[:, None] > rank[None, :]), NEVER)
     return torch.cat([gap.new_zeros(1), gap.flatten()]).logsumexp(0)
+
+
+def class_contrast(vectors: Tensor, code: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Pushes the vectors of different classes apart; anchors and targets take no part.
+
+    With s_ij = c_i c_j / temperature: l_i = -mean over j of i's class of log(exp(s_ij) / sum over k != i of exp(s_ik)),
+    L = mean of l_i over the rows that share their class with another one, 0 where none does (Khosla et al. 2020, arXiv
+    2004.11362, eq. 2). That is what the source of the method had in mind for its contrastive term; its own program
+    multiplied the minus infinity of k = i by a mask of 0, which is NaN in every step.
+
+    Args:
+        vectors: class vectors (N, D) of a batch's rows, of length one or, for `unknown`, zero.
+        code: integer ids (N,) of the classes.
+    """
+    similarity = _at_least_float32(vectors) @ _at_least_float32(vectors).T / temperature
+    itself = torch.eye(len(code), dtype=torch.bool, device=code.device)
+    same = (code[:, None] == code) & ~itself
+    log_p = similarity - similarity.masked_fill(itself, NEVER).logsumexp(-1, keepdim=True)
+    partners = same.sum(-1)
+    each = -(log_p * same).sum(-1) / partners.clamp(min=1)  # (N,)
+    return each.sum() / (partners > 0).sum().clamp(min=1)
 
 
 def contrast_loss(

@@ -149,9 +149,10 @@ class Matcher(nn.Module):
             dropout=a.lora_dropout,
             backbone_dropout=a.backbone_dropout,
         )
-        self.fusion = Fusion(a.fusion, width=width, dim=a.cpc_dim, titles=vectors)
-        self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
         self.features = SpanFeatures(a.pooling, width=width)
+        fused = self.features.width if a.fusion == "pooled" else width
+        self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
+        self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
         self.head = OrdinalHead(self.features.width)
 
     @property
@@ -161,16 +162,22 @@ class Matcher(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Output:
         tokens = self.encoder.get_input_embeddings()(batch["input_ids"])  # (B, T, W)
+        pooled = self.architecture.fusion == "pooled"
+        if not pooled:
+            tokens = self.fusion(tokens, batch["code"])
         with self.hyperlora.of(self.fusion.embedding(batch["code"])) if self.hyperlora else nullcontext():
             states = encoder.hidden_states(
                 self.encoder,
-                self.fusion(tokens, batch["code"]),
+                tokens,
                 batch,
                 separate_layers=self.architecture.separate_layers,
             )
         middle = states[self.architecture.contrast_layer]
+        features = self.features(states[-1], batch)  # (N, F)
+        if pooled:
+            features = self.fusion(features[:, None], batch["row_code"])[:, 0]
         return Output(
-            cumulative=self.head(self.features(states[-1], batch)),
+            cumulative=self.head(features),
             anchor=span_mean(middle, batch["anchor_span"]),
             target=span_mean(middle, batch["target_span"]),
         )

@@ -467,7 +467,7 @@ def method(settings: Mapping[str, Any]) -> None:
     def arrow(x: float, y: float, to_x: float, to_y: float, colour: str = GREY) -> None:
         ax.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6})
 
-    fused = s["fusion"] != "none"
+    fused, early = s["fusion"] != "none", s["fusion"] not in ("none", "pooled")
     contrasted = s["contrast"] != "none"
     low_rank = f"r={s['lora_rank']}, α={s['lora_alpha']}"
     train = {"lora": f"LoRA {low_rank}", "hyperlora": f"HyperLoRA {low_rank}", "full": "all weights trained"}[
@@ -484,6 +484,7 @@ def method(settings: Mapping[str, Any]) -> None:
         box(7.6, 0.2, 2.2, 0.9, "CPC class", ORANGE)
         box(7.6, 2.0, 2.2, 0.9, f"c: {s['cpc_dim']} numbers,\nunit length", ORANGE)
         arrow(8.7, 1.15, 8.7, 1.95, ORANGE)
+    if early:
         text = {
             "add": "h + U c",
             "gate": "h + σ(W[h;c]) · U c",
@@ -500,14 +501,23 @@ def method(settings: Mapping[str, Any]) -> None:
         box(0.2, 5.3, 6.0, 0.9, f"encoder to layer {s['contrast_layer']} · {train}{apart}", BLUE)
         box(0.2, 7.0, 6.0, 0.9, f"other layers · {train}", BLUE)
         arrow(3.6, 6.25, 3.6, 6.95)
-        name = {"ntxent": f"NT-Xent\nτ = {s['temperature']:g}", "cosent": "CoSENT"}[s["contrast"]]
-        box(6.7, 7.0, 3.1, 1.9, f"spans of anchor\nand target\n{name}", GREEN)
-        arrow(6.3, 5.75, 8.2, 6.95, GREEN)
+        name = {"cosent": "CoSENT"}.get(s["contrast"], f"NT-Xent\nτ = {s['temperature']:g}")
+        spans = s["contrast"] != "classes"
+        box(
+            6.7,
+            7.0,
+            3.1,
+            1.9,
+            f"{'spans of anchor' if spans else 'class vectors'}\n{'and target' if spans else 'alone'}\n{name}",
+            GREEN,
+        )
+        arrow(*((6.3, 5.75) if spans else (8.7, 4.65 if early else 2.95)), 8.2, 6.95, GREEN)
     else:
         box(0.2, 5.3, 6.0, 2.6, f"encoder\n{train}{apart}", BLUE)
-    if fused:
+    if early:
         arrow(3.6, 4.65, 3.6, 5.25)
-    box(0.2, 8.7, 6.0, 0.9, f"{s['pooling']} pooling → strength z\n→ P(rank > k)", BLUE)
+    pooling = f"{s['pooling']} pooling" + (" + U c" if s["fusion"] == "pooled" else "")
+    box(0.2, 8.7, 6.0, 0.9, f"{pooling} → strength z\n→ P(rank > k)", BLUE)
     arrow(3.6, 7.95, 3.6, 8.65)
     loss = {"smooth_k2": f"Smooth K2\nα = {s['alpha']:g}, β = {s['beta']:g}"}.get(s["loss"], s["loss"])
     box(0.2, 10.4, 2.6, 0.9, "score in [0, 1]", GREY)
@@ -521,8 +531,14 @@ def method(settings: Mapping[str, Any]) -> None:
     arrow(4.7, 11.35, 4.7, 11.85, GREEN)
     if contrasted:
         arrow(8.2, 8.95, 8.2, 11.85, GREEN)
-    way = "the class vector joins every token embedding" if fused else "no class vector is used"
-    second = f"; the spans after layer {s['contrast_layer']} feed the contrastive loss" if contrasted else ""
+    joins = {"none": "no class vector is used", "pooled": "the class vector joins the pooled features"}
+    way = joins.get(s["fusion"], "the class vector joins every token embedding")
+    fed = (
+        "the class vectors alone feed"
+        if s["contrast"] == "classes"
+        else f"the spans after layer {s['contrast_layer']} feed"
+    )
+    second = f"; {fed} the contrastive loss" if contrasted else ""
     text = (
         f"from the input at the bottom to the losses at the top: {way} ({s['fusion']}), the encoder ({train})"
         f" reads the pair, an ordinal head gives the score{second}; {total}"

@@ -164,6 +164,10 @@ CONTRAST_FORMULAS = {
         "<b>CoSENT</b> on the spans after layer {contrast_layer}: C = log(1 + Σ exp 20(cos<sub>j</sub> −"
         " cos<sub>i</sub>)) over all i, j of the batch with s<sub>i</sub> &gt; s<sub>j</sub>."
     ),
+    "classes": (
+        "<b>class vectors alone</b> at τ = {temperature:g}: vectors of one class are positives of each other, those of"
+        " the batch's other classes negatives; anchor and target take no part."
+    ),
     "none": "no contrastive term.",
 }
 NEGATIVES = {
@@ -176,6 +180,7 @@ FUSION_FORMULAS = {
     "gate": "h′ = h + σ(W[h; c]) · U c",
     "graph": "h′ = h + U c, where two steps of message passing over the CPC tree make c from the titles",
     "attention": "h′ = h + U · softmax(Q h · K c) V c over the section and the class",
+    "pooled": "f′ = f + U c",
     "none": "h′ = h, no class vector",
 }
 
@@ -193,6 +198,7 @@ def method(settings: Mapping[str, Any]) -> str:
     lowest = settings["separate_layers"]
     apart = f"; in its lowest {lowest} layers anchor, target and class text do not see each other" if lowest else ""
     fusion = FUSION_FORMULAS[settings["fusion"]]
+    place = "the pooled features f of a pair" if settings["fusion"] == "pooled" else "every token's embedding h"
     if settings["fusion"] != "none":
         fusion += f", where c is the class's learned {settings['cpc_dim']}-d vector of unit length and U starts at zero"
     lines = [
@@ -200,7 +206,7 @@ def method(settings: Mapping[str, Any]) -> str:
             f"**Input.** anchor, target and context text (`{settings['context_text']}`) in the"
             f" `{settings['layout']}` layout."
         ),
-        f"**The class** enters at every token's embedding h: {fusion}.",
+        f"**The class** enters at {place}: {fusion}.",
         f"**Encoder** `{settings['backbone']}`, {adapter}{apart}.",
         (
             f"**Head.** {settings['pooling']} pooling gives one strength z; four rising thresholds θ cut it"

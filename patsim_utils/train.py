@@ -83,6 +83,8 @@ class Settings(Architecture):
                 raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
         if not 0 <= self.warmup < 1:
             raise InputError(f"parameter warmup: {self.warmup} is not a share in [0, 1)")
+        if self.contrast == "classes" and self.fusion == "none":
+            raise InputError("contrast 'classes' needs class vectors, and fusion 'none' has none")
         if self.batch_size == 1 and self.loss == "pearson":
             raise InputError("loss 'pearson' needs a batch_size of at least 2: one pair has no correlation")
 
@@ -149,7 +151,10 @@ class DualLossTrainer(Trainer):
         s, output = self.settings, model(inputs)
         ordinal_term = losses.ordinal_loss(output.cumulative, inputs["rank"], kind=s.loss, alpha=s.alpha, beta=s.beta)
         contrast_term = ordinal_term.new_zeros(())
-        if s.contrast != "none":
+        if s.contrast == "classes":
+            vectors = self.model.fusion.embedding(inputs["row_code"])
+            contrast_term = losses.class_contrast(vectors, inputs["row_code"], temperature=s.temperature)
+        elif s.contrast != "none":
             contrast_term = losses.contrast_loss(
                 output.anchor,
                 output.target,

@@ -41,7 +41,7 @@ def test_every_fusion_starts_as_the_text_alone(kind: str) -> None:
     torch.testing.assert_close(Fusion(kind, width=12, dim=5, titles=TITLES)(tokens, CODES), tokens, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["add", "gate", "attention", "graph"])
+@pytest.mark.parametrize("kind", ["add", "gate", "attention", "graph", "pooled"])
 def test_the_class_matters_once_trained_and_unknown_leaves_the_text_alone(kind: str) -> None:
     tokens = torch.randn(3, 4, 12)
     changed = trained(kind)(tokens, CODES) - tokens
@@ -106,5 +106,5 @@ def test_the_graph_passes_messages_along_the_tree() -> None:
 
 
 def test_an_unknown_fusion_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="add, gate, attention, graph, none"):
+    with pytest.raises(ValueError, match="add, gate, attention, graph, pooled, none"):
         Fusion("sum", width=12, dim=5)

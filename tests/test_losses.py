@@ -232,6 +232,28 @@ def test_lower_rated_targets_of_the_same_anchor_can_be_the_negatives() -> None:
     assert both > max(found, batch)
 
 
+def test_class_contrast_matches_a_loop_and_stays_finite() -> None:
+    generator = torch.Generator().manual_seed(2)
+    vectors = torch.nn.functional.normalize(torch.randn(6, 5, generator=generator), dim=-1)
+    code = torch.tensor([3, 3, 4, 3, 4, 5])  # the last one has no partner
+    total, rows = 0.0, 0
+    for i in range(6):
+        partners = [j for j in range(6) if j != i and code[j] == code[i]]
+        if partners:
+            below = sum(math.exp(vectors[i] @ vectors[k] / 0.2) for k in range(6) if k != i)
+            total -= sum(math.log(math.exp(vectors[i] @ vectors[j] / 0.2) / below) for j in partners) / len(partners)
+            rows += 1
+    found = losses.class_contrast(vectors, code, temperature=0.2)
+    assert found.item() == pytest.approx(total / rows, rel=1e-5)
+    alone = vectors.clone().requires_grad_()
+    loss = losses.class_contrast(alone, torch.arange(6))
+    loss.backward()
+    assert loss.item() == 0
+    assert alone.grad.abs().max() == 0
+    double = vectors.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: losses.class_contrast(x, code), double)
+
+
 def test_cosent_matches_a_loop() -> None:
     anchor, target = vectors(6)
     cosine = torch.nn.functional.cosine_similarity(anchor, target).tolist()

@@ -151,6 +151,15 @@ def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path) -> N
     assert (two["seconds"].diff().dropna() > 0).all()
 
 
+def test_the_source_program_runs_with_every_loss_finite(tiny_backbone, splits, tmp_path) -> None:
+    """The class at the pooled output, the source's loss, and a contrastive term on the class vectors alone."""
+    options = {"fusion": "pooled", "context_text": "none", "loss": "as_run", "contrast": "classes", "pooling": "cls"}
+    train.train(splits, small(tiny_backbone, epochs=1, **options), run=tmp_path)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert np.isfinite(history.to_numpy()).all()
+    assert (history["contrast"] > 0).any()
+
+
 def test_other_settings_do_not_take_over_a_checkpoint(tiny_backbone, splits, tmp_path) -> None:
     (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
     (tmp_path / "config.json").write_text("{}")
@@ -184,6 +193,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
         ({"warmup": 1.5}, "warmup: 1.5 is not a share"),
         ({"contrast_weight": -1.0}, "contrast_weight: -1.0 is less than 0"),
         ({"loss": "pearson", "batch_size": 1}, "at least 2"),
+        ({"contrast": "classes", "fusion": "none"}, "needs class vectors"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(options: dict, message: str) -> None:
