@@ -1,4 +1,4 @@
-"""The losses: seven on the ordinal head's output, two contrastive ones on span representations.
+"""The losses: seven on the ordinal head's output, three contrastive ones on vectors.
 
 Everything is a function of plain tensors, computed in float32, finite for every finite input.
 An ordinal loss takes cumulative logits (N, 4) of P(rank > k) and ranks (N,) in 0..4 and gives a scalar, the

@@ -275,7 +275,9 @@ class Matcher(nn.Module):
     def load(cls, path: str | Path) -> "Matcher":
         """The model that `save` wrote to the folder; only safetensors and JSON are read, no pickled code runs.
 
-        Also takes a run folder, whose model/ it loads. Raises InputError where there is no model.
+        It is there to score: a plain LoRA update is merged into its weights, which saves the update's own products and
+        leaves the scores as they are up to float32's rounding. Also takes a run folder, whose model/ it loads. Raises
+        InputError where there is no model.
         """
         folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
         if not (folder / "matcher.json").is_file():
@@ -286,4 +288,6 @@ class Matcher(nn.Module):
         matcher = cls(Architecture(**note["architecture"]), titles=note["titles"])
         matcher.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         matcher.restore(folder)
+        if matcher.architecture.adapter == "lora":  # that of `hyperlora` is another one for each class
+            matcher.backbone.merge_adapter()
         return matcher.to("cuda" if torch.cuda.is_available() else "cpu").eval()

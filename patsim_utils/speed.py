@@ -17,8 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from patsim_utils import cpc, data, encoder, metrics
 from patsim_utils.environment import ROOT
-from patsim_utils.matcher import Matcher
+from patsim_utils.matcher import Architecture, Matcher
 from patsim_utils.packing import Pairs
 from patsim_utils.train import Settings, train
 
@@ -362,24 +361,17 @@ def matrix_rate(*, size: int = 1024) -> float:
     return 2 * size**3 / seconds_of(lambda: a @ b) / 1e9
 
 
-@contextmanager
-def _training(matcher: Matcher) -> Iterator[None]:
-    matcher.train()
-    try:
-        yield
-    finally:
-        matcher.zero_grad()
-        matcher.eval()
-
-
-def steps(matcher: Matcher, frame: pd.DataFrame, *, rows: int = 64, repeats: int = 10) -> tuple[pd.DataFrame, dict]:
-    """Where the time of a training step goes, and what it achieves.
+def steps(
+    architecture: Architecture, frame: pd.DataFrame, *, rows: int = 64, repeats: int = 10
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Where the time of a training step of a fresh model goes, and what it achieves.
 
     Returns:
         a table `operation`, `share` (of the time in kernels, in [0, 1]), `calls` (a step), the largest first;
         `seconds` a step (forward and backward), `gflop` a step (counted products), `gflops` achieved a second,
         `padding` (share of the tokens of the batch).
     """
+    matcher = Matcher(architecture).to("cuda" if torch.cuda.is_available() else "cpu").train()
     pairs = matcher.pairs(frame)
     groups = pairs.sequences(largest=rows // 2)
     taken = np.searchsorted(np.cumsum([len(group) for group in groups]), rows) + 1
@@ -392,14 +384,13 @@ def steps(matcher: Matcher, frame: pd.DataFrame, *, rows: int = 64, repeats: int
             loss = matcher(batch).cumulative.square().mean()
         loss.backward()
 
-    with _training(matcher):
-        seconds = seconds_of(step)
-        with FlopCounterMode(display=False) as counter:
+    seconds = seconds_of(step)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiler:
+        for _ in range(repeats):
             step()
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-        with profile(activities=activities) as profiler:
-            for _ in range(repeats):
-                step()
     events = profiler.key_averages()
     kernel = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     times = pd.DataFrame(

@@ -306,7 +306,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     trainer.train(resume_from_checkpoint=last)
 
     history = pd.DataFrame(trainer.state.log_history)
-    result = report(splits, settings, model, history=history, run=run)
+    result = report(splits, settings, history=history, run=run)
     result["train"]["padding"] = sampler.padding()
     columns = ["step", "epoch", "loss", "ordinal", "contrast", "learning_rate", "grad_norm", "seconds"]
     history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
@@ -315,11 +315,9 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     return result
 
 
-def report(
-    splits: dict[str, pd.DataFrame], settings: Settings, model: Matcher, *, history: pd.DataFrame, run: Path
-) -> dict[str, Any]:
+def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.DataFrame, run: Path) -> dict[str, Any]:
     """Loads the kept model, writes predictions.csv, gives the metrics of every evaluated split and of the training."""
-    model.restore(run / "model")
+    model = Matcher.load(run)
     result: dict[str, Any] = {"protocol": settings.protocol}
     predictions = []
     for name in [split for split in splits if split != "train"]:
