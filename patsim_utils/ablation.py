@@ -29,7 +29,7 @@ from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings, train
 
-ARMS = ROOT / "notebooks" / "ablation.yaml"
+ARMS = ROOT / "notebooks" / "arms"
 KEYS = ("idea", "against", "change", "seeds", "shuffle_context")
 
 
@@ -55,20 +55,25 @@ class ArmsError(RuntimeError):
     """Some arms failed; the message names each with the last line that it wrote."""
 
 
-def read_arms(path: Path, base: Settings) -> list[Arm]:
-    """The arms of a file, in its order, each on top of the `base` settings.
+def read_arms(name: str, base: Settings) -> list[Arm]:
+    """The arms of `notebooks/arms/<name>.yaml`, in its order, each on top of the `base` settings.
 
     Raises:
         InputError: the file, an arm's name and what is wrong with it.
     """
+    path = ARMS / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"parameter arms: {name!r} is none of {', '.join(sorted(one.stem for one in ARMS.glob('*.yaml')))}"
+        )
     try:
         entries = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["arms"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: holds no mapping `arms` ({type(error).__name__})") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path.name}: holds no mapping `arms` ({type(error).__name__})") from error
     types = {field.name: field.type for field in fields(Settings)}
     found: dict[str, Arm] = {}
-    for name, entry in entries.items():
-        where = f"{path}: arm {name}"
+    for arm_name, entry in entries.items():
+        where = f"{path.name}: arm {arm_name}"
         entry = entry or {}
         for key in set(entry) - set(KEYS):
             raise InputError(f"{where}: {key!r} is none of {', '.join(KEYS)}")
@@ -89,14 +94,14 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
             raise InputError(f"{where}: {error}") from error
         shuffle = entry.get("shuffle_context", False)
         same = (arm.stem for arm in found.values() if (arm.settings, arm.shuffle_context) == (settings, shuffle))
-        found[name] = Arm(
-            name=name,
-            idea=entry.get("idea", name),
+        found[arm_name] = Arm(
+            name=arm_name,
+            idea=entry.get("idea", arm_name),
             against=against,
             settings=settings,
             seeds=entry.get("seeds", 1),
             shuffle_context=shuffle,
-            stem=next(same, name),
+            stem=next(same, arm_name),
         )
     return list(found.values())
 

@@ -33,7 +33,7 @@ from traitlets import default
 
 from patsim_utils import data as pairs
 from patsim_utils import report
-from patsim_utils.ablation import ARMS, ArmsError, read_arms, run_arms
+from patsim_utils.ablation import ArmsError, read_arms, run_arms
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
@@ -284,8 +284,9 @@ def main(arguments: list[str] | None = None) -> int:
             notebooks = tuple(chosen.notebooks)
             if chosen.task == "ablation":
                 notebooks = ("5_ablation",)
+                arms = read_arms(str(given.setdefault("arms", "ablation")), settings)
                 share = given.setdefault("share", SHARE)
-                run_arms(read_arms(ARMS, settings), run_folder(name), share=share, processes=chosen.processes)
+                run_arms(arms, run_folder(name), share=share, processes=chosen.processes)
             study(name, given, notebooks=notebooks)
     except (InputError, StudyError, ArmsError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The ablation: arms are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from patsim_utils import ablation, data, metrics
-from patsim_utils.ablation import ARMS, ArmsError, effects, read_arms, run_arms
+from patsim_utils.ablation import Arm, ArmsError, effects, read_arms, run_arms
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
 
@@ -18,20 +19,32 @@ def base(tiny_backbone) -> Settings:
     return Settings(backbone=tiny_backbone("bert"), contrast_layer=1, epochs=1, batch_size=64)
 
 
-def arms_file(folder: Path, text: str) -> Path:
-    path = folder / "arms.yaml"
-    path.write_text("arms:\n" + text)
-    return path
+@pytest.fixture
+def arms_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Settings], list[Arm]]:
+    """`arms_of(text, base)` reads the arms of a file with that text."""
+    monkeypatch.setattr(ablation, "ARMS", tmp_path)
+
+    def read(text: str, base: Settings) -> list[Arm]:
+        (tmp_path / "few.yaml").write_text("arms:\n" + text)
+        return read_arms("few", base)
+
+    return read
 
 
-def test_the_ladder_fits_the_settings() -> None:
-    arms = {arm.name: arm for arm in read_arms(ARMS, Settings())}
+@pytest.mark.parametrize("name", [path.stem for path in ablation.ARMS.glob("*.yaml")])
+def test_every_file_of_arms_fits_the_settings(name: str) -> None:
+    arms = {arm.name: arm for arm in read_arms(name, Settings())}
+    for arm in arms.values():
+        assert not arm.against or arm.against in arms
+        assert arm.idea != arm.name
+
+
+def test_the_ladder_changes_what_it_says() -> None:
+    arms = {arm.name: arm for arm in read_arms("ablation", Settings())}
     assert arms["described"].settings == Settings()
     assert arms["full"].settings == Settings(adapter="full", learning_rate=1e-4)
     assert arms["vector-and-title"].runs(Path("x")) == arms["described"].runs(Path("x"))  # not run twice
     assert list(arms["random-rows"].runs(Path("x"))) == [42]
-    for arm in arms.values():
-        assert not arm.against or arm.against in arms
 
 
 @pytest.mark.parametrize(
@@ -45,14 +58,19 @@ def test_the_ladder_fits_the_settings() -> None:
         ("  - a", "holds no mapping"),
     ],
 )
-def test_a_broken_arms_file_is_one_line(tmp_path, text: str, said: str) -> None:
+def test_a_broken_arms_file_is_one_line(arms_of, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        read_arms(arms_file(tmp_path, text), Settings())
+        arms_of(text, Settings())
 
 
-def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, tmp_path, capsys) -> None:
+def test_a_file_of_arms_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(InputError, match="'ladder' is none of .*ablation"):
+        read_arms("ladder", Settings())
+
+
+def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, arms_of, tmp_path, capsys) -> None:
     text = "  one: {seeds: 2}\n  two: {against: one, change: {loss: mse}, seeds: 2}\n  same: {against: two}\n"
-    arms = read_arms(arms_file(tmp_path, text), base)
+    arms = arms_of(text, base)
     broken = replace(
         arms[1], name="broken", stem="broken", settings=replace(base, backbone=str(tmp_path / "none")), seeds=1
     )
@@ -84,8 +102,8 @@ def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, tmp_path,
     assert (table["seconds"] > 0).all()
 
 
-def test_another_protocol_has_no_difference(base: Settings, tmp_path) -> None:
-    arms = read_arms(arms_file(tmp_path, "  one: {}\n  rows: {against: one, change: {protocol: random}}"), base)
+def test_another_protocol_has_no_difference(base: Settings, arms_of, tmp_path) -> None:
+    arms = arms_of("  one: {}\n  rows: {against: one, change: {protocol: random}}", base)
     run_arms(arms, tmp_path, share=0.1)
     table = effects(arms, tmp_path).set_index("arm")
     assert table["difference"].isna().all()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from patsim_utils import report, study
-from patsim_utils.ablation import ARMS, ArmsError, read_arms
+from patsim_utils.ablation import ArmsError, read_arms
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
 
@@ -360,7 +360,9 @@ def test_the_ablation_runs_its_arms_and_then_its_notebook(
     monkeypatch.setattr(study, "run_arms", lambda arms, runs, **options: asked.append((len(arms), runs, options)))
     command = ["ablation", "--preset", "tiny", "--data", str(folder), "--name", "one", "--processes", "3"]
     assert study.main(command) == 0
-    assert asked == [(len(read_arms(ARMS, Settings())), root / "runs" / "one", {"share": study.SHARE, "processes": 3})]
+    assert asked == [
+        (len(read_arms("ablation", Settings())), root / "runs" / "one", {"share": study.SHARE, "processes": 3})
+    ]
     assert (root / "reports" / "one" / "5_ablation.html").is_file()
 
     def fail(*_: object, **__: object) -> None:
