@@ -284,9 +284,10 @@ def main(arguments: list[str] | None = None) -> int:
             notebooks = tuple(chosen.notebooks)
             if chosen.task == "ablation":
                 notebooks = ("5_ablation",)
-                arms = read_arms(str(given.setdefault("arms", "ablation")), settings)
+                arms = str(given.setdefault("arms", "ablation"))
                 share = given.setdefault("share", SHARE)
-                run_arms(arms, run_folder(name), share=share, processes=chosen.processes)
+                folder = run_folder(name) / arms
+                run_arms(read_arms(arms, settings), folder, share=share, processes=chosen.processes)
             study(name, given, notebooks=notebooks)
     except (InputError, StudyError, ArmsError) as error:
         print(f"error: {error}", file=sys.stderr)
