@@ -360,9 +360,10 @@ def test_the_ablation_runs_its_arms_and_then_its_notebook(
     monkeypatch.setattr(study, "run_arms", lambda arms, runs, **options: asked.append((len(arms), runs, options)))
     command = ["ablation", "--preset", "tiny", "--data", str(folder), "--name", "one", "--processes", "3"]
     assert study.main(command) == 0
-    assert asked == [
-        (len(read_arms("ablation", Settings())), root / "runs" / "one", {"share": study.SHARE, "processes": 3})
-    ]
+    [(arms, runs, options)] = asked
+    assert arms == len(read_arms("ablation", Settings()))
+    assert runs == root / "runs" / "one" / "ablation"
+    assert options == {"share": study.SHARE, "processes": 3}
     assert (root / "reports" / "one" / "5_ablation.html").is_file()
 
     def fail(*_: object, **__: object) -> None:
