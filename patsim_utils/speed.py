@@ -189,10 +189,13 @@ def forget_peak() -> None:
 
 
 def seconds_of(work: Callable[[], object], *, least: float = 1.0, repeats: int = 3) -> float:
-    """Median seconds of one call after one call to warm up: at least `repeats` calls and `least` seconds."""
+    """Median seconds of one call after one call to warm up: at least `repeats` calls and `least` seconds.
+
+    Slow work is not repeated for more than ten times `least`.
+    """
     work()
     times: list[float] = []
-    while len(times) < repeats or sum(times) < least:
+    while sum(times) < least or (len(times) < repeats and sum(times) < 10 * least):
         began = time.perf_counter()
         work()
         if torch.cuda.is_available():
