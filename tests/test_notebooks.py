@@ -1,7 +1,12 @@
 """The rules for committed notebooks: thin, clean, one typed `parameters` cell, and presets that fit."""
 
 import ast
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -9,6 +14,7 @@ import pytest
 from nbformat import NotebookNode
 
 from patsim_utils import study
+from patsim_utils.data import load
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -147,3 +153,47 @@ def test_presets_name_known_parameters_of_the_right_type(path: Path) -> None:
 
 def test_there_is_a_preset_for_each_way_of_running() -> None:
     assert {path.stem for path in PRESETS} >= {"sample", "cpu", "gpu"}
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_backbone) -> Path:
+    """A copy of the repository with a preset `tiny` (random weights), two arms `few`, and a little of the sample."""
+    for part in ("patsim_utils", "notebooks", "reports/template"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64, "share": 0.5}
+    (tmp_path / "notebooks" / "presets" / "tiny.yaml").write_text(json.dumps(settings))
+    arms = {"one": {"idea": "the preset"}, "two": {"idea": "no class", "against": "one", "change": {"fusion": "none"}}}
+    (tmp_path / "notebooks" / "arms" / "few.yaml").write_text(json.dumps({"arms": arms}))
+    (tmp_path / "data").mkdir()
+    for split, frame in load("sample").items():
+        kept = frame["anchor"].drop_duplicates()[::3] if split == "train" else frame["anchor"].drop_duplicates()
+        frame[frame["anchor"].isin(kept)].to_csv(tmp_path / "data" / f"{split}.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "pages"),
+    [
+        ([], ["1_explore", "2_train", "3_errors"]),
+        (["--notebooks", "4_speed", "-p", "threads", "1"], ["4_speed"]),
+        (["ablation", "-p", "arms", "few"], ["5_ablation"]),
+    ],
+    ids=["study", "speed", "ablation"],
+)
+def test_papermill_runs_the_notebooks_to_their_end(copy: Path, options: list[str], pages: list[str]) -> None:
+    command = [sys.executable, "-m", "patsim_utils.study", "--preset", "tiny", "--data", "data", "--name", "tiny"]
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    done = subprocess.run([*command, *options], cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = copy / "reports" / "tiny"
+    assert sorted(page.stem for page in folder.glob("*.html")) == pages
+    for page in pages:
+        html = (folder / f"{page}.html").read_text()
+        assert "Traceback" not in html
+        assert not re.search(r">\s*nan\s*<", html, flags=re.IGNORECASE)
+        assert html.count("<figure") >= 3
+    if "2_train" in pages:
+        found = json.loads((folder / "metrics.json").read_text())
+        assert {"validation", "test", "train", "protocol"} <= found.keys()
+    else:
+        assert any((copy / "runs" / "tiny").iterdir())
