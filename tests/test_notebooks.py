@@ -189,7 +189,7 @@ def test_papermill_runs_the_notebooks_to_their_end(copy: Path, options: list[str
     assert sorted(page.stem for page in folder.glob("*.html")) == pages
     for page in pages:
         html = (folder / f"{page}.html").read_text()
-        assert "Traceback" not in html
+        assert "Traceback (most recent call last)" not in html
         assert not re.search(r">\s*nan\s*<", html, flags=re.IGNORECASE)
         assert html.count("<figure") >= 3
     if "2_train" in pages:
