@@ -121,8 +121,13 @@ def run_arms(arms: Sequence[Arm], folder: Path, *, share: float = 1.0, processes
         processes: that train at the same time; the cores are shared among them, GPUs are dealt in turn.
 
     Raises:
+        InputError: share or processes out of range.
         ArmsError: after all others have been run, for those that failed.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"parameter share: {share} is not in (0, 1]")
+    if processes < 1:
+        raise InputError(f"--processes: {processes} is less than 1")
     requests = {}
     for turn in range(max(arm.seeds for arm in arms)):
         for arm in arms:
@@ -132,7 +137,7 @@ def run_arms(arms: Sequence[Arm], folder: Path, *, share: float = 1.0, processes
                     "share": share,
                     "shuffle_context": arm.shuffle_context,
                 }
-    waiting = deque(run for run, request in requests.items() if not is_done(run, requests[run]))
+    waiting = deque(run for run, request in requests.items() if not is_done(run, request))
     print(f"{len(requests) - len(waiting)} of {len(requests)} runs are there already", flush=True)
     threads = max(1, (os.cpu_count() or 1) // processes)
     gpus = torch.cuda.device_count()

@@ -37,7 +37,7 @@ from patsim_utils.train import Settings, train
 SYSTEMS = ("ours", "cross_encoder", "plain", "bi_encoder")
 CANDIDATES = (10, 100, 1000)
 PADDED_TO = 128  # tokens, in the source's program
-LONGEST_TEXT = 128  # tokens that the other systems read of a text; the longest of the real data has 57
+LONGEST_TEXT = 128  # tokens that the CrossEncoder reads of a text, as many as the padded one
 
 SETUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours: packed, LoRA": ("ours", {"layout": "packed", "adapter": "lora"}),
@@ -168,7 +168,7 @@ def _bi_encoder(splits: dict[str, pd.DataFrame], settings: Settings, run: Path) 
 
 
 def peak_memory() -> float:
-    """Largest memory of this process since `watched_memory` began, in MiB (GPU memory where there is one)."""
+    """Largest memory of this process since `forget_peak`, in MiB (GPU memory where there is one)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
@@ -227,8 +227,8 @@ def _measure_here(system: str, settings: Settings, share: float, run: Path) -> d
 def measure(system: str, settings: Settings, *, share: float, threads: int, run: Path) -> dict[str, Any]:
     """Trains and times one system in a process of its own, on `share` of the training anchors.
 
-    Times include tokenising and collating; ours also evaluates and saves each epoch, the other systems only train. A
-    measurement that is already in `run` for the same settings is read, not repeated.
+    Times include tokenising and collating; ours also evaluates each epoch and saves checkpoints, the other systems only
+    train. A measurement that is already in `run` for the same settings is read, not repeated.
 
     Returns:
         `system`, `train_seconds`, `pairs_per_second` (training; absent where nothing is trained),

@@ -102,6 +102,13 @@ def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, arms_of, 
     assert (table["seconds"] > 0).all()
 
 
+@pytest.mark.parametrize(("options", "said"), [({"share": 0.0}, "share: 0.0"), ({"processes": 0}, "processes: 0")])
+def test_shares_and_processes_out_of_range_are_refused(arms_of, tmp_path, options: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run_arms(arms_of("  one: {}", Settings()), tmp_path / "runs", **options)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_another_protocol_has_no_difference(base: Settings, arms_of, tmp_path) -> None:
     arms = arms_of("  one: {}\n  rows: {against: one, change: {protocol: random}}", base)
     run_arms(arms, tmp_path, share=0.1)

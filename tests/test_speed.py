@@ -27,7 +27,7 @@ def test_all_systems_read_the_words_of_the_pair_layout(pairs_frame: pd.DataFrame
         assert tokenizer(first, second)["input_ids"] == ours[np.array([row])].tokens
 
 
-def test_a_share_of_the_anchors_keeps_their_rows_together(pairs_frame: pd.DataFrame) -> None:
+def test_a_share_of_the_anchors_keeps_their_rows_together() -> None:
     frame = data.load("sample")["train"]
     part = data.subset(frame, 0.25, seed=0)
     assert part["anchor"].nunique() == round(0.25 * frame["anchor"].nunique())
