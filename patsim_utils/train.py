@@ -137,7 +137,8 @@ class DualLossTrainer(Trainer):
                 rate = self.settings.learning_rate if name.startswith("backbone.") else self.settings.head_learning_rate
                 groups.setdefault((rate, self.settings.weight_decay if name in decayed else 0.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
+            fused=True,
         )
         return self.optimizer
 
