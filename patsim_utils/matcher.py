@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from patsim_utils import cpc, encoder, ordinal
+from patsim_utils.data import RATINGS
 from patsim_utils.errors import InputError
 from patsim_utils.fusion import FUSIONS, Fusion
 from patsim_utils.hyperlora import RankScale
-from patsim_utils.ordinal import OrdinalHead
+from patsim_utils.ordinal import OrdinalHead, small_network
 from patsim_utils.packing import LAYOUTS, Pairs
 
 POOLINGS = ("span", "attention", "mean", "cls")
@@ -45,6 +46,7 @@ class Architecture:
     pooling: str = "span"
     separate_layers: int = 0
     contrast_layer: int = 3
+    rating_weight: float = 0.0
 
     def __post_init__(self) -> None:
         allowed = {
@@ -64,6 +66,8 @@ class Architecture:
         for name in ("lora_dropout", "backbone_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is not in [0, 1)")
+        if not self.rating_weight >= 0:
+            raise InputError(f"parameter rating_weight: {self.rating_weight} is less than 0")
         if self.pooling == "cls" and self.layout != "pair":
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
         if self.adapter == "hyperlora" and self.fusion == "none":
@@ -113,11 +117,16 @@ def span_mean(states: Tensor, span: Tensor) -> Tensor:
 
 @dataclass
 class Output:
-    """cumulative: logits of P(rank > k) (N, 4); anchor, target: span means at the contrast layer (N, W)."""
+    """What a batch of N rows gives.
+
+    cumulative: logits of P(rank > k) (N, 4); anchor, target: span means at the contrast layer (N, W); ratings: logits
+    of data.RATINGS (N, 10), where the model learns them.
+    """
 
     cumulative: Tensor
     anchor: Tensor
     target: Tensor
+    ratings: Tensor | None
 
 
 class Matcher(nn.Module):
@@ -154,6 +163,7 @@ class Matcher(nn.Module):
         self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
         self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
         self.head = OrdinalHead(self.features.width)
+        self.rating_head = small_network(self.features.width, len(RATINGS)) if a.rating_weight else None
 
     @property
     def encoder(self) -> nn.Module:
@@ -180,6 +190,7 @@ class Matcher(nn.Module):
             cumulative=self.head(features),
             anchor=span_mean(middle, batch["anchor_span"]),
             target=span_mean(middle, batch["target_span"]),
+            ratings=self.rating_head(features) if self.rating_head else None,
         )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
@@ -195,7 +206,6 @@ class Matcher(nn.Module):
             unknown=unknown,
         )
 
-    @torch.inference_mode()
     def cumulative(
         self, pairs: Pairs, *, batch_tokens: int = 8192, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
@@ -204,6 +214,18 @@ class Matcher(nn.Module):
         In the `list` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is called after
         every batch, with numbers of rows.
         """
+        return self._outputs(pairs, lambda output: output.cumulative, batch_tokens=batch_tokens, progress=progress)
+
+    @torch.inference_mode()
+    def _outputs(
+        self,
+        pairs: Pairs,
+        part: Callable[[Output], Tensor],
+        *,
+        batch_tokens: int = 8192,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """The `part` (n, K) of the output for every row, in their order, as `cumulative` describes it."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
@@ -211,7 +233,9 @@ class Matcher(nn.Module):
         orders = [np.random.default_rng(k) for k in range(LIST_SHUFFLES)] if pairs.layout == "list" else [None]
         sequences = [rows for order in orders for rows in pairs.sequences(largest=128, generator=order)]
         lengths = pairs.lengths(sequences)
-        result, done = torch.zeros(len(pairs), ordinal.RANKS - 1), 0
+        found: list[Tensor] = []
+        rows: list[Tensor] = []
+        done = 0
         order = np.argsort(lengths, kind="stable")[::-1]
         while len(order):
             size = max(1, batch_tokens // int(lengths[order[0]]))  # longest first: memory is known at once
@@ -219,12 +243,14 @@ class Matcher(nn.Module):
             order = order[size:]
             with torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else nullcontext():
                 output = self({name: tensor.to(device) for name, tensor in batch.items()})
-            result.index_add_(0, batch["rows"], output.cumulative.float().cpu())
+            found.append(part(output).float().cpu())
+            rows.append(batch["rows"])
             done += len(batch["rows"])
             if progress:
                 progress(done, len(pairs) * len(orders))
         self.train(was_training)
-        return result / len(orders)
+        values = torch.cat(found)
+        return torch.zeros(len(pairs), values.shape[1]).index_add_(0, torch.cat(rows), values) / len(orders)
 
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context.
@@ -236,6 +262,13 @@ class Matcher(nn.Module):
     def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
         return ordinal.probabilities(self.cumulative(self.pairs(frame, unknown=unknown)).double()).numpy()
+
+    def ratings(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
+        """Probability of each of data.RATINGS (n, 10), such as hyponym or antonym: what kind of match it is."""
+        if self.rating_head is None:
+            raise InputError("this model has not learned ratings: it was trained with rating_weight 0")
+        logits = self._outputs(self.pairs(frame, unknown=unknown), lambda output: output.ratings)
+        return pd.DataFrame(logits.double().softmax(-1).numpy(), columns=list(RATINGS), index=frame.index)
 
     def cpc_vectors(self) -> pd.DataFrame:
         """The learned unit vectors, one row a code (without `unknown`, which is zero)."""

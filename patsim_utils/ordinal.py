@@ -36,6 +36,11 @@ def probabilities(cumulative: Tensor) -> Tensor:
     return torch.cat([one, above], -1) - torch.cat([above, zero], -1)
 
 
+def small_network(width: int, outputs: int, *, hidden: int = 256, dropout: float = 0.1) -> nn.Sequential:
+    """Features (N, width) -> (N, outputs) through one hidden layer."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+
 class OrdinalHead(nn.Module):
     """Features (N, width) -> cumulative logits (N, 4), falling along the ranks by construction.
 
@@ -43,9 +48,9 @@ class OrdinalHead(nn.Module):
     negative (the ordered-logit model, McCullagh 1980; with a shared slope as in CORAL, Cao et al. 2020).
     """
 
-    def __init__(self, width: int, *, hidden: int = 256, dropout: float = 0.1) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.strength = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+        self.strength = small_network(width, 1)
         self.first = nn.Parameter(torch.tensor(-1.5))
         self.steps = nn.Parameter(torch.full((RANKS - 2,), 0.5413))  # softplus(0.5413) = 1
 

@@ -20,11 +20,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import cpc, ordinal
+from patsim_utils.data import RATINGS
 from patsim_utils.errors import InputError
 
 LAYOUTS = ("pair", "packed", "list")
 LONGEST_PHRASE = 48  # tokens; the longest of the real data has 24
 LONGEST_LIST = 512  # tokens, in the layout whose positions run on through all targets
+UNRATED = -100  # in `rating`: what cross-entropy leaves out
 PADDING = -1  # in `block`, in `part` and in span indices
 
 
@@ -46,7 +48,7 @@ class Pairs:
     """The rows of a frame, every distinct phrase tokenised once. `pairs[rows]` lays out one sequence.
 
     Args:
-        frame: columns anchor, target, context and, for training, score (n rows).
+        frame: columns anchor, target, context and, for training, score and, where there is one, rating (n rows).
         tokenizer: a fast or slow Hugging Face tokenizer.
         layout: one of LAYOUTS.
         titles: context text of each CPC code; a code that is not in it has no context text.
@@ -80,6 +82,9 @@ class Pairs:
         self.context = frame["context"].map(place).to_numpy()
         self.code = frame["context"].map(codes).to_numpy()
         self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
+        self.rating = np.full(n, UNRATED)
+        if "rating" in frame:
+            self.rating = frame["rating"].map({rating: i for i, rating in enumerate(RATINGS)}).to_numpy()
         length = np.array([len(token_ids) for token_ids in self.tokens])
         context = length[self.context]
         self.prefix_length = 2 + length[self.anchor] + context + (context > 0)  # without targets
@@ -150,7 +155,7 @@ class Pairs:
             input_ids, position_ids, block, part: (B, T), block and part are -1 on padding; code: (B,);
             anchor_span, target_span: (N, longest span) indices into the (B * T) tokens, else -1;
             sequence: (N,) in which of the B sequences each row stands;
-            rows, rank, row_code, anchor_text, target_text: (N,).
+            rows, rank, rating, row_code, anchor_text, target_text: (N,).
         """
         width = max(len(s.tokens) for s in sequences)
         starts = range(0, width * len(sequences), width)
@@ -170,6 +175,7 @@ class Pairs:
             "sequence": torch.tensor([i for i, s in enumerate(sequences) for _ in s.rows]),
             "rows": torch.tensor(rows),
             "rank": torch.from_numpy(self.rank[rows]),
+            "rating": torch.from_numpy(self.rating[rows]),
             "row_code": torch.from_numpy(self.code[rows]),
             "anchor_text": torch.from_numpy(self.anchor[rows]),
             "target_text": torch.from_numpy(self.target[rows]),

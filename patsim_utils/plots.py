@@ -527,6 +527,8 @@ def method(settings: Mapping[str, Any]) -> None:
     total = f"total = {loss.splitlines()[0]}" + (
         f" + {s['contrast_weight']:g} · {name.splitlines()[0]}" if contrasted else ""
     )
+    if s["rating_weight"]:
+        total += f" + {s['rating_weight']:g} · ratings"
     ax.text(5, 12.1, total, ha="center", fontsize=10.5, color=GREEN, weight="bold")
     arrow(4.7, 11.35, 4.7, 11.85, GREEN)
     if contrasted:
@@ -547,12 +549,12 @@ def method(settings: Mapping[str, Any]) -> None:
 
 
 def losses(history: pd.DataFrame) -> None:
-    """A run's history: both loss terms at every step, pale, with their running mean."""
-    terms = ["ordinal", "contrast"] if history["contrast"].any() else ["ordinal"]
+    """A run's history: every loss term in use at every step, pale, with its running mean."""
+    terms = ["ordinal", *(term for term in ("contrast", "rating") if history[term].any())]
     figure, axes = _new(0.6 + 1.9 * len(terms), rows=len(terms), sharex=True, squeeze=False)
     window = max(1, len(history) // 25)
     texts = []
-    for ax, term, colour in zip(axes[:, 0], terms, (BLUE, GREEN), strict=False):
+    for ax, term, colour in zip(axes[:, 0], terms, (BLUE, GREEN, ORANGE), strict=False):
         smooth = history[term].rolling(window, min_periods=1).mean()
         ax.plot(history["step"], history[term], color=colour, alpha=0.25, lw=0.8)
         ax.plot(history["step"], smooth, color=colour, lw=2)

@@ -217,8 +217,16 @@ def method(settings: Mapping[str, Any]) -> str:
         "**Contrastive loss.** "
         + CONTRAST_FORMULAS[settings["contrast"]].format(**settings, others=NEGATIVES[settings["negatives"]]),
     ]
-    if settings["contrast"] != "none":
-        lines.append(f"**Total.** L + λ C with λ = {settings['contrast_weight']:g}.")
+    terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
+    if settings["rating_weight"]:
+        lines.append(
+            "**Auxiliary task.** From the same features a second head tells the ten ratings (synonym, hyponym, antonym"
+            " …) apart; R is its cross-entropy. It takes no part in the score."
+        )
+        terms["μ R"] = settings["rating_weight"]
+    if terms:
+        factors = ", ".join(f"{term[0]} = {value:g}" for term, value in terms.items())
+        lines.append(f"**Total.** {' + '.join(['L', *terms])} with {factors}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

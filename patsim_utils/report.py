@@ -78,13 +78,17 @@ def method(config: dict) -> str:
     adapter = (
         f"{names[config['adapter']]} r={config['lora_rank']}" if config["adapter"] in names else "all weights trained"
     )
-    contrast = "" if config["contrast"] == "none" else f" + {config['contrast_weight']:g} {config['contrast']}"
+    losses = config["loss"]
+    if config["contrast"] != "none":
+        losses += f" + {config['contrast_weight']:g} {config['contrast']}"
+    if config.get("rating_weight"):  # runs before it was there have none
+        losses += f" + {config['rating_weight']:g} ratings"
     parts = [
         config["backbone"],
         adapter,
         f"context {config['context_text']}",
         f"fusion {config['fusion']}",
-        f"loss {config['loss']}{contrast}",
+        f"loss {losses}",
         f"{config['layout']} layout",
         f"{config['epochs']} epochs",
     ]

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import transformers
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -27,7 +28,7 @@ from patsim_utils import cpc, encoder, losses, metrics, ordinal
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Architecture, Matcher
-from patsim_utils.packing import LengthGrouped
+from patsim_utils.packing import UNRATED, LengthGrouped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Settings(Architecture):
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of an ordinal and a contrastive loss.
+    """Trainer on the sum of an ordinal and a contrastive loss, and of the ratings' cross-entropy where it is asked for.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -167,7 +168,11 @@ class DualLossTrainer(Trainer):
                 negatives=s.negatives,
                 temperature=s.temperature,
             )
-        self.terms = {"ordinal": ordinal_term.item(), "contrast": contrast_term.item()}
+        rating_term = ordinal_term.new_zeros(())
+        if output.ratings is not None:
+            rating_term = F.cross_entropy(output.ratings.float(), inputs["rating"], ignore_index=UNRATED)
+        terms = {"ordinal": ordinal_term, "contrast": contrast_term, "rating": rating_term}
+        self.terms = {name: term.item() for name, term in terms.items()}
         for name, value in self.terms.items():
             if not math.isfinite(value):
                 rows = ", ".join(map(str, inputs["rows"].tolist()))
@@ -175,7 +180,7 @@ class DualLossTrainer(Trainer):
                     f"step {self.state.global_step + 1}: the {name} loss is {value}; "
                     f"rows of the training split in this batch: {rows}"
                 )
-        return ordinal_term + s.contrast_weight * contrast_term
+        return ordinal_term + s.contrast_weight * contrast_term + s.rating_weight * rating_term
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -246,6 +251,8 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
         InputError: settings that cannot work with this backbone or data.
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
     """
+    if settings.rating_weight and "rating" not in splits["train"]:
+        raise InputError("parameter rating_weight: the training data has no column rating; use 0")
     set_seed(settings.seed)
     titles = cpc.titles(Path(settings.cpc_titles) if settings.cpc_titles else None)
     model = Matcher(settings.architecture(), titles=titles)
@@ -309,7 +316,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     history = pd.DataFrame(trainer.state.log_history)
     result = report(splits, settings, history=history, run=run)
     result["train"]["padding"] = sampler.padding()
-    columns = ["step", "epoch", "loss", "ordinal", "contrast", "learning_rate", "grad_norm", "seconds"]
+    columns = ["step", "epoch", "loss", "ordinal", "contrast", "rating", "learning_rate", "grad_norm", "seconds"]
     history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
     (run / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     shutil.rmtree(checkpoints)

@@ -354,6 +354,7 @@ def test_method_gives_its_formulas():
         "contrast": "ntxent",
         "negatives": "batch",
         "contrast_weight": 0.4,
+        "rating_weight": 0.0,
         "temperature": 0.1,
         "separate_layers": 0,
         "contrast_layer": 3,
@@ -363,6 +364,7 @@ def test_method_gives_its_formulas():
     assert "α = 4, β = 0.25" in text
     assert "λ = 0.4" in text
     assert "do not see each other" not in text
+    assert "L + λ C + μ R with λ = 0.4, μ = 2." in readings.method(settings | {"rating_weight": 2.0})
     assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
     for loss in readings.ORDINAL_FORMULAS:

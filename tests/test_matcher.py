@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import cpc
+from patsim_utils import cpc, data
 from patsim_utils.errors import InputError
 from patsim_utils.fusion import FUSIONS
 from patsim_utils.matcher import POOLINGS, Architecture, Matcher, span_mean
@@ -115,6 +115,18 @@ def test_in_separate_layers_the_anchor_has_not_met_its_target(tiny_backbone, pai
         first, *others = (matcher(pairs.collate([pairs[np.array([i])]])).anchor for i in (0, 1, 4))
         changed = max((first - other).abs().max().item() for other in others)
         assert (changed > 1e-4) == met
+
+
+def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame, tmp_path) -> None:
+    matcher = build(tiny_backbone("bert"), rating_weight=0.5)
+    matcher.save(tmp_path / "model")
+    loaded, shuffled = Matcher.load(tmp_path), pairs_frame.iloc[::-1]
+    found = loaded.ratings(shuffled)
+    assert list(found) == list(data.RATINGS)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    pd.testing.assert_frame_equal(found.sort_index(), matcher.ratings(pairs_frame), atol=1e-5)
+    with pytest.raises(InputError, match="trained with rating_weight 0"):
+        build(tiny_backbone("bert")).ratings(pairs_frame)
 
 
 def test_a_list_score_does_depend_on_its_company(tiny_backbone, pairs_frame) -> None:

@@ -27,6 +27,7 @@ SETTINGS = {
     "beta": 0.25,
     "contrast": "ntxent",
     "contrast_weight": 0.4,
+    "rating_weight": 0.0,
     "temperature": 0.1,
     "separate_layers": 0,
     "contrast_layer": 3,
@@ -77,6 +78,7 @@ def history() -> pd.DataFrame:
             "step": step,
             "ordinal": 2 / step,
             "contrast": 1 / step,
+            "rating": 0.0,
             "learning_rate": 1e-3 * step / 40,
             "grad_norm": 1.0,
         }
@@ -158,6 +160,11 @@ def test_a_run_without_contrast_or_leak(shown, history):
     shown.clear()
     plots.leak(analysis.leak({}))
     assert shown == []
+
+
+def test_the_ratings_loss_has_a_panel_of_its_own(shown, history):
+    plots.losses(history.assign(rating=1.5))
+    assert "rating" in figure(shown)[0]
 
 
 @pytest.mark.parametrize("fusion", ["add", "gate", "attention", "none"])

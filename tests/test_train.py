@@ -72,6 +72,22 @@ def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) ->
         assert len(rows) == len(splits[split])
 
 
+def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone, rating_weight=0.5, contrast="none", learning_rate=1e-2, adapter="full")
+    result = train.train(splits, settings, run=tmp_path / "run")
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    np.testing.assert_allclose(history["loss"], history["ordinal"] + 0.5 * history["rating"], rtol=1e-4)
+    assert history["rating"].iloc[0] == pytest.approx(np.log(10), abs=0.2)  # ten ratings, nothing known yet
+    assert history["rating"].tail(10).mean() < history["rating"].iloc[0] - 0.1
+    ratings = Matcher.load(tmp_path / "run").ratings(splits["train"])
+    assert (ratings.sum(axis=1) - 1).abs().max() < 1e-6
+    assert np.isfinite(result["validation"]["loss"])
+    unrated = {name: frame.drop(columns="rating") for name, frame in splits.items()}
+    with pytest.raises(InputError, match="no column rating"):
+        train.train(unrated, settings, run=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_it_can_learn_a_handful_of_pairs_by_heart(pairs_frame, tmp_path) -> None:
     settings = Settings(epochs=40, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast="none")
     result = train.train({"train": pairs_frame, "validation": pairs_frame}, settings, run=tmp_path / "run")
