@@ -216,12 +216,24 @@ class LengthGrouped:
     number is the same in every epoch. The order follows from (seed, epoch) alone, so that a resumed run sees what the
     killed one would have seen.
 
+    With `pools`, rows for each epoch, an epoch draws on its pool only: fewer rows, each of them more often, in the same
+    number of batches. `pairs` must hold the rows of an anchor in its pool together.
+
     Raises:
         InputError: `batch_tokens` has no room for two of the longest sequences of one row.
     """
 
-    def __init__(self, pairs: Pairs, *, batch_size: int, batch_tokens: int = 0, seed: int, stretch: int = 50) -> None:
-        self.pairs, self.batch_tokens, self.seed, self.stretch = pairs, batch_tokens, seed, stretch
+    def __init__(
+        self,
+        pairs: Pairs,
+        *,
+        batch_size: int,
+        batch_tokens: int = 0,
+        seed: int,
+        stretch: int = 50,
+        pools: list[np.ndarray] | None = None,
+    ) -> None:
+        self.pairs, self.batch_tokens, self.seed, self.stretch, self.pools = pairs, batch_tokens, seed, stretch, pools
         self.epoch = 0
         # parts of at most half a batch: no slice between two cuts can then be empty
         self.largest = -(-batch_size // 2)
@@ -248,19 +260,21 @@ class LengthGrouped:
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         generator = np.random.default_rng((self.seed, self.epoch))
         sequences, weight, lengths = self._sequences(generator)
-        order = generator.permutation(len(sequences))
+        order, total = generator.permutation(len(sequences)), int(weight.sum())
+        if self.pools:
+            pool = self.pools[min(self.epoch, len(self.pools) - 1)]
+            order = order[np.isin([sequences[i][0] for i in order], pool)]
+            order = np.tile(order, -(-total // int(weight[order].sum())))
+            order = order[np.cumsum(weight[order]) <= total]
 
-        def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
-            parts = -(-weight[order].sum() // size)
+        def cut(order: np.ndarray, parts: int) -> list[np.ndarray]:
             middle = np.cumsum(weight[order]) - weight[order] / 2
             return np.split(order, np.searchsorted(middle, np.arange(1, parts) * weight[order].sum() / parts))
 
         # one long cut over the sorted stretches keeps the number of batches fixed
-        stretches = cut(order, self.size * self.stretch)
-        batches = cut(
-            np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches]),
-            self.size,
-        )
+        stretches = cut(order, -(-total // (self.size * self.stretch)))
+        by_length = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches])
+        batches = cut(by_length, -(-total // self.size))
         for i in generator.permutation(len(batches)):
             yield [sequences[j] for j in batches[i]]
 

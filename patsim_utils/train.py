@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from patsim_utils import cpc, encoder, losses, metrics, ordinal
+from patsim_utils import cpc, curriculum, encoder, losses, metrics, ordinal
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Architecture, Matcher
@@ -54,6 +54,7 @@ class Settings(Architecture):
     warmup: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0
+    curriculum: str = "none"
     keep: str = "best"
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Settings(Architecture):
             "loss": losses.ORDINAL,
             "contrast": losses.CONTRAST,
             "negatives": losses.NEGATIVES,
+            "curriculum": curriculum.CURRICULA,
             "keep": ("best", "last"),
         }
         for name, values in allowed.items():
@@ -118,6 +120,7 @@ class DualLossTrainer(Trainer):
         self.settings, self.sampler, self.validation, self.best = settings, sampler, validation, best
         self.terms: dict[str, float] = {}
         self.clock = time.perf_counter()
+        self.evaluation_seconds = 0.0
         self.add_callback(_SetEpoch(self.sampler))
 
     def get_train_dataloader(self) -> DataLoader:
@@ -191,6 +194,7 @@ class DualLossTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Validation by the code that scores; the best model so far is put aside."""
+        began = time.perf_counter()
         cumulative = self.model.cumulative(self.eval_dataset)
         result = summary(self.validation, cumulative, self.settings)
         found = {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
@@ -205,6 +209,7 @@ class DualLossTrainer(Trainer):
                 f"epoch {self.state.epoch:.0f}: validation " + ", ".join(f"{k[5:]} {v:.4f}" for k, v in found.items()),
                 flush=True,
             )
+        self.evaluation_seconds += time.perf_counter() - began
         return found
 
     # Checkpoints hold what was trained, in the model's own form (safetensors and JSON).
@@ -241,10 +246,10 @@ def summary(frame: pd.DataFrame, cumulative: Tensor, settings: Settings) -> dict
     return metrics.evaluate(frame, ordinal.score(cumulative).double().numpy(), loss=loss, seed=settings.seed)
 
 
-def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> dict[str, Any]:
+def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, resumable: bool = True) -> dict[str, Any]:
     """Trains on `splits["train"]`, keeps the best or last epoch on `validation`, evaluates the other splits.
 
-    A killed run of the same settings goes on from its last checkpoint. Writes config.json, history.csv, metrics.json,
+    A killed run of the same settings goes on from its last checkpoint, unless it is not to be `resumable`. Writes config.json, history.csv, metrics.json,
     predictions.csv and model/ into `run`, the metrics last, and returns them.
 
     Raises:
@@ -258,8 +263,8 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     model = Matcher(settings.architecture(), titles=titles)
     config = json.dumps(asdict(settings), indent=1)
     checkpoints = run / "checkpoints"
-    resumable = (run / "config.json").is_file() and (run / "config.json").read_text() == config
-    if not resumable:
+    known = (run / "config.json").is_file() and (run / "config.json").read_text() == config
+    if not known:
         shutil.rmtree(checkpoints, ignore_errors=True)
     for stale in ("metrics.json", "history.csv", "predictions.csv"):
         (run / stale).unlink(missing_ok=True)
@@ -272,6 +277,15 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
         batch_size=settings.batch_size,
         batch_tokens=settings.batch_tokens,
         seed=settings.seed,
+        pools=None
+        if settings.curriculum == "none"
+        else curriculum.pools(
+            splits["train"],
+            curriculum=settings.curriculum,
+            epochs=settings.epochs,
+            backbone=settings.backbone,
+            seed=settings.seed,
+        ),
     )
     steps = settings.epochs * len(sampler)
     arguments = TrainingArguments(
@@ -282,7 +296,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
         warmup_steps=math.ceil(settings.warmup * steps),
         max_grad_norm=settings.clip,
         eval_strategy="epoch",
-        save_strategy="steps",
+        save_strategy="steps" if resumable else "no",
         save_steps=max(1, min(200, steps // 10)),
         save_total_limit=2,
         metric_for_best_model="pearson",
@@ -316,10 +330,11 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path) -> 
     history = pd.DataFrame(trainer.state.log_history)
     result = report(splits, settings, history=history, run=run)
     result["train"]["padding"] = sampler.padding()
+    result["train"]["evaluation_seconds"] = trainer.evaluation_seconds
     columns = ["step", "epoch", "loss", "ordinal", "contrast", "rating", "learning_rate", "grad_norm", "seconds"]
     history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
     (run / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=not resumable)
     return result
 
 

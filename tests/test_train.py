@@ -57,6 +57,7 @@ def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) ->
     steps = 2 * -(-len(splits["train"]) // 16)
     assert result["train"]["steps"] == steps
     assert [one["epoch"] for one in result["epochs"]] == [1, 2]
+    assert 0 < result["train"]["evaluation_seconds"] < result["train"]["seconds"]
     assert max(one["pearson"] for one in result["epochs"]) == pytest.approx(result["validation"]["pearson"])
 
     history = pd.read_csv(run / "history.csv")
@@ -70,6 +71,14 @@ def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) ->
     for split, rows in predictions.groupby("split"):
         np.testing.assert_allclose(matcher.score(rows), rows["prediction"], atol=1e-6)
         assert len(rows) == len(splits[split])
+
+
+def test_a_curriculum_takes_as_many_steps(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone, curriculum="easy_first")
+    result = train.train(splits, settings, run=tmp_path / "run", resumable=False)
+    assert result["train"]["steps"] == 2 * -(-len(splits["train"]) // 16)
+    with pytest.raises(InputError, match="curriculum: 'steep' is none of none, easy_first"):
+        small(tiny_backbone, curriculum="steep")
 
 
 def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -> None:

@@ -1,0 +1,58 @@
+"""Which anchors an epoch draws on."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from patsim_utils import cpc, curriculum, encoder
+from patsim_utils.data import load
+from patsim_utils.packing import LengthGrouped, Pairs
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return load("sample")["train"]
+
+
+def test_difficulty_is_the_error_out_of_fold(frame: pd.DataFrame) -> None:
+    found = curriculum.difficulty(frame, backbone="minilm")
+    assert set(found.index) == set(frame["anchor"])
+    assert found.between(0, 1).all()
+    # an anchor whose scores are turned round is as hard as can be, and would not be if its own rows had been learned
+    odd = found.idxmin()
+    turned = frame.assign(score=frame["score"].where(frame["anchor"] != odd, 1 - frame["score"]))
+    assert curriculum.difficulty(turned, backbone="minilm")[odd] > found[odd] + 0.1
+    pd.testing.assert_series_equal(found, curriculum.difficulty(frame, backbone="minilm"))
+
+
+@pytest.mark.parametrize("kind", curriculum.CURRICULA[1:])
+def test_pools_grow_to_all_rows(frame: pd.DataFrame, kind: str) -> None:
+    pools = curriculum.pools(frame, curriculum=kind, epochs=3, backbone="minilm", seed=0)
+    assert len(pools) == 3
+    assert set(pools[0]) < set(pools[1]) < set(pools[2]) == set(range(len(frame)))
+    hard = curriculum.difficulty(frame, backbone="minilm")
+    first = frame["anchor"].iloc[pools[0]].unique()
+    assert len(first) == -(-len(hard) // 3)
+    inside, outside = hard[first], hard.drop(first)
+    assert (inside.max() <= outside.min()) == (kind == "easy_first")
+    assert (inside.min() >= outside.max()) == (kind == "hard_first")
+
+
+@pytest.mark.parametrize("layout", ["pair", "packed"])
+def test_an_epoch_draws_on_its_pool_alone_in_as_many_batches(frame: pd.DataFrame, layout: str) -> None:
+    pairs = Pairs(frame, encoder.load_tokenizer("minilm"), layout=layout, titles=cpc.titles())
+    anchors = frame["anchor"].unique()
+    pools = [np.flatnonzero(frame["anchor"].isin(anchors[:count])) for count in (3, len(anchors))]
+    sampler = LengthGrouped(pairs, batch_size=16, seed=0, pools=pools)
+    for epoch, pool in enumerate(pools):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) and all(batches)
+        drawn = np.bincount(np.concatenate([rows for batch in batches for rows in batch]), minlength=len(frame))
+        assert set(np.flatnonzero(drawn)) == set(pool)
+        assert drawn[pool].max() - drawn[pool].min() <= 1
+        assert abs(drawn.sum() - len(frame)) <= 8
+    whole = LengthGrouped(pairs, batch_size=16, seed=0)
+    whole.set_epoch(1)
+    for with_pools, without in zip(batches, whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate(with_pools), np.concatenate(without))
