@@ -227,7 +227,8 @@ def _measure_here(system: str, settings: Settings, share: float, run: Path) -> d
 def measure(system: str, settings: Settings, *, share: float, threads: int, run: Path) -> dict[str, Any]:
     """Trains and times one system in a process of its own, on `share` of the training anchors.
 
-    Times include tokenising and collating, and no evaluation or checkpoint. A measurement that is already in `run` for the same settings is read, not repeated.
+    Times include tokenising and collating, and no evaluation or checkpoint. A measurement that is already in `run` for
+    the same settings is read, not repeated.
 
     Returns:
         `system`, `train_seconds`, `pairs_per_second` (training; absent where nothing is trained),

@@ -249,8 +249,8 @@ def summary(frame: pd.DataFrame, cumulative: Tensor, settings: Settings) -> dict
 def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, resumable: bool = True) -> dict[str, Any]:
     """Trains on `splits["train"]`, keeps the best or last epoch on `validation`, evaluates the other splits.
 
-    A killed run of the same settings goes on from its last checkpoint, unless it is not to be `resumable`. Writes config.json, history.csv, metrics.json,
-    predictions.csv and model/ into `run`, the metrics last, and returns them.
+    A killed run of the same settings goes on from its last checkpoint, unless it is not to be `resumable`. Writes
+    config.json, history.csv, metrics.json, predictions.csv and model/ into `run`, the metrics last, and returns them.
 
     Raises:
         InputError: settings that cannot work with this backbone or data.

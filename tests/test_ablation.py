@@ -45,7 +45,7 @@ def test_the_ladder_changes_what_it_says() -> None:
     assert arms["full"].settings == Settings(adapter="full", learning_rate=1e-4)
     assert arms["vector-and-title"].runs(Path("x")) == arms["described"].runs(Path("x"))  # not run twice
     packed = {arm.name: arm for arm in read_arms("ablation", Settings(layout="packed"))}  # a cheaper base
-    assert packed["packed"].stem == "described" and arms["pair"].stem == "described"
+    assert packed["packed"].stem == arms["pair"].stem == "described"
     assert packed["pair"].settings.layout == packed["source"].settings.layout == "pair"
     assert list(arms["random-rows"].runs(Path("x"))) == [42]
 

@@ -47,7 +47,8 @@ def test_an_epoch_draws_on_its_pool_alone_in_as_many_batches(frame: pd.DataFrame
     for epoch, pool in enumerate(pools):
         sampler.set_epoch(epoch)
         batches = list(sampler)
-        assert len(batches) == len(sampler) and all(batches)
+        assert len(batches) == len(sampler)
+        assert all(batches)
         drawn = np.bincount(np.concatenate([rows for batch in batches for rows in batch]), minlength=len(frame))
         assert set(np.flatnonzero(drawn)) == set(pool)
         assert drawn[pool].max() - drawn[pool].min() <= 1
