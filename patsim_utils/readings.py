@@ -435,12 +435,14 @@ def speed(rates: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     return "\n\n".join(lines)
 
 
-def step(note: Mapping[str, float], rate: float) -> str:
-    """From `speed.steps` and `speed.matrix_rate`."""
+def step(note: Mapping[str, float], rate: float, *, model: str, pairs: int) -> str:
+    """From `speed.steps` and `speed.matrix_rate`; `pairs`: rows of the training split."""
     return (
-        f"A training step of the trained model takes {1000 * note['seconds']:,.0f} ms for {note['gflop']:,.1f} GFLOP of"
-        f" products: {note['gflops']:,.0f} GFLOP/s, {percent(note['gflops'] / rate)} of the {rate:,.0f} GFLOP/s that"
-        f" this machine reaches in one large matrix product. {percent(note['padding'])} of the tokens are padding."
+        f"A training step of {model} on {note['rows']:.0f} pairs takes {1000 * note['seconds']:,.0f} ms for"
+        f" {note['gflop']:,.1f} GFLOP of products: {note['gflops']:,.0f} GFLOP/s, {percent(note['gflops'] / rate)} of"
+        f" the {rate:,.0f} GFLOP/s that this machine reaches in one large matrix product. {percent(note['padding'])} of"
+        f" the tokens are padding. At that rate three epochs over the {pairs:,} training pairs take"
+        f" {3 * pairs / note['rows'] * note['seconds']:,.0f} s, without the update of the weights."
     )
 
 

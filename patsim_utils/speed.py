@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertModel
 
 from patsim_utils import cpc, data, encoder, metrics
 from patsim_utils.environment import ROOT
@@ -51,6 +52,13 @@ SETUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "bi-encoder, untrained": ("bi_encoder", {}),
 }
 REFERENCE = "CrossEncoder"
+LARGE = {  # the shape of anferico/bert-for-patents
+    "vocab_size": 39859,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
 
 Scorer = Callable[[pd.DataFrame], np.ndarray]
 
@@ -364,15 +372,23 @@ def matrix_rate(*, size: int = 1024) -> float:
     return 2 * size**3 / seconds_of(lambda: a @ b) / 1e9
 
 
+def large_backbone(folder: Path) -> str:
+    """Writes an encoder of bert-for-patents' shape with random weights: right for times, useless for scores."""
+    torch.manual_seed(0)
+    BertModel(BertConfig(**LARGE), add_pooling_layer=False).save_pretrained(folder)
+    encoder.load_tokenizer("minilm").save_pretrained(folder)
+    return str(folder)
+
+
 def steps(
     architecture: Architecture, frame: pd.DataFrame, *, rows: int = 64, repeats: int = 10
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Where the time of a training step of a fresh model goes, and what it achieves.
+    """Where the time of a training step of about `rows` rows of a fresh model goes, and what it achieves.
 
     Returns:
         a table `operation`, `share` (of the time in kernels, in [0, 1]), `calls` (a step), the largest first;
         `seconds` a step (forward and backward), `gflop` a step (counted products), `gflops` achieved a second,
-        `padding` (share of the tokens of the batch).
+        `padding` (share of the tokens of the batch), `rows` (of the batch).
     """
     matcher = Matcher(architecture).to("cuda" if torch.cuda.is_available() else "cpu").train()
     pairs = matcher.pairs(frame)
@@ -403,6 +419,7 @@ def steps(
     gflop = counter.get_total_flops() / 1e9
     note = {
         "seconds": seconds,
+        "rows": len(batch["rows"]),
         "gflop": gflop,
         "gflops": gflop / seconds,
         "padding": (batch["block"] < 0).float().mean().item(),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import data, encoder, speed
+from patsim_utils import data, encoder, readings, speed
 from patsim_utils.matcher import Architecture, Matcher
 from patsim_utils.packing import Pairs
 from patsim_utils.train import Settings
@@ -101,6 +101,19 @@ def test_growth_and_steps_measure_a_model(tiny_backbone, pairs_frame: pd.DataFra
     assert operations["share"].is_monotonic_decreasing
     assert note["gflops"] == pytest.approx(note["gflop"] / note["seconds"])
     assert 0 <= note["padding"] < 1
+    assert 8 <= note["rows"] <= 12
+    said = readings.step(note | {"seconds": 0.5, "rows": 8}, 100.0, model="this model", pairs=800)
+    assert "on 8 pairs takes 500 ms" in said
+    assert "over the 800 training pairs take 150 s" in said
+
+
+def test_the_large_backbone_has_the_shape_it_says(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert speed.LARGE["hidden_size"] * speed.LARGE["num_hidden_layers"] == 1024 * 24
+    smaller = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    monkeypatch.setattr(speed, "LARGE", speed.LARGE | smaller)
+    folder = speed.large_backbone(tmp_path / "large")
+    matcher = Matcher(Architecture(backbone=folder, contrast_layer=2, layout="packed"))
+    assert matcher.encoder.config.vocab_size == 39859
 
 
 def test_the_matrix_rate_is_that_of_a_known_product(monkeypatch: pytest.MonkeyPatch) -> None:
