@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import papermill
@@ -280,7 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
                     raise InputError(f"--notebooks: there is no notebooks/{stem}.ipynb")
             given = parameters(chosen.preset, data=chosen.data, name=name, given=chosen.p)
             settings = Settings.pick(given)  # refuses a value that no run could have
-            pairs.load(chosen.data, protocol=settings.protocol, seed=settings.seed)
+            splits = pairs.load(chosen.data, protocol=settings.protocol, seed=settings.seed)
+            if settings.rating_weight and "rating" not in splits["train"]:
+                print("rating_weight 0: the data has no column rating to learn from", flush=True)
+                given["rating_weight"], settings = 0.0, replace(settings, rating_weight=0.0)
             notebooks = tuple(chosen.notebooks)
             if chosen.task == "ablation":
                 notebooks = ("5_ablation",)

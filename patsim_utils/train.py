@@ -257,7 +257,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
     """
     if settings.rating_weight and "rating" not in splits["train"]:
-        raise InputError("parameter rating_weight: the training data has no column rating; use 0")
+        raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
     set_seed(settings.seed)
     titles = cpc.titles(Path(settings.cpc_titles) if settings.cpc_titles else None)
     model = Matcher(settings.architecture(), titles=titles)

@@ -189,6 +189,24 @@ def test_bad_data_is_found_before_anything_is_written(
     assert written(root) == set()
 
 
+def test_data_without_ratings_leaves_their_task_out(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        study, "declared", lambda *_: dict.fromkeys(("data", "name"), "str") | {"rating_weight": "float"}
+    )
+    monkeypatch.setattr(study, "study", lambda name, given, **_: asked.append(given["rating_weight"]))
+    (root / "notebooks" / "presets" / "tiny.yaml").write_text("rating_weight: 1.0\n")
+    assert run(folder) == 0
+    for split in ("train", "validation"):
+        path = folder / f"{split}.csv"
+        path.write_text(re.sub(r"(?m)(?<=,)(rating|1b|4),", "", path.read_text()))
+    assert run(folder) == 0
+    assert asked == [1.0, 0.0]
+    assert capsys.readouterr().out == "rating_weight 0: the data has no column rating to learn from\n"
+
+
 def test_text_is_never_made_of_a_number() -> None:
     with pytest.raises(InputError, match=r"^p: parameter backbone: 3 is not text \(str\)$"):
         study.typed("backbone", 3, "str", source="p")
