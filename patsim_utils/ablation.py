@@ -229,15 +229,28 @@ def shuffled_contexts(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return frame.assign(context=new.to_numpy())
 
 
+def splits_of(settings: Settings, *, share: float, shuffle_context: bool = False) -> dict[str, pd.DataFrame]:
+    """The splits of one run, with a `share` of the training anchors, whatever the settings' seed.
+
+    Where rows are split at random, the held-out rows are those of the same anchors: else a smaller share of the anchors
+    would hide a part of the leak.
+    """
+    splits = data.load(settings.data, protocol=settings.protocol, seed=settings.seed)
+    splits["train"] = data.subset(splits["train"], share, seed=0)
+    if settings.protocol == "random":
+        kept = set(splits["train"]["anchor"])
+        splits = {name: frame[frame["anchor"].isin(kept)].reset_index(drop=True) for name, frame in splits.items()}
+    if shuffle_context:
+        splits = {name: shuffled_contexts(frame, seed=0) for name, frame in splits.items()}
+    return splits
+
+
 def main() -> None:
     """The process of one run: reads request.json in the folder, trains, leaves the run there."""
     run = Path(sys.argv[1])
     request = json.loads((run / "request.json").read_text())
     settings = Settings(**request["settings"])
-    splits = data.load(settings.data, protocol=settings.protocol, seed=settings.seed)
-    splits["train"] = data.subset(splits["train"], request["share"], seed=0)
-    if request["shuffle_context"]:
-        splits = {name: shuffled_contexts(frame, seed=0) for name, frame in splits.items()}
+    splits = splits_of(settings, share=request["share"], shuffle_context=request["shuffle_context"])
     train(splits, settings, run=run)
 
 

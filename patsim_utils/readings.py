@@ -7,14 +7,17 @@ Formulas are plain Unicode and HTML: a report must open offline, without MathJax
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from patsim_utils import report
 from patsim_utils.analysis import MIN_ANCHORS, MIN_ROWS
 from patsim_utils.environment import environment as environment_of
+from patsim_utils.train import Settings
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -457,7 +460,28 @@ def ideas(table: pd.DataFrame) -> str:
             f"- **{row.arm}** ({row.idea}) {verdict} against `{row.against}`:"
             f" {interval(row.difference, row.difference_low, row.difference_high)}, {count(row.seeds, 'seed')}."
         )
+    unseen = table.set_index("arm")["pearson"]
+    for row in table[table["difference"].isna() & (table["against"] != "")].itertuples():
+        lines.append(
+            f"- **{row.arm}** ({row.idea}): {interval(row.pearson, row.low, row.high)} on its own held-out rows, where"
+            f" `{row.against}` has {unseen[row.against]:.3f} on anchors that it never saw. Other pairs, so not a paired"
+            f" difference; {row.pearson - unseen[row.against]:+.3f} is what the split alone makes of it."
+        )
     return "\n".join(lines)
+
+
+def ablation_base(settings: Settings, *, share: float, table: pd.DataFrame) -> str:
+    """What all arms start from, and how far their figures reach; `table` from `ablation.effects`."""
+    several = int((table["seeds"] > 1).sum())
+    sure = table.dropna(subset="difference")
+    excluding = int(((sure["difference_low"] > 0) | (sure["difference_high"] < 0)).sum())
+    return (
+        f"All arms start from: {report.method(asdict(settings))}; {settings.batch_size} pairs a step, learning rate"
+        f" {settings.learning_rate:g} ({settings.head_learning_rate:g} for what is new), trained on {percent(share)} of"
+        f" the training anchors. {several} of {count(len(table), 'arm')} have several seeds. The"
+        f" intervals of {excluding} of {count(len(sure), 'comparison')} leave out zero; by chance alone one in twenty"
+        " would."
+    )
 
 
 def headline(name: str, config: Mapping[str, Any], frame: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """What a study shows: its pages, the index of all studies, and the result table of the README.
 
-Everything is made from executed notebooks and from `reports/<name>/metrics.json` and `config.json`. How they
-look stands in `reports/template`; a page must open offline, so it loads nothing.
+Everything is made from executed notebooks and from what they recorded: `reports/<name>/metrics.json`, `config.json` and
+`effects.csv`. How they look stands in `reports/template`; a page must open offline, so it loads nothing.
 """
 
 import functools
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+import pandas as pd
 from nbconvert import HTMLExporter
 
 from patsim_utils.environment import commit
@@ -50,16 +51,21 @@ def title(notebook: Path) -> str:
 def recorded(reports: Path) -> list[dict]:
     """The studies below `reports`, by name.
 
-    Each has `name`, the run's `metrics` and `config`, and `pages` (file stem -> heading).
+    Each has `name`, `pages` (file stem -> heading), and `metrics` and `config` of its run, both None where none of its
+    pages is about a run.
     """
+
+    def read(path: Path) -> dict | None:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
     found = []
-    for path in sorted(reports.glob("*/metrics.json")):
-        stems = sorted(html.stem for html in path.parent.glob("*.html"))
+    for folder in sorted({path.parent for path in reports.glob("*/*.html")}):
+        stems = sorted(html.stem for html in folder.glob("*.html"))
         found.append(
             {
-                "name": path.parent.name,
-                "metrics": json.loads(path.read_text(encoding="utf-8")),
-                "config": json.loads(path.with_name("config.json").read_text(encoding="utf-8")),
+                "name": folder.name,
+                "metrics": read(folder / "metrics.json"),
+                "config": read(folder / "config.json"),
                 "pages": {stem: title(reports.parent / "notebooks" / f"{stem}.ipynb") for stem in stems},
             }
         )
@@ -113,10 +119,11 @@ def results_table(reports: Path) -> str:
     Studies named `<base>-seed<k>` are the seeds of one study.
     """
     studies: dict[str, list[dict]] = {}
-    for one in recorded(reports):
+    for one in filter(lambda one: one["metrics"], recorded(reports)):
         studies.setdefault(re.sub(r"-seed\d+$", "", one["name"]), []).append(one)
+    ablations = [line for path in sorted(reports.glob("*/effects.csv")) for line in ("", *_effects(path))]
     if not studies:
-        return "No study has been recorded under `reports/` yet."
+        return "\n".join(["No study has been recorded under `reports/` yet.", *ablations])
     rows = [
         "| study | split | pairs | Pearson [95 % over anchors] | Spearman | MAE | zero-shot | words alone |",
         "|---|---|---|---|---|---|---|---|",
@@ -128,8 +135,30 @@ def results_table(reports: Path) -> str:
                 rows.append(_row(base, split, evaluated))
         if leaks := [{**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run]:
             rows.append(_row(base, "validation", leaks))
-    rows.append("")
-    return "\n".join([*rows, *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())])
+    rows += ["", *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())]
+    return "\n".join([*rows, *ablations])
+
+
+def _effects(path: Path) -> list[str]:
+    """The arms of one ablation, folded, in the order of their effects; those without a difference are last."""
+    table = pd.read_csv(path)
+    rows = [
+        f"<details><summary>What each idea is worth: the ablation of <code>{path.parent.name}</code>, {len(table)} arms"
+        "</summary>",
+        "",
+        "| arm | what it is | seeds | Pearson | against | difference [95 %] | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table.itertuples():
+        difference = ""
+        if pd.notna(row.difference):
+            difference = f"{row.difference:+.3f} [{row.difference_low:+.3f}, {row.difference_high:+.3f}]"
+            if row.difference_low > 0 or row.difference_high < 0:
+                difference = f"**{difference}**"
+        against = f"`{row.against}`" if pd.notna(row.against) else ""
+        cells = [f"`{row.arm}`", row.idea, row.seeds, f"{row.pearson:.3f}", against, difference, f"{row.seconds:.0f}"]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return [*rows, "", "</details>"]
 
 
 def _row(base: str, split: str, runs: list[dict]) -> str:

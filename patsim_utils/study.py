@@ -40,6 +40,7 @@ from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
+RECORDS = ("metrics.json", "config.json", "effects.csv")  # what notebooks leave in the run folder for the reports
 SHARE = 0.25  # of the training anchors, in an ablation
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
@@ -207,6 +208,8 @@ def withdraw(name: str, notebooks: tuple[str, ...]) -> None:
     folder = report_folder(name)
     for stem in notebooks:
         (folder / f"{stem}.html").unlink(missing_ok=True)
+    if "5_ablation" in notebooks:
+        (folder / "effects.csv").unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.glob("*.html")):
         shutil.rmtree(folder)
     report.write_index(folder.parent)
@@ -242,7 +245,7 @@ def study(name: str, given: dict[str, Value], *, notebooks: tuple[str, ...] = NO
     for stem, html in pages.items():
         (folder / f"{stem}.html").write_text(html, encoding="utf-8")
         print(f"{os.path.relpath(folder / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
-    for records in ("metrics.json", "config.json"):
+    for records in RECORDS:
         if (run / records).is_file():  # not after the first notebook alone
             shutil.copyfile(run / records, folder / records)
     report.write_index(folder.parent)

@@ -1,5 +1,6 @@
 """The ablation: arms are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from patsim_utils import ablation, data, metrics
+from patsim_utils import ablation, data, metrics, readings, report
 from patsim_utils.ablation import Arm, ArmsError, effects, read_arms, run_arms
+from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError
 from patsim_utils.train import Settings
 
@@ -118,6 +120,66 @@ def test_another_protocol_has_no_difference(base: Settings, arms_of, tmp_path) -
     table = effects(arms, tmp_path).set_index("arm")
     assert table["difference"].isna().all()
     assert table["pearson"].notna().all()
+
+
+@pytest.mark.parametrize("protocol", ["anchor_disjoint", "random"])
+def test_a_share_of_the_anchors_leaks_as_much_as_all(protocol: str) -> None:
+    settings = Settings(protocol=protocol, seed=42)
+    every, part = (ablation.splits_of(settings, share=share) for share in (1.0, 0.2))
+    trained = part["train"]["anchor"].unique()
+    assert len(trained) == round(0.2 * every["train"]["anchor"].nunique())
+    if protocol == "random":
+        assert part["validation"]["anchor"].isin(trained).all()
+        rows = every["validation"]
+        pd.testing.assert_frame_equal(part["validation"], rows[rows["anchor"].isin(trained)].reset_index(drop=True))
+    else:
+        pd.testing.assert_frame_equal(part["validation"], every["validation"])
+
+
+def table_of_effects() -> pd.DataFrame:
+    """Three arms: one that others start from, one that surely helps, and one on another protocol."""
+    return pd.DataFrame(
+        {
+            "arm": ["better", "base", "rows"],
+            "idea": ["a better idea", "where it starts", "another split"],
+            "against": ["base", "", "base"],
+            "seeds": [2, 2, 1],
+            "pearson": [0.7, 0.6, 0.85],
+            "low": [0.6, 0.5, 0.8],
+            "high": [0.8, 0.7, 0.9],
+            "difference": [0.1, np.nan, np.nan],
+            "difference_low": [0.05, np.nan, np.nan],
+            "difference_high": [0.15, np.nan, np.nan],
+            "seconds": [10.0, 20.0, 30.0],
+            "parameters": [100, 100, 100],
+        }
+    )
+
+
+def test_the_sentences_name_effect_and_leak() -> None:
+    table = table_of_effects()
+    first, second = readings.ideas(table).splitlines()
+    assert first == "- **better** (a better idea) helps against `base`: 0.100 [0.050, 0.150], 2 seeds."
+    assert "0.850 [0.800, 0.900] on its own held-out rows, where `base` has 0.600" in second
+    assert "+0.250 is what the split alone" in second
+    said = readings.ablation_base(Settings(batch_size=48), share=0.25, table=table)
+    assert "48 pairs a step" in said
+    assert "trained on 25 % of the training anchors. 2 of 3 arms have several seeds." in said
+    assert "The intervals of 1 of 1 comparison leave out zero" in said
+
+
+def test_recorded_effects_enter_the_result_table(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "5_ablation.html").write_text("a page without a run of its own")
+    table_of_effects().to_csv(tmp_path / "one" / "effects.csv", index=False)
+    text = report.results_table(tmp_path)
+    assert "ablation of <code>one</code>, 3 arms" in text
+    assert "| `better` | a better idea | 2 | 0.700 | `base` | **+0.100 [+0.050, +0.150]** | 10 |" in text
+    assert "| `rows` | another split | 1 | 0.850 | `base` |  | 30 |" in text
+    assert "nan" not in text
+    shutil.copytree(ROOT / "reports" / "template", tmp_path / "template")
+    report.write_index(tmp_path)
+    assert '<a href="one/5_ablation.html">' in (tmp_path / "index.html").read_text()
 
 
 def test_shuffled_classes_keep_groups_and_counts() -> None:
