@@ -32,7 +32,7 @@ from transformers import BertConfig, BertModel
 from patsim_utils import cpc, data, encoder, metrics
 from patsim_utils.environment import ROOT
 from patsim_utils.matcher import Architecture, Matcher
-from patsim_utils.packing import Pairs
+from patsim_utils.packing import LengthGrouped, Pairs
 from patsim_utils.train import Settings, train
 
 SYSTEMS = ("ours", "cross_encoder", "plain", "bi_encoder")
@@ -383,7 +383,9 @@ def large_backbone(folder: Path) -> str:
 def steps(
     architecture: Architecture, frame: pd.DataFrame, *, rows: int = 64, repeats: int = 10
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Where the time of a training step of about `rows` rows of a fresh model goes, and what it achieves.
+    """Where the time of a training step of a fresh model goes, and what it achieves.
+
+    The step is that of training's own batches of about `rows` rows: the one of median size.
 
     Returns:
         a table `operation`, `share` (of the time in kernels, in [0, 1]), `calls` (a step), the largest first;
@@ -392,10 +394,10 @@ def steps(
     """
     matcher = Matcher(architecture).to("cuda" if torch.cuda.is_available() else "cpu").train()
     pairs = matcher.pairs(frame)
-    groups = pairs.sequences(largest=rows // 2)
-    taken = np.searchsorted(np.cumsum([len(group) for group in groups]), rows) + 1
+    batches = sorted(LengthGrouped(pairs, batch_size=rows, seed=0), key=lambda batch: pairs.lengths(batch).sum())
+    sequences = [pairs[part] for part in batches[len(batches) // 2]]
     device = next(matcher.parameters()).device
-    batch = {name: value.to(device) for name, value in pairs.collate([pairs[g] for g in groups[:taken]]).items()}
+    batch = {name: value.to(device) for name, value in pairs.collate(sequences).items()}
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def step() -> None:
