@@ -101,7 +101,7 @@ def test_growth_and_steps_measure_a_model(tiny_backbone, pairs_frame: pd.DataFra
     assert operations["share"].is_monotonic_decreasing
     assert note["gflops"] == pytest.approx(note["gflop"] / note["seconds"])
     assert 0 <= note["padding"] < 1
-    assert 8 <= note["rows"] <= 12
+    assert 4 <= note["rows"] <= 12  # one of two batches of about eight
     said = readings.step(note | {"seconds": 0.5, "rows": 8}, 100.0, model="this model", pairs=800)
     assert "on 8 pairs takes 500 ms" in said
     assert "over the 800 training pairs take 150 s" in said
