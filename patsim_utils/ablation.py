@@ -181,9 +181,9 @@ def effects(arms: Sequence[Arm], folder: Path) -> pd.DataFrame:
     other pairs and has no difference.
 
     Returns:
-        columns `arm`, `idea`, `against`, `seeds`, `pearson` (mean over seeds), `low`, `high`, `difference`,
-        `difference_low`, `difference_high` (all four NaN where there is nothing to compare), `seconds` (mean) and
-        `parameters` (trained).
+        columns `arm`, `idea`, `against`, `seeds`, `pearson` (mean over seeds), `low`, `high`, `seed_low`, `seed_high`
+        (of the seeds' own), `compared` (seeds that both have), `difference`, `difference_low`, `difference_high` (these
+        three NaN where there is nothing to compare), `seconds` (mean) and `parameters` (trained).
     """
     by_name = {arm.name: arm for arm in arms}
     rows = []
@@ -192,12 +192,16 @@ def effects(arms: Sequence[Arm], folder: Path) -> pd.DataFrame:
         frames = [_predictions(run) for run in runs]
         recorded = [json.loads((run / "metrics.json").read_text()) for run in runs]
         own = [frame["prediction"].to_numpy() for frame in frames]
+        pearson = [one["validation"]["pearson"] for one in recorded]
         row = {
             "arm": arm.name,
             "idea": arm.idea,
             "against": arm.against,
             "seeds": arm.seeds,
-            "pearson": sum(one["validation"]["pearson"] for one in recorded) / len(recorded),
+            "pearson": sum(pearson) / len(pearson),
+            "seed_low": min(pearson),
+            "seed_high": max(pearson),
+            "compared": 0,
             "seconds": sum(one["train"]["seconds"] for one in recorded) / len(recorded),
             "parameters": recorded[0]["train"]["trainable_parameters"],
         }
@@ -208,7 +212,7 @@ def effects(arms: Sequence[Arm], folder: Path) -> pd.DataFrame:
             reference = [_predictions(run)["prediction"].to_numpy() for run in other.runs(folder).values()]
             seeds = min(len(own), len(reference))
             paired = metrics.paired_effect(anchor, score, reference[:seeds], own[:seeds])
-            row |= {"difference": paired["difference"]}
+            row |= {"compared": seeds, "difference": paired["difference"]}
             row |= {"difference_low": paired["low"], "difference_high": paired["high"]}
         rows.append(row)
     columns = ["difference", "difference_low", "difference_high"]

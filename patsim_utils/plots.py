@@ -997,7 +997,7 @@ def effects(table: pd.DataFrame) -> None:
     """From `ablation.effects`: a forest of the paired differences, the largest on top."""
     rows = table.dropna(subset="difference")
     figure, ax = _new(0.8 + 0.42 * len(rows))
-    labels = [f"{row.arm}\nagainst {row.against}, {row.seeds} x" for row in rows.itertuples()]
+    labels = [f"{row.arm}\nagainst {row.against}, {row.compared} x" for row in rows.itertuples()]
     parts = {"value": "difference", "low": "difference_low", "high": "difference_high"}
     sure = (rows["difference_low"] > 0) | (rows["difference_high"] < 0)
     _forest(ax, labels, rows, **parts, colours=[BLUE if one else GREY for one in sure])

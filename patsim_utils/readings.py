@@ -453,12 +453,15 @@ def ideas(table: pd.DataFrame) -> str:
     """From `ablation.effects`: one sentence an arm."""
     lines = []
     for row in table.dropna(subset="difference").itertuples():
-        verdict = (
-            "helps" if row.difference_low > 0 else "harms" if row.difference_high < 0 else "makes no sure difference"
-        )
+        if row.difference_low <= 0 <= row.difference_high:
+            verdict = "makes no sure difference"
+        elif row.compared > 1:
+            verdict = "helps" if row.difference > 0 else "harms"
+        else:
+            verdict = f"scored {'higher' if row.difference > 0 else 'lower'} in its one run"
         lines.append(
             f"- **{row.arm}** ({row.idea}) {verdict} against `{row.against}`:"
-            f" {interval(row.difference, row.difference_low, row.difference_high)}, {count(row.seeds, 'seed')}."
+            f" {interval(row.difference, row.difference_low, row.difference_high)}, {count(row.compared, 'seed')}."
         )
     unseen = table.set_index("arm")["pearson"]
     for row in table[table["difference"].isna() & (table["against"] != "")].itertuples():
@@ -473,14 +476,16 @@ def ideas(table: pd.DataFrame) -> str:
 def ablation_base(settings: Settings, *, share: float, table: pd.DataFrame) -> str:
     """What all arms start from, and how far their figures reach; `table` from `ablation.effects`."""
     several = int((table["seeds"] > 1).sum())
+    base = table[table["against"] == ""].iloc[0]
     sure = table.dropna(subset="difference")
     excluding = int(((sure["difference_low"] > 0) | (sure["difference_high"] < 0)).sum())
     return (
         f"All arms start from: {report.method(asdict(settings))}; {settings.batch_size} pairs a step, learning rate"
         f" {settings.learning_rate:g} ({settings.head_learning_rate:g} for what is new), trained on {percent(share)} of"
-        f" the training anchors. {several} of {count(len(table), 'arm')} have several seeds. The"
-        f" intervals of {excluding} of {count(len(sure), 'comparison')} leave out zero; by chance alone one in twenty"
-        " would."
+        f" the training anchors. `{base.arm}` has {interval(base.pearson, base.low, base.high)}; its seeds alone lie"
+        f" between {base.seed_low:.3f} and {base.seed_high:.3f}. {several} of {count(len(table), 'arm')} have several"
+        f" seeds. The intervals of {excluding} of {count(len(sure), 'comparison')} leave out zero; by chance alone"
+        " one in twenty would."
     )
 
 

@@ -146,7 +146,7 @@ def _effects(path: Path) -> list[str]:
         f"<details><summary>What each idea is worth: the ablation of <code>{path.parent.name}</code>, {len(table)} arms"
         "</summary>",
         "",
-        "| arm | what it is | seeds | Pearson | against | difference [95 %] | seconds |",
+        "| arm | what it is | seeds | Pearson | against | difference [95 %] | seconds of training |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
@@ -156,6 +156,8 @@ def _effects(path: Path) -> list[str]:
             if row.difference_low > 0 or row.difference_high < 0:
                 difference = f"**{difference}**"
         against = f"`{row.against}`" if pd.notna(row.against) else ""
+        if 0 < row.compared < row.seeds:
+            against += f", {row.compared} x"
         cells = [f"`{row.arm}`", row.idea, row.seeds, f"{row.pearson:.3f}", against, difference, f"{row.seconds:.0f}"]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return [*rows, "", "</details>"]

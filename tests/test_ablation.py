@@ -104,6 +104,8 @@ def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, arms_of, 
     assert table.loc["one", "pearson"] == pytest.approx(np.mean(pearson["one"]))
     assert pd.isna(table.loc["one", "difference"])
     assert table.loc["same", "difference"] == pytest.approx(pearson["one"][0] - pearson["two"][0])
+    assert table["compared"].to_dict() == {"one": 0, "two": 2, "same": 1}
+    assert table.loc["one", ["seed_low", "seed_high"]].tolist() == sorted(pearson["one"])
     assert (table["seconds"] > 0).all()
 
 
@@ -147,6 +149,9 @@ def table_of_effects() -> pd.DataFrame:
             "pearson": [0.7, 0.6, 0.85],
             "low": [0.6, 0.5, 0.8],
             "high": [0.8, 0.7, 0.9],
+            "seed_low": [0.69, 0.59, 0.85],
+            "seed_high": [0.71, 0.61, 0.85],
+            "compared": [2, 0, 0],
             "difference": [0.1, np.nan, np.nan],
             "difference_low": [0.05, np.nan, np.nan],
             "difference_high": [0.15, np.nan, np.nan],
@@ -162,9 +167,14 @@ def test_the_sentences_name_effect_and_leak() -> None:
     assert first == "- **better** (a better idea) helps against `base`: 0.100 [0.050, 0.150], 2 seeds."
     assert "0.850 [0.800, 0.900] on its own held-out rows, where `base` has 0.600" in second
     assert "+0.250 is what the split alone" in second
+    alone = table.assign(compared=1)
+    assert "scored higher in its one run against `base`" in readings.ideas(alone).splitlines()[0]
+    assert "makes no sure difference" in readings.ideas(table.assign(difference_low=-0.01)).splitlines()[0]
     said = readings.ablation_base(Settings(batch_size=48), share=0.25, table=table)
     assert "48 pairs a step" in said
-    assert "trained on 25 % of the training anchors. 2 of 3 arms have several seeds." in said
+    assert "`base` has 0.600 [0.500, 0.700]; its seeds alone lie between 0.590 and 0.610" in said
+    assert "trained on 25 % of the training anchors." in said
+    assert "2 of 3 arms have several seeds." in said
     assert "The intervals of 1 of 1 comparison leave out zero" in said
 
 
