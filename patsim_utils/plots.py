@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from patsim_utils.readings import interval, percent
 
@@ -1003,7 +1003,13 @@ def effects(table: pd.DataFrame) -> None:
     _forest(ax, labels, rows, **parts, colours=[BLUE if one else GREY for one in sure])
     ax.axvline(0, color=ORANGE, lw=1.2)
     ax.tick_params(axis="y", labelsize=8)
-    ax.set_xlabel("difference of Pearson, 95 % interval")
+    ax.set_xscale("symlog", linthresh=0.03, linscale=2)  # one idea that breaks the model would squeeze all others
+    low, high = 1.5 * min(-0.01, rows["difference_low"].min()), 1.5 * max(0.01, rows["difference_high"].max())
+    ax.set_xlim(low, high)
+    ax.set_xticks([x for x in (-0.1, -0.02, -0.01, 0, 0.01, 0.02, 0.1) if low < x < high])
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("difference of Pearson (log beyond .03)")
     text = _spoken([f"{row.arm} against {row.against}" for row in rows.itertuples()], rows, **parts)
     _show(
         figure,
