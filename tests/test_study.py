@@ -390,3 +390,13 @@ def test_the_ablation_runs_its_arms_and_then_its_notebook(
     monkeypatch.setattr(study, "run_arms", fail)
     assert study.main(command) == 1
     assert capfd.readouterr().err == "error: mse-seed0: FloatingPointError: step 3\n"
+
+
+def test_a_failed_ablation_takes_its_recorded_effects_back(root: Path, folder: Path, monkeypatch) -> None:
+    put(root, "5_ablation", "raises")
+    monkeypatch.setattr(study, "run_arms", lambda *_, **__: None)
+    (root / "reports" / "one").mkdir()
+    for name in ("1_explore.html", "5_ablation.html", "effects.csv"):
+        (root / "reports" / "one" / name).write_text("older")
+    assert study.main(["ablation", "--preset", "tiny", "--data", str(folder), "--name", "one"]) == 1
+    assert [path.name for path in (root / "reports" / "one").iterdir()] == ["1_explore.html"]
