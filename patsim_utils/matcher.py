@@ -25,8 +25,8 @@ from patsim_utils.packing import LAYOUTS, Pairs
 POOLINGS = ("span", "attention", "mean", "cls")
 CONTEXT_TEXTS = ("title", "code", "none")
 LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
-# Targets of a sequence in scoring: attention grows with their square, the prefix is read once a sequence.
-# 1 x 100 on two threads: 64 is 8 % faster than 128 and 14 % faster than 16. A `list` keeps its company together.
+# Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
+# A `list` keeps its company together.
 TARGETS = {"pair": 1, "packed": 64, "list": 128}
 
 
