@@ -271,9 +271,11 @@ class LengthGrouped:
             middle = np.cumsum(weight[order]) - weight[order] / 2
             return np.split(order, np.searchsorted(middle, np.arange(1, parts) * weight[order].sum() / parts))
 
-        # one long cut over the sorted stretches keeps the number of batches fixed
+        # one long cut over the sorted stretches keeps the number of batches fixed; every other stretch is sorted down,
+        # so that a batch across two of them has the longest of both or the shortest, not many short beside one long
         stretches = cut(order, -(-total // (self.size * self.stretch)))
-        by_length = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches])
+        ordered = [part[np.argsort(lengths[part], kind="stable")] for part in stretches]
+        by_length = np.concatenate([part[::-1] if i % 2 else part for i, part in enumerate(ordered)])
         batches = cut(by_length, -(-total // self.size))
         for i in generator.permutation(len(batches)):
             yield [sequences[j] for j in batches[i]]
