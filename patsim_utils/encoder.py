@@ -1,6 +1,7 @@
 """The backbone: any Hugging Face text encoder, its tokenizer, its adapter, and its hidden states for a batch."""
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from functools import cache, partial
@@ -57,10 +58,17 @@ def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
         raise InputError(f"backbone {backbone!r}: no tokenizer can be loaded ({_first_line(error)})") from error
 
 
-def load_backbone(backbone: str) -> nn.Module:
-    """The encoder without its pooler, weights in float32, from safetensors only; InputError where there is none."""
+def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
+    """The encoder without its pooler, weights in float32, from safetensors only; InputError where there is none.
+
+    `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
+    """
     try:
         config = AutoConfig.from_pretrained(backbone_path(backbone))
+        if layers > config.num_hidden_layers:
+            raise InputError(
+                f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {backbone!r}"
+            )
         for name in (
             "attention_probs_dropout_prob",
             "attention_dropout",
@@ -74,6 +82,10 @@ def load_backbone(backbone: str) -> nn.Module:
         raise InputError(f"backbone {backbone!r}: no encoder can be loaded ({_first_line(error)})") from error
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # its output is never used, and LoRA would wrap it
+    if layers:
+        stack = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+        del stack[layers:]
+        model.config.num_hidden_layers = layers
     return model
 
 
@@ -133,6 +145,12 @@ def adapt(
             backbone = peft.get_peft_model(backbone, config)
     _speed_up_dropout(backbone)
     return backbone
+
+
+def layer_of(parameter: str) -> int:
+    """In which layer a parameter of an encoder stands, by its name: 1 the lowest one, 0 the embeddings."""
+    found = re.search(r"\blayers?\.(\d+)\.", parameter)
+    return int(found[1]) + 1 if found else 0
 
 
 def check_layout(backbone: nn.Module, layout: str, *, separate_layers: int = 0) -> None:

@@ -40,18 +40,13 @@ def smooth_k2(prediction: Tensor, label: Tensor, *, alpha: float = 4.0, beta: fl
     return (alpha * ((prediction - label).abs() - beta).clamp(min=0).square()).mean()
 
 
-def levels(rank: Tensor) -> Tensor:
-    """Ranks (N,) -> extended binary labels bool (N, 4), level k is true where rank > k."""
-    return rank[:, None] > torch.arange(RANKS - 1, device=rank.device)
-
-
 def coral(cumulative: Tensor, rank: Tensor) -> Tensor:
     """Sum over thresholds of the binary cross-entropy of P(rank > k) (CORAL, Cao et al. 2020, arXiv 1901.07884).
 
     The same as the all-threshold loss with equal weights.
     """
     return (
-        F.binary_cross_entropy_with_logits(cumulative, levels(rank).to(cumulative.dtype), reduction="none")
+        F.binary_cross_entropy_with_logits(cumulative, ordinal.levels(rank).to(cumulative.dtype), reduction="none")
         .sum(-1)
         .mean()
     )
@@ -66,7 +61,7 @@ def all_threshold(cumulative: Tensor, rank: Tensor) -> Tensor:
     """
     k = torch.arange(RANKS - 1, device=rank.device)
     weight = (2 * (k - rank[:, None]) + 1).abs()  # (N, 4)
-    each = F.binary_cross_entropy_with_logits(cumulative, levels(rank).to(cumulative.dtype), reduction="none")
+    each = F.binary_cross_entropy_with_logits(cumulative, ordinal.levels(rank).to(cumulative.dtype), reduction="none")
     return (weight * each).sum(-1).mean()
 
 
@@ -76,7 +71,7 @@ def as_run(cumulative: Tensor, rank: Tensor, *, alpha: float = 4.0, beta: float 
     alpha * BCE(cumulative logits, levels smoothed by .1) + beta * mean((p[k+1] - p[k])^2): alpha and beta mix
     two terms.
     """
-    target = levels(rank).to(cumulative.dtype) * 0.9 + 0.05
+    target = ordinal.levels(rank).to(cumulative.dtype) * 0.9 + 0.05
     p = cumulative.sigmoid()
     flatness = (p[:, 1:] - p[:, :-1]).square().mean()
     return alpha * F.binary_cross_entropy_with_logits(cumulative, target) + beta * flatness

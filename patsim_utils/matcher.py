@@ -35,6 +35,7 @@ class Architecture:
     """What a model is made of; the defaults are the described method. Raises InputError where it cannot work."""
 
     backbone: str = "minilm"
+    layers: int = 0
     context_text: str = "title"
     context_tokens: int = 8
     layout: str = "pair"
@@ -69,8 +70,9 @@ class Architecture:
         for name in ("lora_dropout", "backbone_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is not in [0, 1)")
-        if not self.rating_weight >= 0:
-            raise InputError(f"parameter rating_weight: {self.rating_weight} is less than 0")
+        for name in ("layers", "rating_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
         if self.pooling == "cls" and self.layout != "pair":
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
         if self.adapter == "hyperlora" and self.fusion == "none":
@@ -122,14 +124,25 @@ def span_mean(states: Tensor, span: Tensor) -> Tensor:
 class Output:
     """What a batch of N rows gives.
 
-    cumulative: logits of P(rank > k) (N, 4); anchor, target: span means at the contrast layer (N, W); ratings: logits
-    of data.RATINGS (N, 10), where the model learns them.
+    cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
+    (N, 10), where the model learns them; anchor, target: span means at the contrast layer (N, W).
     """
 
     cumulative: Tensor
     anchor: Tensor
     target: Tensor
     ratings: Tensor | None
+
+    def judgement(self) -> Tensor:
+        """Cumulative logits (N, 4) float32 that scores are made of: both heads' P(rank > k), averaged.
+
+        Where no ratings are learned, those of the ordinal head.
+        """
+        if self.ratings is None:
+            return self.cumulative.float()
+        rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=self.ratings.device)
+        above = self.ratings.float().softmax(-1) @ ordinal.levels(rank).float()  # (N, 10) @ (10, 4)
+        return torch.logit((self.cumulative.float().sigmoid() + above) / 2, eps=1e-6)
 
 
 class Matcher(nn.Module):
@@ -141,7 +154,7 @@ class Matcher(nn.Module):
         self.architecture = architecture
         self.tokenizer = encoder.load_tokenizer(architecture.backbone)
         self.titles = titles or cpc.titles()
-        a, backbone = architecture, encoder.load_backbone(architecture.backbone)
+        a, backbone = architecture, encoder.load_backbone(architecture.backbone, layers=architecture.layers)
         layers, width = backbone.config.num_hidden_layers, backbone.config.hidden_size
         for name in ("separate_layers", "contrast_layer"):
             if not 0 <= getattr(a, name) <= layers:
@@ -212,13 +225,13 @@ class Matcher(nn.Module):
     def cumulative(
         self, pairs: Pairs, *, batch_tokens: int = 0, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """Cumulative logits (n, 4) float32 of all rows, in their order; batches of about `batch_tokens` tokens.
+        """Cumulative logits (n, 4) float32 of all rows, in their order, as `Output.judgement` gives them.
 
-        0 stands for 2,048 on a CPU, whose caches larger batches outgrow, and 8,192 on a GPU. In the `list` layout the
-        mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is called after every batch, with numbers of
-        rows.
+        A batch has about `batch_tokens` tokens; 0 stands for 2,048 on a CPU, whose caches larger batches outgrow, and
+        8,192 on a GPU. In the `list` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is
+        called after every batch, with numbers of rows.
         """
-        return self._outputs(pairs, lambda output: output.cumulative, batch_tokens=batch_tokens, progress=progress)
+        return self._outputs(pairs, Output.judgement, batch_tokens=batch_tokens, progress=progress)
 
     @torch.inference_mode()
     def _outputs(

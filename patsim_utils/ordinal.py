@@ -24,6 +24,11 @@ def to_score(rank: np.ndarray) -> np.ndarray:
     return np.asarray(rank, dtype=np.float64) * STEP
 
 
+def levels(rank: Tensor) -> Tensor:
+    """Ranks (N,) -> extended binary labels bool (N, 4), level k is true where rank > k."""
+    return rank[:, None] > torch.arange(RANKS - 1, device=rank.device)
+
+
 def score(cumulative: Tensor) -> Tensor:
     """Cumulative logits (N, 4) of P(rank > k) -> expected score (N,) in [0, 1]."""
     return cumulative.sigmoid().mean(-1)

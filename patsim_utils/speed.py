@@ -43,6 +43,7 @@ LONGEST_TEXT = 128  # tokens that the CrossEncoder reads of a text, as many as t
 SETUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours: packed, LoRA": ("ours", {"layout": "packed", "adapter": "lora"}),
     "ours: packed, all weights": ("ours", {"layout": "packed", "adapter": "full"}),
+    "ours: packed, all weights, 3 layers": ("ours", {"layout": "packed", "adapter": "full", "layers": 3}),
     "ours: list, LoRA": ("ours", {"layout": "list", "adapter": "lora"}),
     "ours: list, all weights": ("ours", {"layout": "list", "adapter": "full"}),
     "ours: pair, LoRA": ("ours", {"layout": "pair", "adapter": "lora"}),

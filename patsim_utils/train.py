@@ -51,6 +51,7 @@ class Settings(Architecture):
     batch_tokens: int = 0
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
+    layer_decay: float = 1.0
     warmup: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -84,6 +85,8 @@ class Settings(Architecture):
         for name in ("beta", "contrast_weight", "weight_decay", "batch_tokens"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"parameter layer_decay: {self.layer_decay} is not in (0, 1]")
         if not 0 <= self.warmup < 1:
             raise InputError(f"parameter warmup: {self.warmup} is not a share in [0, 1)")
         if self.contrast == "classes" and self.fusion == "none":
@@ -133,13 +136,21 @@ class DualLossTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
-        decayed = set(self.get_decay_parameter_names(self.model))
+        """AdamW; all that is new at `head_learning_rate`, the encoder (or its adapter) at `learning_rate`.
+
+        Each layer below the last one has `layer_decay` times the rate of the one above it, the embeddings the least
+        (Howard & Ruder 2018, arXiv 1801.06146, section 3.2): what the encoder knows of words that training never shows
+        stays in place.
+        """
+        s, decayed = self.settings, set(self.get_decay_parameter_names(self.model))
+        layers = self.model.encoder.config.num_hidden_layers
         groups: dict[tuple[float, float], list] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                rate = self.settings.learning_rate if name.startswith("backbone.") else self.settings.head_learning_rate
-                groups.setdefault((rate, self.settings.weight_decay if name in decayed else 0.0), []).append(parameter)
+                rate = s.head_learning_rate
+                if name.startswith("backbone."):
+                    rate = s.learning_rate * s.layer_decay ** (layers - encoder.layer_of(name))
+                groups.setdefault((rate, s.weight_decay if name in decayed else 0.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
             [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
             fused=True,

@@ -27,6 +27,19 @@ def test_a_backbone_that_is_not_there_is_one_line(tmp_path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
+def test_the_lowest_layers_alone_give_the_states_of_the_whole(tiny_backbone, kind: str) -> None:
+    whole, part = (encoder.load_backbone(tiny_backbone(kind), layers=layers).eval() for layers in (0, 2))
+    batch = {"block": torch.zeros(1, 6, dtype=torch.long), "position_ids": torch.arange(6)[None]}
+    tokens = torch.randn(1, 6, 32)
+    with torch.inference_mode():
+        expected, found = (encoder.hidden_states(model, tokens, batch) for model in (whole, part))
+    assert len(found) == 3
+    torch.testing.assert_close(found[1], expected[1])
+    with pytest.raises(InputError, match="layers: 4 is more than the 3 of backbone"):
+        encoder.load_backbone(tiny_backbone(kind), layers=4)
+
+
 def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     plain = encoder.load_backbone(tiny_backbone("bert")).eval()
     ids = torch.randint(1000, 2000, (2, 7))

@@ -119,7 +119,7 @@ def test_every_ordinal_loss_passes_gradcheck_and_prefers_the_truth(kind: str) ->
     direct = losses.ordinal_loss(z.detach(), RANK, kind=kind)
     assert losses.ordinal_loss(z.detach().bfloat16(), RANK, kind=kind).dtype == torch.float32
     assert direct.item() == pytest.approx(functions[kind](z.detach()).item(), abs=1e-5)
-    truth = (losses.levels(RANK) * 2.0 - 1) * 3
+    truth = (ordinal.levels(RANK) * 2.0 - 1) * 3
     assert losses.ordinal_loss(truth, RANK, kind=kind) < losses.ordinal_loss(-truth.flip(0), RANK, kind=kind)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import cpc, data
+from patsim_utils import cpc, data, ordinal
 from patsim_utils.errors import InputError
 from patsim_utils.fusion import FUSIONS
 from patsim_utils.matcher import POOLINGS, Architecture, Matcher, span_mean
@@ -125,6 +125,11 @@ def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame, tmp
     assert list(found) == list(data.RATINGS)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     pd.testing.assert_frame_equal(found.sort_index(), matcher.ratings(pairs_frame), atol=1e-5)
+    rank = np.array([int(rating[0]) for rating in data.RATINGS])
+    pairs = matcher.pairs(pairs_frame)
+    head = ordinal.score(matcher(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative).detach()
+    both = (head.numpy() + matcher.ratings(pairs_frame).to_numpy() @ rank / 4) / 2
+    np.testing.assert_allclose(matcher.score(pairs_frame), both, atol=1e-5)
     with pytest.raises(InputError, match="trained with rating_weight 0"):
         build(tiny_backbone("bert")).ratings(pairs_frame)
 
@@ -193,6 +198,15 @@ def test_an_adapter_of_another_shape_is_refused(tiny_backbone, tmp_path) -> None
     shutil.copytree(tmp_path / "four" / "backbone", tmp_path / "eight" / "backbone", dirs_exist_ok=True)
     with pytest.raises((InputError, RuntimeError), match="adapter|size mismatch"):
         Matcher.load(tmp_path / "eight")
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_model_of_fewer_layers_is_saved_as_it_is(tiny_backbone, pairs_frame, tmp_path, adapter: str) -> None:
+    matcher = build(tiny_backbone("bert"), layers=2, contrast_layer=1, adapter=adapter)
+    matcher.save(tmp_path / "model")
+    loaded = Matcher.load(tmp_path)
+    assert len(loaded.encoder.encoder.layer) == 2
+    np.testing.assert_allclose(loaded.score(pairs_frame), matcher.score(pairs_frame), atol=1e-6)
 
 
 def test_the_real_backbone_scores_real_pairs_in_every_layout(pairs_frame: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import cpc, losses, train
+from patsim_utils import cpc, encoder, losses, train
 from patsim_utils.data import load
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
@@ -101,6 +101,31 @@ def test_it_can_learn_a_handful_of_pairs_by_heart(pairs_frame, tmp_path) -> None
     settings = Settings(epochs=40, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast="none")
     result = train.train({"train": pairs_frame, "validation": pairs_frame}, settings, run=tmp_path / "run")
     assert result["validation"]["pearson"] > 0.95
+
+
+def test_layer_decay_holds_the_lower_layers_back(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone, adapter="full", contrast="none", epochs=1, layer_decay=1e-3, weight_decay=0.0)
+    train.train(splits, settings, run=tmp_path / "run", resumable=False)
+    before = encoder.load_backbone(settings.backbone).state_dict()
+    after = Matcher.load(tmp_path / "run").backbone.state_dict()
+    moved: dict[int, float] = {}
+    for name, weight in before.items():
+        layer = encoder.layer_of(name)
+        moved[layer] = max(moved.get(layer, 0.0), (after[name] - weight).abs().max().item())
+    assert list(moved) == [0, 1, 2, 3]
+    assert moved[3] > 1e-3  # the last layer has the full rate
+    for layer in (0, 1, 2):
+        assert moved[layer] < 0.05 * moved[layer + 1]
+
+
+def test_layers_of_a_parameter_by_name() -> None:
+    names = {
+        "embeddings.word_embeddings.weight": 0,
+        "backbone.base_model.model.encoder.layer.11.attention.self.query.lora_A.default.weight": 12,
+        "backbone.layers.0.attn.Wqkv.weight": 1,
+        "encoder.rel_embeddings.weight": 0,
+    }
+    assert {name: encoder.layer_of(name) for name in names} == names
 
 
 @pytest.mark.parametrize("loss", losses.ORDINAL)
@@ -216,6 +241,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
         ({"epochs": 0}, "epochs: 0 is not greater than 0"),
         ({"learning_rate": float("nan")}, "learning_rate: nan"),
         ({"warmup": 1.5}, "warmup: 1.5 is not a share"),
+        ({"layer_decay": 0.0}, "layer_decay: 0.0 is not in"),
+        ({"layers": -1}, "layers: -1 is less than 0"),
         ({"contrast_weight": -1.0}, "contrast_weight: -1.0 is less than 0"),
         ({"loss": "pearson", "batch_size": 1}, "at least 2"),
         ({"contrast": "classes", "fusion": "none"}, "needs class vectors"),
