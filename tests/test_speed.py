@@ -67,6 +67,26 @@ def test_a_system_that_fails_says_why_and_leaves_no_result(tmp_path) -> None:
     assert json.loads((tmp_path / "run" / "request.json").read_text())["system"] == "bi_encoder"
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_each_system_gets_the_rates_of_its_layout(
+    settings: Settings, tmp_path, monkeypatch: pytest.MonkeyPatch, padded: bool
+) -> None:
+    asked = {}
+
+    def note(system: str, chosen: Settings, **_: object) -> dict:
+        asked[system, chosen.layout, chosen.adapter, chosen.layers] = chosen
+        return {"train_seconds": 1.0}
+
+    monkeypatch.setattr(speed, "measure", note)
+    options = {"full_learning_rate": 1e-4, "packed_batch_size": 128, "share": 1.0, "threads": 1, "run": tmp_path}
+    found = speed.compare(settings, padded=padded, **options)
+    assert ("plain Trainer, padded" in found) == padded
+    assert len(found) == len(asked) == len(speed.SETUPS) - (not padded)
+    pair, packed = asked["ours", "pair", "full", 0], asked["ours", "packed", "full", 3]
+    assert (pair.batch_size, pair.learning_rate, pair.head_learning_rate) == (32, 1e-4, 1e-4)
+    assert (packed.batch_size, packed.learning_rate, packed.head_learning_rate) == (128, 2e-4, 2e-4)
+
+
 def result(rate: float, prediction: np.ndarray, frame: pd.DataFrame) -> dict:
     return {
         "train_seconds": 10.0,
