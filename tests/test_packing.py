@@ -185,21 +185,3 @@ def test_batches_hold_sequences_of_like_length(real_data) -> None:
     frame = pd.read_csv(real_data / "validation.csv", keep_default_na=False)
     pairs = build(frame, "pair")
     assert LengthGrouped(pairs, batch_size=32, seed=0).padding() < 0.1
-
-
-def test_no_batch_has_many_short_sequences_beside_a_long_one() -> None:
-    """Between two stretches neither: a batch of single targets padded to a group of 40 takes 40 times its tokens."""
-    sizes = [1, 40] * 60
-    frame = pd.DataFrame(
-        {
-            "anchor": np.repeat([f"anchor {i}" for i in range(len(sizes))], sizes),
-            "target": "word",
-            "context": "H01",
-        }
-    )
-    pairs = build(frame, "packed")
-    sampler = LengthGrouped(pairs, batch_size=81, seed=0, stretch=5)
-    for epoch in range(5):
-        sampler.set_epoch(epoch)
-        batches = [pairs.lengths(batch) for batch in sampler]
-        assert max(len(lengths) * lengths.max() for lengths in batches) < 4 * np.mean([sum(x) for x in batches])
