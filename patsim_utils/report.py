@@ -89,8 +89,11 @@ def method(config: dict) -> str:
         losses += f" + {config['contrast_weight']:g} {config['contrast']}"
     if config.get("rating_weight"):  # runs before it was there have none
         losses += f" + {config['rating_weight']:g} ratings"
+    backbone = config["backbone"]
+    if config.get("layers"):
+        backbone += f", lowest {config['layers']} layers"
     parts = [
-        config["backbone"],
+        backbone,
         adapter,
         f"context {config['context_text']}",
         f"fusion {config['fusion']}",
