@@ -944,11 +944,11 @@ def accuracies(table: pd.DataFrame) -> None:
     figure, (above, below) = _new(1.4 + 0.8 * len(table), rows=2)
     labels = list(table["system"])
     _forest(above, labels, table)
-    above.set_xlabel("Pearson, validation, 95 % interval")
+    above.set_xlabel("Pearson [95 %]")
     parts = {"value": "difference", "low": "difference_low", "high": "difference_high"}
     _forest(below, labels, table, **parts, colours=ORANGE)
     below.axvline(0, color=GREY, lw=1)
-    below.set_xlabel("difference to the CrossEncoder, paired")
+    below.set_xlabel("difference [95 %]")
     text = f"Pearson: {_spoken(labels, table)}. Difference to the CrossEncoder: {_spoken(labels, table, **parts)}."
     _show(
         figure,

@@ -431,7 +431,7 @@ def speed(rates: pd.DataFrame, accuracy: pd.DataFrame) -> str:
         sure = row.difference_low > 0 or row.difference_high < 0
         verdict = ("higher" if row.difference > 0 else "lower") if sure else "not surely another"
         lines.append(
-            f"**{row.system.removeprefix('ours: ').capitalize()}** trains {times[row.system, 'training']:.1f} times and"
+            f"**{row.system.removeprefix('ours: ')}** trains {times[row.system, 'training']:.1f} times and"
             f" scores one query against 100 candidates {times[row.system, 'scoring 1 x 100']:.1f} times as many pairs a"
             f" second as the CrossEncoder, at a Pearson that is {verdict}: difference"
             f" {interval(row.difference, row.difference_low, row.difference_high)}."
