@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -400,3 +401,8 @@ def test_a_failed_ablation_takes_its_recorded_effects_back(root: Path, folder: P
         (root / "reports" / "one" / name).write_text("older")
     assert study.main(["ablation", "--preset", "tiny", "--data", str(folder), "--name", "one"]) == 1
     assert [path.name for path in (root / "reports" / "one").iterdir()] == ["1_explore.html"]
+
+
+def test_the_settings_in_one_line_say_how_many_layers_are_kept() -> None:
+    for layers, said in ((0, "minilm, LoRA r=8"), (3, "minilm, lowest 3 layers, LoRA r=8")):
+        assert report.method(asdict(Settings(layers=layers))).startswith(said)
