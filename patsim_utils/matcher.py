@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from patsim_utils import cpc, encoder, ordinal
 from patsim_utils.data import RATINGS
 from patsim_utils.errors import InputError
+from patsim_utils.evidence import EVIDENCE, Evidence
 from patsim_utils.fusion import FUSIONS, Fusion
 from patsim_utils.hyperlora import RankScale
 from patsim_utils.ordinal import OrdinalHead, small_network
@@ -51,6 +52,7 @@ class Architecture:
     separate_layers: int = 0
     contrast_layer: int = 3
     rating_weight: float = 0.0
+    evidence: str = "none"
 
     def __post_init__(self) -> None:
         allowed = {
@@ -60,6 +62,7 @@ class Architecture:
             "adapter": encoder.ADAPTERS,
             "lora_layers": encoder.LORA_LAYERS,
             "pooling": POOLINGS,
+            "evidence": EVIDENCE,
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -178,8 +181,12 @@ class Matcher(nn.Module):
         fused = self.features.width if a.fusion == "pooled" else width
         self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
         self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
-        self.head = OrdinalHead(self.features.width)
-        self.rating_head = small_network(self.features.width, len(RATINGS)) if a.rating_weight else None
+        self.evidence = None
+        if a.evidence != "none":
+            self.evidence = Evidence(a.evidence, backbone=a.backbone, layers=a.layers)
+        judged = self.features.width + (self.evidence.width if self.evidence else 0)
+        self.head = OrdinalHead(judged)
+        self.rating_head = small_network(judged, len(RATINGS)) if a.rating_weight else None
 
     @property
     def encoder(self) -> nn.Module:
@@ -202,6 +209,8 @@ class Matcher(nn.Module):
         features = self.features(states[-1], batch)  # (N, F)
         if pooled:
             features = self.fusion(features[:, None], batch["row_code"])[:, 0]
+        if self.evidence:
+            features = torch.cat([features, self.evidence(batch["evidence"]).to(features.dtype)], dim=-1)
         return Output(
             cumulative=self.head(features),
             anchor=span_mean(middle, batch["anchor_span"]),
@@ -213,7 +222,7 @@ class Matcher(nn.Module):
         """The frame's rows, tokenised for this model."""
         kind = self.architecture.context_text
         text = {"title": self.titles, "code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}[kind]
-        return Pairs(
+        pairs = Pairs(
             frame,
             self.tokenizer,
             layout=self.architecture.layout,
@@ -221,6 +230,10 @@ class Matcher(nn.Module):
             context_tokens=self.architecture.context_tokens,
             unknown=unknown,
         )
+        if self.evidence:
+            columns = frame["anchor"], frame["target"], frame["context"].map(text).fillna("")
+            pairs.evidence = self.evidence.of(*(column.to_numpy(object) for column in columns))
+        return pairs
 
     def cumulative(
         self, pairs: Pairs, *, batch_tokens: int = 0, progress: Callable[[int, int], None] | None = None
@@ -304,7 +317,7 @@ class Matcher(nn.Module):
         return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
 
     def save(self, folder: Path) -> None:
-        """Writes matcher.json, tokenizer/, own.safetensors (fusion, features, head), backbone/ (adapter or encoder)."""
+        """Writes matcher.json, tokenizer/, own.safetensors (all but the encoder), backbone/ (adapter or encoder)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.backbone.save_pretrained(folder / "backbone")
         self.tokenizer.save_pretrained(folder / "tokenizer")

@@ -54,7 +54,11 @@ class Pairs:
         titles: context text of each CPC code; a code that is not in it has no context text.
         context_tokens: tokens of a context text that are read, from its start; punctuation is left out.
         unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
+
+    `evidence`: numbers (n, F) that a model keeps beside each row (see `evidence.py`), or None.
     """
+
+    evidence: Tensor | None = None
 
     def __init__(
         self,
@@ -155,7 +159,7 @@ class Pairs:
             input_ids, position_ids, block, part: (B, T), block and part are -1 on padding; code: (B,);
             anchor_span, target_span: (N, longest span) indices into the (B * T) tokens, else -1;
             sequence: (N,) in which of the B sequences each row stands;
-            rows, rank, rating, row_code, anchor_text, target_text: (N,).
+            rows, rank, rating, row_code, anchor_text, target_text: (N,); evidence: (N, F), where there is any.
         """
         width = max(len(s.tokens) for s in sequences)
         starts = range(0, width * len(sequences), width)
@@ -164,7 +168,7 @@ class Pairs:
             range(o + s.anchor.start, o + s.anchor.stop) for o, s in zip(starts, sequences, strict=True) for _ in s.rows
         ]
         target = [range(o + t.start, o + t.stop) for o, s in zip(starts, sequences, strict=True) for t in s.targets]
-        return {
+        batch = {
             "input_ids": _pad([s.tokens for s in sequences], self.pad),
             "position_ids": _pad([s.positions for s in sequences], 0),
             "block": _pad([s.block for s in sequences], PADDING),
@@ -180,6 +184,7 @@ class Pairs:
             "anchor_text": torch.from_numpy(self.anchor[rows]),
             "target_text": torch.from_numpy(self.target[rows]),
         }
+        return batch if self.evidence is None else batch | {"evidence": self.evidence[rows]}
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> list[list[int]]:

@@ -51,6 +51,7 @@ class Settings(Architecture):
     batch_tokens: int = 0
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
+    evidence_learning_rate: float = 1e-3
     layer_decay: float = 1.0
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -78,6 +79,7 @@ class Settings(Architecture):
             "batch_size",
             "learning_rate",
             "head_learning_rate",
+            "evidence_learning_rate",
             "clip",
         ):
             if not getattr(self, name) > 0:
@@ -136,7 +138,8 @@ class DualLossTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; all that is new at `head_learning_rate`, the encoder (or its adapter) at `learning_rate`.
+        """AdamW; the encoder (or its adapter) at `learning_rate`, the network on the evidence at its own rate, all
+        else that is new at `head_learning_rate`.
 
         Each layer below the last one has `layer_decay` times the rate of the one above it, the embeddings the least
         (Howard & Ruder 2018, arXiv 1801.06146, section 3.2): what the encoder knows of words that training never shows
@@ -150,6 +153,8 @@ class DualLossTrainer(Trainer):
                 rate = s.head_learning_rate
                 if name.startswith("backbone."):
                     rate = s.learning_rate * s.layer_decay ** (layers - encoder.layer_of(name))
+                if name.startswith("evidence."):
+                    rate = s.evidence_learning_rate
                 groups.setdefault((rate, s.weight_decay if name in decayed else 0.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
             [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
@@ -283,8 +288,11 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     (run / "config.json").write_text(config)
 
     cuda = torch.cuda.is_available()
+    pairs = model.pairs(splits["train"])
+    if model.evidence:
+        model.evidence.standardise(pairs.evidence)
     sampler = LengthGrouped(
-        model.pairs(splits["train"]),
+        pairs,
         batch_size=settings.batch_size,
         batch_tokens=settings.batch_tokens,
         seed=settings.seed,

@@ -1,0 +1,169 @@
+"""What a fine-tuned encoder sees badly: shared words and letters, and the likeness that the untouched encoder finds.
+
+A few dozen numbers a row, none of which can tell one anchor from another. So they cannot be learned by heart and hold
+on anchors that training has never seen, where the encoder's own features are weakest. A small network beside the
+encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patsim_utils import encoder
+
+EVIDENCE = ("none", "words", "pieces", "all")
+WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
+ROWS = 512  # compared at a time: bounds the memory for the states of their phrases
+PHRASES = 64  # read at a time
+LONGEST = 64  # tokens of a phrase that are compared
+
+
+def words(anchor: Sequence[str], target: Sequence[str]) -> np.ndarray:
+    """Shares of words, word stems and letters that two phrases have in common: (n, WORDS) float32, about 0 to 1."""
+    rows = [_in_common(a, t) for a, t in zip(anchor, target, strict=True)]
+    return np.array(rows, dtype=np.float32).reshape(-1, WORDS)
+
+
+def _in_common(anchor: str, target: str) -> list[float]:
+    a, t = anchor.split(), target.split()
+    shared, stems = set(a) & set(t), ({word[:4] for word in a}, {word[:4] for word in t})
+    letters = _trigrams(anchor), _trigrams(target)
+    both = len(letters[0] & letters[1])
+    return [
+        _jaccard(set(a), set(t)),
+        _jaccard(*stems),
+        _jaccard(*letters),
+        both / len(letters[0]),
+        both / len(letters[1]),
+        len(shared) / 4,
+        (len(a) - len(shared)) / 4,
+        (len(t) - len(shared)) / 4,
+        a[:1] == t[:1],
+        a[-1:] == t[-1:],
+        t[: len(a)] == a,
+        t[-len(a) :] == a,
+    ]
+
+
+def _trigrams(phrase: str) -> set[str]:
+    padded = f" {phrase} "
+    return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
+
+
+def _jaccard(one: set[str], other: set[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
+
+
+class Similarity:
+    """How alike the untouched encoder finds two phrases, as wholes and token by token: (n, size) float32 in [-1, 1].
+
+    For the word pieces alone (their embeddings less the vocabulary's mean, which takes no more than a look-up) and, if
+    it is to `read` the phrases, for the states of the last layer: the cosine of the mean tokens; for the tokens of the
+    anchor the cosine of the most alike token of the target, its mean and its least (the alignment of BERTScore, Zhang
+    et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the cosines of both first and of both last
+    tokens. Where it reads, also the cosines of anchor and of target with the class text.
+    """
+
+    def __init__(self, backbone: str, *, layers: int = 0, read: bool) -> None:
+        self.tokenizer = encoder.load_tokenizer(backbone)
+        model = encoder.load_backbone(backbone, layers=layers).eval().requires_grad_(False)
+        pieces = model.get_input_embeddings().weight
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.pieces = F.normalize(pieces - pieces.mean(0), dim=-1).to(device)  # (V, W)
+        self.model = model.to(device) if read else None
+        self.size = 2 * ALIGNED + 2 if read else ALIGNED
+
+    @torch.inference_mode()
+    def __call__(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray) -> Tensor:
+        device = self.pieces.device
+        found = torch.empty(len(anchor), self.size)
+        order = np.argsort(anchor, kind="stable")  # an anchor is read once, most targets are, too
+        for rows in np.array_split(order, -(-len(order) // ROWS)):
+            ids, phrases = pd.factorize(np.concatenate([anchor[rows], target[rows], title[rows]]))
+            levels, real = self._states(list(phrases))
+            a, t, c = (torch.from_numpy(part).to(device) for part in np.split(ids, 3))
+            columns = []
+            for states in levels:
+                whole = F.normalize((states * real[..., None]).sum(1), dim=-1)  # (P, W)
+                columns += [_cosine(whole[a], whole[t]), *_alignment(states, real, a, t)]
+            if self.model:
+                columns += [_cosine(whole[a], whole[c]), _cosine(whole[t], whole[c])]
+            found[torch.from_numpy(rows)] = torch.stack(columns, dim=-1).float().cpu()
+        return found
+
+    def _states(self, phrases: list[str]) -> tuple[list[Tensor], Tensor]:
+        """Unit vectors (P, T, W) of the phrases' tokens on each level, and which of them are real: 1 or 0 (P, T)."""
+        ids = self.tokenizer(phrases, truncation=True, max_length=LONGEST)["input_ids"]
+        longest = max(1, max(map(len, ids)) - 2)  # without [CLS] and [SEP]
+        shape, device = (len(ids), longest, self.pieces.shape[1]), self.pieces.device
+        levels = [torch.zeros(shape, device=device) for _ in range(2 if self.model else 1)]
+        real = torch.zeros(shape[:2], device=device)
+        order = np.argsort([len(tokens) for tokens in ids], kind="stable")
+        for part in np.array_split(order, -(-len(order) // PHRASES)):
+            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt").to(device)
+            rows, inside = torch.from_numpy(part).to(device), batch["attention_mask"][:, 2:].float()
+            real[rows, : inside.shape[1]] = inside
+            levels[0][rows, : inside.shape[1]] = self.pieces[batch["input_ids"][:, 1:-1]] * inside[..., None]
+            if self.model:
+                states = F.normalize(self.model(**batch).last_hidden_state[:, 1:-1], dim=-1)
+                levels[1][rows, : inside.shape[1]] = states * inside[..., None]
+        return levels, real
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(-1)
+
+
+def _alignment(states: Tensor, real: Tensor, a: Tensor, t: Tensor) -> list[Tensor]:
+    """Unit states (P, T, W), real (P, T) and the phrases of N rows -> six columns (N,)."""
+    inside = (real[a, :, None] * real[t, None, :]) > 0  # (N, T, T)
+    cosine = (states[a] @ states[t].mT).masked_fill(~inside, -1.0)
+    columns = []
+    for best, counts in ((cosine.amax(2), real[a]), (cosine.amax(1), real[t])):
+        columns += [(best * counts).sum(1) / counts.sum(1).clamp(min=1), best.masked_fill(counts == 0, 1.0).amin(1)]
+    rows, last = torch.arange(len(a), device=a.device), real.sum(1).long().sub(1).clamp(min=0)
+    return [*columns, cosine[:, 0, 0], cosine[rows, last[a], last[t]]]
+
+
+class Evidence(nn.Module):
+    """Phrases -> numbers (`of`) -> features of a row (N, width), through two hidden layers.
+
+    `kind`: "words"; "pieces" with the similarity of word pieces; "all" with that of the untouched backbone's last
+    layer, too (of its lowest `layers` where not 0). That backbone is read from where it came, not saved with the model.
+    """
+
+    width = 128
+
+    def __init__(self, kind: str, *, backbone: str, layers: int = 0, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.similarity = None if kind == "words" else Similarity(backbone, layers=layers, read=kind == "all")
+        size = WORDS + (self.similarity.size if self.similarity else 0)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+        self.network = nn.Sequential(
+            nn.Linear(size, self.width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(self.width, self.width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+
+    def of(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray) -> Tensor:
+        """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU."""
+        numbers = torch.from_numpy(words(anchor, target))
+        if self.similarity and len(numbers):
+            numbers = torch.cat([numbers, self.similarity(anchor, target, title)], dim=1)
+        return numbers
+
+    def standardise(self, numbers: Tensor) -> None:
+        """Takes mean and deviation of training's numbers (n, size) as its unit from now on."""
+        self.mean.copy_(numbers.mean(0))
+        self.deviation.copy_(numbers.std(0).clamp(min=1e-3))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.network((numbers - self.mean) / self.deviation)

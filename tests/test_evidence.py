@@ -1,0 +1,108 @@
+"""Evidence: shared words by hand, similarities against a slow loop, one row at a time, and through a whole model."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from patsim_utils import encoder, evidence
+from patsim_utils.evidence import ALIGNED, WORDS, Evidence, Similarity
+from patsim_utils.matcher import Architecture, Matcher
+
+
+def columns(frame) -> tuple[np.ndarray, ...]:
+    return tuple(frame[name].to_numpy(object) for name in ("anchor", "target", "context"))
+
+
+def test_shared_words_stems_and_letters_by_hand() -> None:
+    found = evidence.words(["gear box", "gears"], ["gear box oil", "gear"])
+    # " gear box " has 8 trigrams, all of them among the 12 of " gear box oil " but "ox " + 1, which both have
+    np.testing.assert_allclose(found[0], [2 / 3, 2 / 3, 8 / 12, 1, 8 / 12, 2 / 4, 0, 1 / 4, 1, 0, 1, 0], rtol=1e-6)
+    # " gears ": " ge gea ear ars rs "; " gear ": " ge gea ear ar "
+    np.testing.assert_allclose(found[1], [0, 1, 3 / 6, 3 / 5, 3 / 4, 0, 1 / 4, 1 / 4, 0, 0, 0, 0], rtol=1e-6)
+    assert evidence.words([], []).shape == (0, WORDS)
+
+
+def slowly(similarity: Similarity, backbone: str, anchor: str, target: str, title: str) -> list[float]:
+    """One row by loops over tokens, with an encoder that reads one phrase at a time."""
+    model = encoder.load_backbone(backbone).eval()
+    table = model.get_input_embeddings().weight.detach()
+
+    def levels(phrase: str) -> list[torch.Tensor]:
+        ids = similarity.tokenizer(phrase, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            states = model(input_ids=ids).last_hidden_state[0, 1:-1]
+        return [F.normalize(x, dim=-1) for x in (table[ids[0, 1:-1]] - table.mean(0), states)]
+
+    def cosine(x: torch.Tensor, y: torch.Tensor) -> float:
+        return F.cosine_similarity(x, y, dim=0).item()
+
+    a, t, c = levels(anchor), levels(target), levels(title)
+    found = []
+    for one, other in zip(a, t, strict=True):
+        found.append(cosine(one.mean(0), other.mean(0)))
+        for from_, to in ((one, other), (other, one)):
+            best = [max(cosine(x, y) for y in to) for x in from_]
+            found += [sum(best) / len(best), min(best)]
+        found += [cosine(one[0], other[0]), cosine(one[-1], other[-1])]
+    return [*found, cosine(a[1].mean(0), c[1].mean(0)), cosine(t[1].mean(0), c[1].mean(0))]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
+def test_similarities_are_those_of_a_slow_loop(tiny_backbone, pairs_frame, kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    similarity = Similarity(backbone, read=True)
+    found = similarity(*columns(pairs_frame))
+    expected = [slowly(similarity, backbone, *row) for row in zip(*columns(pairs_frame), strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    pieces = Similarity(backbone, read=False)(*columns(pairs_frame))
+    np.testing.assert_allclose(pieces, np.array(expected)[:, :ALIGNED], atol=1e-5)
+
+
+def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_frame, monkeypatch) -> None:
+    monkeypatch.setattr(evidence, "ROWS", 5)
+    monkeypatch.setattr(evidence, "PHRASES", 3)
+    network = Evidence("all", backbone=tiny_backbone("bert"))
+    together = network.of(*columns(pairs_frame))
+    for i in range(len(pairs_frame)):
+        alone = network.of(*columns(pairs_frame.iloc[[i]]))
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+    assert network.of(*columns(pairs_frame.iloc[:0])).shape[0] == 0
+
+
+def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
+    """An unknown class has no text, and the tokenizer drops some characters altogether."""
+    rows = [np.array(part, dtype=object) for part in (["steel", "\u200b"], ["\u200b", "\u200b"], ["", ""])]
+    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows)
+    assert numbers.isfinite().all()
+    assert numbers[:, -2:].eq(0).all()  # nothing is like a class text that is not there
+
+
+def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
+    network = Evidence("words", backbone="minilm").eval()
+    numbers = torch.rand(100, WORDS) * 3 + 1
+    numbers[:, 4] = 0.5  # the same in all rows
+    network.standardise(numbers)
+    seen = []
+    network.network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert network(numbers).shape == (100, Evidence.width)
+    torch.testing.assert_close(seen[0].mean(0), torch.zeros(WORDS), atol=1e-5, rtol=0)
+    expected = torch.ones(WORDS)
+    expected[4] = 0
+    torch.testing.assert_close(seen[0].std(0), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["words", "pieces", "all"])
+def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame, tmp_path, kind: str) -> None:
+    torch.manual_seed(0)
+    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
+    matcher.evidence.standardise(matcher.pairs(pairs_frame).evidence)
+    scores = matcher.score(pairs_frame)
+    matcher.save(tmp_path / "model")
+    assert not any("similarity" in name for name in matcher.state_dict())
+    np.testing.assert_allclose(Matcher.load(tmp_path).score(pairs_frame), scores, atol=1e-6)
+    order = np.random.default_rng(0).permutation(len(pairs_frame))
+    np.testing.assert_allclose(matcher.score(pairs_frame.iloc[order]), scores[order], atol=1e-5)
+    with torch.no_grad():
+        matcher.evidence.network[0].weight.zero_()
+    assert np.abs(matcher.score(pairs_frame) - scores).max() > 1e-4
