@@ -519,6 +519,11 @@ def method(settings: Mapping[str, Any]) -> None:
     pooling = f"{s['pooling']} pooling" + (" + U c" if s["fusion"] == "pooled" else "")
     box(0.2, 8.7, 6.0, 0.9, f"{pooling} → strength z\n→ P(rank > k)", BLUE)
     arrow(3.6, 7.95, 3.6, 8.65)
+    beside = s["evidence"] != "none"
+    if beside:
+        read = {"words": "shared words", "pieces": "shared words,\nlike pieces", "all": "shared words,\nlike tokens"}
+        box(6.9, 9.3, 2.1, 1.3, f"evidence:\n{read[s['evidence']]}", ORANGE)
+        arrow(6.8, 9.6, 6.3, 9.3, ORANGE)
     loss = {"smooth_k2": f"Smooth K2\nα = {s['alpha']:g}, β = {s['beta']:g}"}.get(s["loss"], s["loss"])
     box(0.2, 10.4, 2.6, 0.9, "score in [0, 1]", GREY)
     box(3.2, 10.4, 3.0, 0.9, loss, GREEN)
@@ -532,7 +537,7 @@ def method(settings: Mapping[str, Any]) -> None:
     ax.text(5, 12.1, total, ha="center", fontsize=10.5, color=GREEN, weight="bold")
     arrow(4.7, 11.35, 4.7, 11.85, GREEN)
     if contrasted:
-        arrow(8.2, 8.95, 8.2, 11.85, GREEN)
+        arrow(9.4, 8.95, 9.4, 11.85, GREEN)
     joins = {"none": "no class vector is used", "pooled": "the class vector joins the pooled features"}
     way = joins.get(s["fusion"], "the class vector joins every token embedding")
     fed = (
@@ -541,6 +546,8 @@ def method(settings: Mapping[str, Any]) -> None:
         else f"the spans after layer {s['contrast_layer']} feed"
     )
     second = f"; {fed} the contrastive loss" if contrasted else ""
+    if beside:
+        second = f" with evidence beside it ({s['evidence']})" + second
     text = (
         f"from the input at the bottom to the losses at the top: {way} ({s['fusion']}), the encoder ({train})"
         f" reads the pair, an ordinal head gives the score{second}; {total}"

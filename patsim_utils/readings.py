@@ -187,6 +187,13 @@ FUSION_FORMULAS = {
     "none": "h′ = h, no class vector",
 }
 
+EVIDENCE = {
+    "words": "the words, word stems and letters that they share",
+    "pieces": "the words, stems and letters that they share, and how alike their word pieces are before any layer",
+    "all": "the words, stems and letters that they share, and how alike their tokens are in the embeddings and the last"
+    " layer of the untouched backbone",
+}
+
 SCORE_ONLY = ("smooth_k2", "bce", "mse", "pearson")  # losses that say nothing about a single rank
 
 
@@ -220,11 +227,18 @@ def method(settings: Mapping[str, Any]) -> str:
         "**Contrastive loss.** "
         + CONTRAST_FORMULAS[settings["contrast"]].format(**settings, others=NEGATIVES[settings["negatives"]]),
     ]
+    if settings["evidence"] != "none":
+        lines.insert(
+            3,
+            f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
+            f" {EVIDENCE[settings['evidence']]}. None of them can tell one anchor from another, so they cannot be"
+            " learned by heart. Its features join those of the spans before the head.",
+        )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:
         lines.append(
             "**Auxiliary task.** From the same features a second head tells the ten ratings (synonym, hyponym, antonym"
-            " …) apart; R is its cross-entropy. It takes no part in the score."
+            " …) apart; R is its cross-entropy. The score is made of the mean of both heads' P(rank &gt; k)."
         )
         terms["μ R"] = settings["rating_weight"]
     if terms:

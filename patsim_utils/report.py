@@ -87,7 +87,7 @@ def method(config: dict) -> str:
     losses = config["loss"]
     if config["contrast"] != "none":
         losses += f" + {config['contrast_weight']:g} {config['contrast']}"
-    if config.get("rating_weight"):  # runs before it was there have none
+    if config.get("rating_weight"):  # like `layers` and `evidence`, older than some of the recorded runs
         losses += f" + {config['rating_weight']:g} ratings"
     backbone = config["backbone"]
     if config.get("layers"):
@@ -97,6 +97,7 @@ def method(config: dict) -> str:
         adapter,
         f"context {config['context_text']}",
         f"fusion {config['fusion']}",
+        *([f"evidence {config['evidence']}"] if config.get("evidence", "none") != "none" else []),
         f"loss {losses}",
         f"{config['layout']} layout",
         f"{config['epochs']} epochs",

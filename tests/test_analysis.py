@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from patsim_utils import analysis, cpc, fusion, losses, metrics, readings
+from patsim_utils import analysis, cpc, evidence, fusion, losses, metrics, readings
 
 TITLES = cpc.titles()
 
@@ -357,6 +357,7 @@ def test_method_gives_its_formulas():
         "rating_weight": 0.0,
         "temperature": 0.1,
         "separate_layers": 0,
+        "evidence": "none",
         "contrast_layer": 3,
     }
     text = readings.method(settings)
@@ -367,6 +368,8 @@ def test_method_gives_its_formulas():
     assert "L + λ C + μ R with λ = 0.4, μ = 2." in readings.method(settings | {"rating_weight": 2.0})
     assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
+    assert "**Evidence.**" not in text
+    assert "how alike their word pieces are" in readings.method(settings | {"evidence": "pieces"})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:
             text = readings.method(settings | {"loss": loss, "contrast": contrast, "fusion": "none", "adapter": "full"})
@@ -377,3 +380,4 @@ def test_formulas_cover_every_variant():
     assert set(readings.ORDINAL_FORMULAS) == set(losses.ORDINAL)
     assert set(readings.CONTRAST_FORMULAS) == set(losses.CONTRAST)
     assert set(readings.FUSION_FORMULAS) == set(fusion.FUSIONS)
+    assert {"none", *readings.EVIDENCE} == set(evidence.EVIDENCE)

@@ -30,6 +30,7 @@ SETTINGS = {
     "rating_weight": 0.0,
     "temperature": 0.1,
     "separate_layers": 0,
+    "evidence": "none",
     "contrast_layer": 3,
 }
 
@@ -174,6 +175,9 @@ def test_method_diagram(shown, fusion, contrast):
     caption, _ = figure(shown)
     assert ("no class vector" in caption) == (fusion == "none")
     assert ("contrastive loss" in caption) == (contrast != "none")
+    assert "evidence" not in caption
+    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": "all"})
+    assert "with evidence beside it (all)" in figure(shown[-1:])[0]
 
 
 def test_error_figures(shown, scored):
