@@ -2,7 +2,8 @@
 
 A few dozen numbers a row, none of which can tell one anchor from another. So they cannot be learned by heart and hold
 on anchors that training has never seen, where the encoder's own features are weakest. A small network beside the
-encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792).
+encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792); its features join the encoder's, and a head of
+their own has its say in the score.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from patsim_utils import encoder
 
-EVIDENCE = ("none", "words", "pieces", "all")
+EVIDENCE = ("none", "words", "pieces", "all", "group")
 WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
 ROWS = 512  # compared at a time: bounds the memory for the states of their phrases
 PHRASES = 64  # read at a time
@@ -129,19 +130,32 @@ def _alignment(states: Tensor, real: Tensor, a: Tensor, t: Tensor) -> list[Tenso
     return [*columns, cosine[:, 0, 0], cosine[rows, last[a], last[t]]]
 
 
+def among(numbers: Tensor, groups: Sequence[np.ndarray]) -> Tensor:
+    """Numbers (n, F) and the rows of each group -> (n, 2 F + 1): also less their group's mean, and the group's size."""
+    less, size = torch.empty_like(numbers), numbers.new_empty(len(numbers), 1)
+    for rows in map(torch.from_numpy, groups):
+        less[rows] = numbers[rows] - numbers[rows].mean(0)
+        size[rows] = len(rows) / 20
+    return torch.cat([numbers, less, size], dim=1)
+
+
 class Evidence(nn.Module):
     """Phrases -> numbers (`of`) -> features of a row (N, width), through two hidden layers.
 
     `kind`: "words"; "pieces" with the similarity of word pieces; "all" with that of the untouched backbone's last
-    layer, too (of its lowest `layers` where not 0). That backbone is read from where it came, not saved with the model.
+    layer, too (of its lowest `layers` where not 0); "group" also says how a target's numbers differ from those of the
+    other targets of its anchor in its class, so that a score depends on its company. That backbone is read from where
+    it came, not saved with the model.
     """
 
     width = 128
 
     def __init__(self, kind: str, *, backbone: str, layers: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
-        self.similarity = None if kind == "words" else Similarity(backbone, layers=layers, read=kind == "all")
+        self.similarity = None if kind == "words" else Similarity(backbone, layers=layers, read=kind != "pieces")
+        self.grouped = kind == "group"
         size = WORDS + (self.similarity.size if self.similarity else 0)
+        size = 2 * size + 1 if self.grouped else size
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
         self.network = nn.Sequential(
@@ -153,12 +167,15 @@ class Evidence(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def of(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray) -> Tensor:
-        """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU."""
+    def of(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray, *, groups: Sequence[np.ndarray]) -> Tensor:
+        """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU.
+
+        `groups`: the rows that share anchor and class, each group an array of their places.
+        """
         numbers = torch.from_numpy(words(anchor, target))
         if self.similarity and len(numbers):
             numbers = torch.cat([numbers, self.similarity(anchor, target, title)], dim=1)
-        return numbers
+        return among(numbers, groups) if self.grouped else numbers
 
     def standardise(self, numbers: Tensor) -> None:
         """Takes mean and deviation of training's numbers (n, size) as its unit from now on."""

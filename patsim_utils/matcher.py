@@ -128,24 +128,25 @@ class Output:
     """What a batch of N rows gives.
 
     cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
-    (N, 10), where the model learns them; anchor, target: span means at the contrast layer (N, W).
+    (N, 10), where the model learns them; evidence: logits of P(rank > k) by the evidence alone (N, 4), where there is
+    any; anchor, target: span means at the contrast layer (N, W).
     """
 
     cumulative: Tensor
     anchor: Tensor
     target: Tensor
-    ratings: Tensor | None
+    ratings: Tensor | None = None
+    evidence: Tensor | None = None
 
     def judgement(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 that scores are made of: both heads' P(rank > k), averaged.
-
-        Where no ratings are learned, those of the ordinal head.
-        """
-        if self.ratings is None:
-            return self.cumulative.float()
-        rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=self.ratings.device)
-        above = self.ratings.float().softmax(-1) @ ordinal.levels(rank).float()  # (N, 10) @ (10, 4)
-        return torch.logit((self.cumulative.float().sigmoid() + above) / 2, eps=1e-6)
+        """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of all heads, averaged."""
+        above = [self.cumulative.float().sigmoid()]
+        if self.ratings is not None:
+            rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=self.ratings.device)
+            above.append(self.ratings.float().softmax(-1) @ ordinal.levels(rank).float())  # (N, 10) @ (10, 4)
+        if self.evidence is not None:
+            above.append(self.evidence.float().sigmoid())
+        return torch.logit(torch.stack(above).mean(0), eps=1e-6) if above[1:] else self.cumulative.float()
 
 
 class Matcher(nn.Module):
@@ -181,9 +182,10 @@ class Matcher(nn.Module):
         fused = self.features.width if a.fusion == "pooled" else width
         self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
         self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
-        self.evidence = None
+        self.evidence = self.evidence_head = None
         if a.evidence != "none":
             self.evidence = Evidence(a.evidence, backbone=a.backbone, layers=a.layers)
+            self.evidence_head = OrdinalHead(Evidence.width)
         judged = self.features.width + (self.evidence.width if self.evidence else 0)
         self.head = OrdinalHead(judged)
         self.rating_head = small_network(judged, len(RATINGS)) if a.rating_weight else None
@@ -209,13 +211,16 @@ class Matcher(nn.Module):
         features = self.features(states[-1], batch)  # (N, F)
         if pooled:
             features = self.fusion(features[:, None], batch["row_code"])[:, 0]
+        beside = None
         if self.evidence:
-            features = torch.cat([features, self.evidence(batch["evidence"]).to(features.dtype)], dim=-1)
+            beside = self.evidence(batch["evidence"])  # (N, F')
+            features = torch.cat([features, beside.to(features.dtype)], dim=-1)
         return Output(
             cumulative=self.head(features),
             anchor=span_mean(middle, batch["anchor_span"]),
             target=span_mean(middle, batch["target_span"]),
             ratings=self.rating_head(features) if self.rating_head else None,
+            evidence=self.evidence_head(beside) if self.evidence_head else None,
         )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
@@ -232,7 +237,7 @@ class Matcher(nn.Module):
         )
         if self.evidence:
             columns = frame["anchor"], frame["target"], frame["context"].map(text).fillna("")
-            pairs.evidence = self.evidence.of(*(column.to_numpy(object) for column in columns))
+            pairs.evidence = self.evidence.of(*(part.to_numpy(object) for part in columns), groups=pairs.groups())
         return pairs
 
     def cumulative(

@@ -532,6 +532,8 @@ def method(settings: Mapping[str, Any]) -> None:
     total = f"total = {loss.splitlines()[0]}" + (
         f" + {s['contrast_weight']:g} · {name.splitlines()[0]}" if contrasted else ""
     )
+    if beside:
+        total += " + evidence"
     if s["rating_weight"]:
         total += f" + {s['rating_weight']:g} · ratings"
     ax.text(5, 12.1, total, ha="center", fontsize=10.5, color=GREEN, weight="bold")
@@ -557,11 +559,11 @@ def method(settings: Mapping[str, Any]) -> None:
 
 def losses(history: pd.DataFrame) -> None:
     """A run's history: every loss term in use at every step, pale, with its running mean."""
-    terms = ["ordinal", *(term for term in ("contrast", "rating") if history[term].any())]
+    terms = ["ordinal", *(term for term in ("contrast", "rating", "evidence") if history[term].any())]
     figure, axes = _new(0.6 + 1.9 * len(terms), rows=len(terms), sharex=True, squeeze=False)
     window = max(1, len(history) // 25)
     texts = []
-    for ax, term, colour in zip(axes[:, 0], terms, (BLUE, GREEN, ORANGE), strict=False):
+    for ax, term, colour in zip(axes[:, 0], terms, (BLUE, GREEN, ORANGE, GREY), strict=False):
         smooth = history[term].rolling(window, min_periods=1).mean()
         ax.plot(history["step"], history[term], color=colour, alpha=0.25, lw=0.8)
         ax.plot(history["step"], smooth, color=colour, lw=2)

@@ -190,6 +190,9 @@ FUSION_FORMULAS = {
 EVIDENCE = {
     "words": "the words, word stems and letters that they share",
     "pieces": "the words, stems and letters that they share, and how alike their word pieces are before any layer",
+    "group": "the words, stems and letters that they share, how alike their tokens are in the embeddings and the last"
+    " layer of the untouched backbone, and how far each of these lies from the mean over the anchor's targets in that"
+    " class, so that a score depends on the company of its pair",
     "all": "the words, stems and letters that they share, and how alike their tokens are in the embeddings and the last"
     " layer of the untouched backbone",
 }
@@ -232,18 +235,20 @@ def method(settings: Mapping[str, Any]) -> str:
             3,
             f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
             f" {EVIDENCE[settings['evidence']]}. None of them can tell one anchor from another, so they cannot be"
-            " learned by heart. Its features join those of the spans before the head.",
+            " learned by heart. Its features join those of the spans before the head, and a head of their own, with an"
+            " ordinal loss of its own, E, has a say in the score: P(rank &gt; k) is the mean over the heads.",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:
         lines.append(
             "**Auxiliary task.** From the same features a second head tells the ten ratings (synonym, hyponym, antonym"
-            " …) apart; R is its cross-entropy. The score is made of the mean of both heads' P(rank &gt; k)."
+            " …) apart; R is its cross-entropy. The score is made of the mean of the heads' P(rank &gt; k)."
         )
         terms["μ R"] = settings["rating_weight"]
-    if terms:
+    plain = [] if settings["evidence"] == "none" else ["E"]
+    if terms or plain:
         factors = ", ".join(f"{term[0]} = {value:g}" for term, value in terms.items())
-        lines.append(f"**Total.** {' + '.join(['L', *terms])} with {factors}.")
+        lines.append(f"**Total.** {' + '.join(['L', *terms, *plain])}{' with ' if factors else ''}{factors}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -30,6 +30,8 @@ from patsim_utils.errors import InputError
 from patsim_utils.matcher import Architecture, Matcher
 from patsim_utils.packing import UNRATED, LengthGrouped
 
+TERMS = ("ordinal", "contrast", "rating", "evidence")  # of the loss, columns of history.csv; 0 where not in use
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Architecture):
@@ -106,7 +108,8 @@ class Settings(Architecture):
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of an ordinal and a contrastive loss, and of the ratings' cross-entropy where it is asked for.
+    """Trainer on the sum of an ordinal and a contrastive loss, and where they are asked for of the ratings'
+    cross-entropy and of the ordinal loss of what the evidence alone says.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -153,7 +156,7 @@ class DualLossTrainer(Trainer):
                 rate = s.head_learning_rate
                 if name.startswith("backbone."):
                     rate = s.learning_rate * s.layer_decay ** (layers - encoder.layer_of(name))
-                if name.startswith("evidence."):
+                if name.startswith(("evidence.", "evidence_head.")):
                     rate = s.evidence_learning_rate
                 groups.setdefault((rate, s.weight_decay if name in decayed else 0.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
@@ -190,7 +193,12 @@ class DualLossTrainer(Trainer):
         rating_term = ordinal_term.new_zeros(())
         if output.ratings is not None:
             rating_term = F.cross_entropy(output.ratings.float(), inputs["rating"], ignore_index=UNRATED)
-        terms = {"ordinal": ordinal_term, "contrast": contrast_term, "rating": rating_term}
+        evidence_term = ordinal_term.new_zeros(())
+        if output.evidence is not None:
+            evidence_term = losses.ordinal_loss(
+                output.evidence, inputs["rank"], kind=s.loss, alpha=s.alpha, beta=s.beta
+            )
+        terms = dict(zip(TERMS, (ordinal_term, contrast_term, rating_term, evidence_term), strict=True))
         self.terms = {name: term.item() for name, term in terms.items()}
         for name, value in self.terms.items():
             if not math.isfinite(value):
@@ -199,7 +207,7 @@ class DualLossTrainer(Trainer):
                     f"step {self.state.global_step + 1}: the {name} loss is {value}; "
                     f"rows of the training split in this batch: {rows}"
                 )
-        return ordinal_term + s.contrast_weight * contrast_term + s.rating_weight * rating_term
+        return ordinal_term + s.contrast_weight * contrast_term + s.rating_weight * rating_term + evidence_term
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -350,7 +358,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     result = report(splits, settings, history=history, run=run)
     result["train"]["padding"] = sampler.padding()
     result["train"]["evaluation_seconds"] = trainer.evaluation_seconds
-    columns = ["step", "epoch", "loss", "ordinal", "contrast", "rating", "learning_rate", "grad_norm", "seconds"]
+    columns = ["step", "epoch", "loss", *TERMS, "learning_rate", "grad_norm", "seconds"]
     history.dropna(subset="loss")[columns].to_csv(run / "history.csv", index=False)
     (run / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     shutil.rmtree(checkpoints, ignore_errors=not resumable)

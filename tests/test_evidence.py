@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from patsim_utils import encoder, evidence
+from patsim_utils import data, encoder, evidence
 from patsim_utils.evidence import ALIGNED, WORDS, Evidence, Similarity
 from patsim_utils.matcher import Architecture, Matcher
 
@@ -63,19 +63,36 @@ def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_f
     monkeypatch.setattr(evidence, "ROWS", 5)
     monkeypatch.setattr(evidence, "PHRASES", 3)
     network = Evidence("all", backbone=tiny_backbone("bert"))
-    together = network.of(*columns(pairs_frame))
+    together = network.of(*columns(pairs_frame), groups=[])
     for i in range(len(pairs_frame)):
-        alone = network.of(*columns(pairs_frame.iloc[[i]]))
+        alone = network.of(*columns(pairs_frame.iloc[[i]]), groups=[])
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
-    assert network.of(*columns(pairs_frame.iloc[:0])).shape[0] == 0
+    assert network.of(*columns(pairs_frame.iloc[:0]), groups=[]).shape[0] == 0
 
 
 def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
     """An unknown class has no text, and the tokenizer drops some characters altogether."""
     rows = [np.array(part, dtype=object) for part in (["steel", "\u200b"], ["\u200b", "\u200b"], ["", ""])]
-    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows)
+    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows, groups=[])
     assert numbers.isfinite().all()
     assert numbers[:, -2:].eq(0).all()  # nothing is like a class text that is not there
+
+
+def test_a_group_is_compared_with_its_mean() -> None:
+    numbers = torch.rand(5, 3)
+    found = evidence.among(numbers, [np.array([0, 3]), np.array([4, 1, 2])])
+    torch.testing.assert_close(found[:, :3], numbers)
+    mean = (numbers[1] + numbers[2] + numbers[4]) / 3
+    torch.testing.assert_close(found[2, 3:], torch.cat([numbers[2] - mean, torch.tensor([3 / 20])]))
+    torch.testing.assert_close(found[0, 3:], torch.cat([(numbers[0] - numbers[3]) / 2, torch.tensor([2 / 20])]))
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("all", False), ("group", True)])
+def test_only_the_evidence_of_the_group_depends_on_the_company(tiny_backbone, pairs_frame, kind, moves) -> None:
+    torch.manual_seed(0)
+    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind)).eval()
+    together = matcher.score(pairs_frame)
+    assert (np.abs(matcher.score(pairs_frame.iloc[[0]]) - together[0]).max() > 1e-5) == moves
 
 
 def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
@@ -92,7 +109,7 @@ def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
     torch.testing.assert_close(seen[0].std(0), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["words", "pieces", "all"])
+@pytest.mark.parametrize("kind", ["words", "pieces", "all", "group"])
 def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame, tmp_path, kind: str) -> None:
     torch.manual_seed(0)
     matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
@@ -106,3 +123,17 @@ def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame,
     with torch.no_grad():
         matcher.evidence.network[0].weight.zero_()
     assert np.abs(matcher.score(pairs_frame) - scores).max() > 1e-4
+
+
+def test_the_score_is_the_mean_of_all_heads(tiny_backbone, pairs_frame) -> None:
+    torch.manual_seed(0)
+    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence="words", rating_weight=1.0)).eval()
+    pairs = matcher.pairs(pairs_frame)
+    with torch.no_grad():
+        output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
+    heads = [
+        output.cumulative.sigmoid().mean(-1),
+        output.ratings.softmax(-1) @ torch.tensor([int(name[0]) / 4 for name in data.RATINGS]),
+        output.evidence.sigmoid().mean(-1),
+    ]
+    np.testing.assert_allclose(matcher.score(pairs_frame), torch.stack(heads).mean(0), atol=1e-5)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -
     with pytest.raises(InputError, match="no column rating"):
         train.train(unrated, settings, run=tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_the_evidence_has_a_loss_and_a_rate_of_its_own(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone, evidence="all", contrast="none", learning_rate=1e-6, head_learning_rate=1e-6)
+    settings = replace(settings, evidence_learning_rate=1e-2, epochs=3)
+    result = train.train(splits, settings, run=tmp_path / "run")
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    np.testing.assert_allclose(history["loss"], history["ordinal"] + history["evidence"], rtol=1e-4)
+    assert history["evidence"].tail(10).mean() < 0.8 * history["evidence"].head(10).mean()
+    matcher = Matcher.load(tmp_path / "run")
+    numbers = matcher.pairs(splits["train"]).evidence
+    torch.testing.assert_close(matcher.evidence.mean, numbers.mean(0), atol=1e-5, rtol=1e-5)
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv", keep_default_na=False)
+    np.testing.assert_allclose(matcher.score(predictions), predictions["prediction"], atol=1e-6)
+    assert result["validation"]["pearson"] > 0.3  # what the evidence alone reaches: the rest has hardly been trained
 
 
 def test_it_can_learn_a_handful_of_pairs_by_heart(pairs_frame, tmp_path) -> None:
