@@ -40,10 +40,12 @@ CANDIDATES = (10, 100, 1000)
 PADDED_TO = 128  # tokens, in the source's program
 LONGEST_TEXT = 128  # tokens that the CrossEncoder reads of a text, as many as the padded one
 
+ALL_PACKED = {"layout": "packed", "adapter": "full"}
 SETUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours: packed, LoRA": ("ours", {"layout": "packed", "adapter": "lora"}),
-    "ours: packed, all weights": ("ours", {"layout": "packed", "adapter": "full"}),
-    "ours: packed, all weights, 3 layers": ("ours", {"layout": "packed", "adapter": "full", "layers": 3}),
+    "ours: packed, all weights": ("ours", ALL_PACKED),
+    "ours: packed, all weights, 2 layers": ("ours", ALL_PACKED | {"layers": 2, "contrast_layer": 2}),
+    "ours: packed, all weights, 1 layer": ("ours", ALL_PACKED | {"layers": 1, "contrast_layer": 1}),
     "ours: list, LoRA": ("ours", {"layout": "list", "adapter": "lora"}),
     "ours: list, all weights": ("ours", {"layout": "list", "adapter": "full"}),
     "ours: pair, LoRA": ("ours", {"layout": "pair", "adapter": "lora"}),
@@ -300,6 +302,7 @@ def compare(
             chosen,
             learning_rate=chosen.learning_rate * growth_of_rate,
             head_learning_rate=chosen.head_learning_rate * growth_of_rate,
+            evidence_learning_rate=chosen.evidence_learning_rate * growth_of_rate,
         )
         own = run / re.sub(r"\W+", "_", label)
         print(f"{number} of {len(setups)}: {label}", end="", flush=True)
