@@ -521,8 +521,13 @@ def method(settings: Mapping[str, Any]) -> None:
     arrow(3.6, 7.95, 3.6, 8.65)
     beside = s["evidence"] != "none"
     if beside:
-        read = {"words": "shared words", "pieces": "shared words,\nlike pieces", "all": "shared words,\nlike tokens"}
-        box(6.9, 9.3, 2.1, 1.3, f"evidence:\n{read[s['evidence']]}", ORANGE)
+        likeness = {
+            "words": "",
+            "pieces": "\nlike pieces",
+            "all": "\nlike tokens",
+            "group": "\nlike tokens\n(of group)",
+        }
+        box(6.9, 9.2, 2.2, 1.8, f"evidence:\nwords{likeness[s['evidence']]}", ORANGE)
         arrow(6.8, 9.6, 6.3, 9.3, ORANGE)
     loss = {"smooth_k2": f"Smooth K2\nα = {s['alpha']:g}, β = {s['beta']:g}"}.get(s["loss"], s["loss"])
     box(0.2, 10.4, 2.6, 0.9, "score in [0, 1]", GREY)
@@ -536,7 +541,7 @@ def method(settings: Mapping[str, Any]) -> None:
         total += " + evidence"
     if s["rating_weight"]:
         total += f" + {s['rating_weight']:g} · ratings"
-    ax.text(5, 12.1, total, ha="center", fontsize=10.5, color=GREEN, weight="bold")
+    ax.text(5, 12.1, total, ha="center", fontsize=10.5 if len(total) < 45 else 8.5, color=GREEN, weight="bold")
     arrow(4.7, 11.35, 4.7, 11.85, GREEN)
     if contrasted:
         arrow(9.4, 8.95, 9.4, 11.85, GREEN)

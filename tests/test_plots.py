@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from patsim_utils import analysis, cpc, plots
+from patsim_utils.evidence import EVIDENCE
 from patsim_utils.ordinal import to_score
 
 TITLES = cpc.titles()
@@ -179,8 +180,9 @@ def test_method_diagram(shown, fusion, contrast):
     assert ("no class vector" in caption) == (fusion == "none")
     assert ("contrastive loss" in caption) == (contrast != "none")
     assert "evidence" not in caption
-    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": "all"})
-    assert "with evidence beside it (all)" in figure(shown[-1:])[0]
+    for kind in EVIDENCE[1:]:
+        plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": kind})
+        assert f"with evidence beside it ({kind})" in figure(shown[-1:])[0]
 
 
 def test_error_figures(shown, scored):
