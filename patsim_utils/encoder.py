@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ import peft
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from patsim_utils import packing
@@ -220,19 +220,30 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
     return pairs.prefix_length + pairs.target_length
 
 
+def phrase_batches(
+    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int | None = None
+) -> Iterator[tuple[Tensor, BatchEncoding]]:
+    """Every phrase once, in padded batches of like length: the places of its phrases (b,) and the encoder's input.
+
+    `max_length`: tokens of a phrase that are read; the tokenizer's own limit by default.
+    """
+    ids = tokenizer(list(phrases), truncation=True, max_length=max_length)["input_ids"]
+    order = np.argsort([len(tokens) for tokens in ids], kind="stable")
+    for part in np.array_split(order, -(-len(order) // batch_size)):
+        yield torch.from_numpy(part), tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt")
+
+
 @torch.inference_mode()
 def sentence_vectors(
     phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int = 256
 ) -> Tensor:
     """Mean-pooled unit vectors (n, width) float32 of the phrases, by an encoder as it is."""
-    order = np.argsort([len(phrase) for phrase in phrases], kind="stable")
     vectors = torch.empty(len(phrases), model.config.hidden_size)
-    for chunk in np.array_split(order, -(-len(order) // batch_size)):
-        texts = [phrases[i] for i in chunk]
-        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
+    for places, batch in phrase_batches(phrases, tokenizer=tokenizer, batch_size=batch_size):
+        batch = batch.to(model.device)
         mask = batch["attention_mask"][..., None]
         states = model(**batch).last_hidden_state * mask
-        vectors[torch.from_numpy(chunk)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+        vectors[places] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
     return vectors
 
 

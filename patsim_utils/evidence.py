@@ -1,9 +1,9 @@
 """What a fine-tuned encoder sees badly: shared words and letters, and the likeness that the untouched encoder finds.
 
-A few dozen numbers a row, none of which can tell one anchor from another. So they cannot be learned by heart and hold
-on anchors that training has never seen, where the encoder's own features are weakest. A small network beside the
-encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792); its features join the encoder's, and a head of
-their own has its say in the score.
+A few dozen numbers a row that compare two phrases and hardly say which ones they are. So they are hard to learn by
+heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A small network
+beside the encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792); its features join the encoder's, and
+a head of their own has its say in the score.
 """
 
 from collections.abc import Sequence
@@ -84,35 +84,43 @@ class Similarity:
         found = torch.empty(len(anchor), self.size)
         order = np.argsort(anchor, kind="stable")  # an anchor is read once, most targets are, too
         for rows in np.array_split(order, -(-len(order) // ROWS)):
-            ids, phrases = pd.factorize(np.concatenate([anchor[rows], target[rows], title[rows]]))
+            ids, phrases = pd.factorize(np.concatenate([anchor[rows], target[rows]]))
             levels, real = self._states(list(phrases))
-            a, t, c = (torch.from_numpy(part).to(device) for part in np.split(ids, 3))
+            a, t = (torch.from_numpy(part).to(device) for part in np.split(ids, 2))
             columns = []
             for states in levels:
-                whole = F.normalize((states * real[..., None]).sum(1), dim=-1)  # (P, W)
+                whole = _whole(states, real)
                 columns += [_cosine(whole[a], whole[t]), *_alignment(states, real, a, t)]
             if self.model:
-                columns += [_cosine(whole[a], whole[c]), _cosine(whole[t], whole[c])]
+                ids, texts = pd.factorize(title[rows])  # apart, since they are longer than phrases
+                levels, real = self._states(list(texts))
+                field = _whole(levels[-1], real)[torch.from_numpy(ids).to(device)]
+                columns += [_cosine(whole[a], field), _cosine(whole[t], field)]
             found[torch.from_numpy(rows)] = torch.stack(columns, dim=-1).float().cpu()
         return found
 
     def _states(self, phrases: list[str]) -> tuple[list[Tensor], Tensor]:
         """Unit vectors (P, T, W) of the phrases' tokens on each level, and which of them are real: 1 or 0 (P, T)."""
-        ids = self.tokenizer(phrases, truncation=True, max_length=LONGEST)["input_ids"]
-        longest = max(1, max(map(len, ids)) - 2)  # without [CLS] and [SEP]
-        shape, device = (len(ids), longest, self.pieces.shape[1]), self.pieces.device
+        batches = list(
+            encoder.phrase_batches(phrases, tokenizer=self.tokenizer, batch_size=PHRASES, max_length=LONGEST)
+        )
+        longest = max(1, *(batch["input_ids"].shape[1] - 2 for _, batch in batches))  # without [CLS] and [SEP]
+        shape, device = (len(phrases), longest, self.pieces.shape[1]), self.pieces.device
         levels = [torch.zeros(shape, device=device) for _ in range(2 if self.model else 1)]
         real = torch.zeros(shape[:2], device=device)
-        order = np.argsort([len(tokens) for tokens in ids], kind="stable")
-        for part in np.array_split(order, -(-len(order) // PHRASES)):
-            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt").to(device)
-            rows, inside = torch.from_numpy(part).to(device), batch["attention_mask"][:, 2:].float()
-            real[rows, : inside.shape[1]] = inside
-            levels[0][rows, : inside.shape[1]] = self.pieces[batch["input_ids"][:, 1:-1]] * inside[..., None]
+        for places, batch in batches:
+            batch, inside = batch.to(device), batch["attention_mask"][:, 2:].float().to(device)
+            real[places, : inside.shape[1]] = inside
+            levels[0][places, : inside.shape[1]] = self.pieces[batch["input_ids"][:, 1:-1]] * inside[..., None]
             if self.model:
                 states = F.normalize(self.model(**batch).last_hidden_state[:, 1:-1], dim=-1)
-                levels[1][rows, : inside.shape[1]] = states * inside[..., None]
+                levels[1][places, : inside.shape[1]] = states * inside[..., None]
         return levels, real
+
+
+def _whole(states: Tensor, real: Tensor) -> Tensor:
+    """Unit vectors (P, W) of the mean tokens of states (P, T, W), real (P, T)."""
+    return F.normalize((states * real[..., None]).sum(1), dim=-1)
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:

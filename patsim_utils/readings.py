@@ -234,8 +234,8 @@ def method(settings: Mapping[str, Any]) -> str:
         lines.insert(
             3,
             f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
-            f" {EVIDENCE[settings['evidence']]}. None of them can tell one anchor from another, so they cannot be"
-            " learned by heart. Its features join those of the spans before the head, and a head of their own, with an"
+            f" {EVIDENCE[settings['evidence']]}. They hardly say which phrases these are, so they are hard to"
+            " learn by heart. Its features join those of the spans before the head, and a head of their own, with an"
             " ordinal loss of its own, E, has a say in the score: P(rank &gt; k) is the mean over the heads.",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}

@@ -16,7 +16,7 @@ def columns(frame) -> tuple[np.ndarray, ...]:
 
 def test_shared_words_stems_and_letters_by_hand() -> None:
     found = evidence.words(["gear box", "gears"], ["gear box oil", "gear"])
-    # " gear box " has 8 trigrams, all of them among the 12 of " gear box oil " but "ox " + 1, which both have
+    # all 8 trigrams of " gear box " are among the 12 of " gear box oil "
     np.testing.assert_allclose(found[0], [2 / 3, 2 / 3, 8 / 12, 1, 8 / 12, 2 / 4, 0, 1 / 4, 1, 0, 1, 0], rtol=1e-6)
     # " gears ": " ge gea ear ars rs "; " gear ": " ge gea ear ar "
     np.testing.assert_allclose(found[1], [0, 1, 3 / 6, 3 / 5, 3 / 4, 0, 1 / 4, 1 / 4, 0, 0, 0, 0], rtol=1e-6)

@@ -59,7 +59,10 @@ def test_a_run_leaves_what_the_contract_says(tiny_backbone, splits, tmp_path) ->
     assert result["train"]["steps"] == steps
     assert [one["epoch"] for one in result["epochs"]] == [1, 2]
     assert 0 < result["train"]["evaluation_seconds"] < result["train"]["seconds"]
-    assert max(one["pearson"] for one in result["epochs"]) == pytest.approx(result["validation"]["pearson"])
+    assert max(one["pearson"] for one in result["epochs"]) == pytest.approx(
+        result["validation"]["pearson"],
+        abs=1e-5,  # LoRA merged and not differ by float32's rounding
+    )
 
     history = pd.read_csv(run / "history.csv")
     assert history["step"].tolist() == list(range(1, steps + 1))
