@@ -224,9 +224,11 @@ def results(numbers: dict) -> pd.DataFrame:
     for split in ("validation", "test"):
         if split not in numbers:
             continue
+        baselines = {name: found[split] for name, found in numbers["baselines"].items()}
         for system, found in (
-            ("word-Jaccard", numbers["baselines"]["word_jaccard"][split]),
-            ("zero-shot cosine", numbers["baselines"]["zero_shot"][split]),
+            ("word-Jaccard", baselines["word_jaccard"]),
+            ("zero-shot cosine", baselines["zero_shot"]),
+            *([("evidence alone", baselines["evidence"])] if "evidence" in baselines else []),
             ("trained model", numbers[split]),
         ):
             low, high = found["pearson_ci"]

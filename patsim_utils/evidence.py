@@ -2,11 +2,12 @@
 
 A few dozen numbers a row that compare two phrases and hardly say which ones they are. So they are hard to learn by
 heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A small network
-beside the encoder reads them (wide and deep: Cheng et al. 2016, arXiv 1606.07792); its features join the encoder's, and
-a head of their own has its say in the score.
+reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's (wide and deep:
+Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patsim_utils import encoder
+from patsim_utils import company, encoder, ordinal
+from patsim_utils.data import RATINGS
+from patsim_utils.ordinal import OrdinalHead
 
 EVIDENCE = ("none", "words", "pieces", "all", "group")
 WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
-ROWS = 512  # compared at a time: bounds the memory for the states of their phrases
+ROWS = 512  # compared at a time, about: bounds the memory for the states of their phrases
 PHRASES = 64  # read at a time
 LONGEST = 64  # tokens of a phrase that are compared
 
@@ -66,37 +69,48 @@ class Similarity:
     it is to `read` the phrases, for the states of the last layer: the cosine of the mean tokens; for the tokens of the
     anchor the cosine of the most alike token of the target, its mean and its least (the alignment of BERTScore, Zhang
     et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the cosines of both first and of both last
-    tokens. Where it reads, also the cosines of anchor and of target with the class text.
+    tokens. Where it reads, also the cosines of anchor and of target with the class text. Where they are `grouped`, at
+    last where the target stands among those of its group, on each level.
     """
 
-    def __init__(self, backbone: str, *, layers: int = 0, read: bool) -> None:
+    def __init__(self, backbone: str, *, layers: int = 0, read: bool, grouped: bool = False) -> None:
         self.tokenizer = encoder.load_tokenizer(backbone)
         model = encoder.load_backbone(backbone, layers=layers).eval().requires_grad_(False)
         pieces = model.get_input_embeddings().weight
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.pieces = F.normalize(pieces - pieces.mean(0), dim=-1).to(device)  # (V, W)
         self.model = model.to(device) if read else None
-        self.size = 2 * ALIGNED + 2 if read else ALIGNED
+        self.grouped = grouped
+        self.size = (2 * ALIGNED + 2 if read else ALIGNED) + grouped * (2 if read else 1) * company.STANDING
 
     @torch.inference_mode()
-    def __call__(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray) -> Tensor:
+    def __call__(
+        self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray, *, groups: Sequence[np.ndarray]
+    ) -> Tensor:
+        """`groups`: the rows that share anchor and class, every row in one of them."""
         device = self.pieces.device
         found = torch.empty(len(anchor), self.size)
-        order = np.argsort(anchor, kind="stable")  # an anchor is read once, most targets are, too
-        for rows in np.array_split(order, -(-len(order) // ROWS)):
+        for part in _stretches(sorted(groups, key=lambda rows: anchor[rows[0]])):  # so an anchor is read once
+            rows = np.concatenate(part)
             ids, phrases = pd.factorize(np.concatenate([anchor[rows], target[rows]]))
             levels, real = self._states(list(phrases))
             a, t = (torch.from_numpy(part).to(device) for part in np.split(ids, 2))
-            columns = []
-            for states in levels:
-                whole = _whole(states, real)
+            columns, wholes = [], [_whole(states, real) for states in levels]
+            for states, whole in zip(levels, wholes, strict=True):
                 columns += [_cosine(whole[a], whole[t]), *_alignment(states, real, a, t)]
             if self.model:
                 ids, texts = pd.factorize(title[rows])  # apart, since they are longer than phrases
                 levels, real = self._states(list(texts))
                 field = _whole(levels[-1], real)[torch.from_numpy(ids).to(device)]
                 columns += [_cosine(whole[a], field), _cosine(whole[t], field)]
-            found[torch.from_numpy(rows)] = torch.stack(columns, dim=-1).float().cpu()
+            numbers = torch.stack(columns, dim=-1)
+            if self.grouped:
+                ends = np.cumsum([len(group) for group in part])[:-1].tolist()
+                parts = list(zip(a.tensor_split(ends), t.tensor_split(ends), strict=True))
+                for whole in wholes:
+                    stand = [company.standing(whole[a[0]], whole[t]) for a, t in parts]
+                    numbers = torch.cat([numbers, torch.cat(stand)], dim=1)
+            found[torch.from_numpy(rows)] = numbers.float().cpu()
         return found
 
     def _states(self, phrases: list[str]) -> tuple[list[Tensor], Tensor]:
@@ -116,6 +130,13 @@ class Similarity:
                 states = F.normalize(self.model(**batch).last_hidden_state[:, 1:-1], dim=-1)
                 levels[1][places, : inside.shape[1]] = states * inside[..., None]
         return levels, real
+
+
+def _stretches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Neighbouring groups, of about ROWS rows together."""
+    ends = np.cumsum([len(rows) for rows in groups]) // ROWS
+    for _, part in itertools.groupby(zip(ends, groups, strict=True), key=lambda each: each[0]):
+        yield [rows for _, rows in part]
 
 
 def _whole(states: Tensor, real: Tensor) -> Tensor:
@@ -138,32 +159,29 @@ def _alignment(states: Tensor, real: Tensor, a: Tensor, t: Tensor) -> list[Tenso
     return [*columns, cosine[:, 0, 0], cosine[rows, last[a], last[t]]]
 
 
-def among(numbers: Tensor, groups: Sequence[np.ndarray]) -> Tensor:
-    """Numbers (n, F) and the rows of each group -> (n, 2 F + 1): also less their group's mean, and the group's size."""
-    less, size = torch.empty_like(numbers), numbers.new_empty(len(numbers), 1)
-    for rows in map(torch.from_numpy, groups):
-        less[rows] = numbers[rows] - numbers[rows].mean(0)
-        size[rows] = len(rows) / 20
-    return torch.cat([numbers, less, size], dim=1)
-
-
 class Evidence(nn.Module):
-    """Phrases -> numbers (`of`) -> features of a row (N, width), through two hidden layers.
+    """Phrases -> numbers (`of`) -> features of a row (N, width) and a judgement, through two hidden layers.
 
     `kind`: "words"; "pieces" with the similarity of word pieces; "all" with that of the untouched backbone's last
     layer, too (of its lowest `layers` where not 0); "group" also says how a target's numbers differ from those of the
-    other targets of its anchor in its class, so that a score depends on its company. That backbone is read from where
-    it came, not saved with the model.
+    other targets of its anchor in its class, and where it stands among them (see `company.py`), so that a score depends
+    on its company. That backbone is read from where it came, not saved with the model.
+
+    `ratings`: whether it learns to tell data.RATINGS apart, too, which its judgement is then half made of.
     """
 
     width = 128
 
-    def __init__(self, kind: str, *, backbone: str, layers: int = 0, dropout: float = 0.1) -> None:
+    def __init__(
+        self, kind: str, *, backbone: str, layers: int = 0, ratings: bool = False, dropout: float = 0.1
+    ) -> None:
         super().__init__()
-        self.similarity = None if kind == "words" else Similarity(backbone, layers=layers, read=kind != "pieces")
         self.grouped = kind == "group"
+        self.similarity = None
+        if kind != "words":
+            self.similarity = Similarity(backbone, layers=layers, read=kind != "pieces", grouped=self.grouped)
         size = WORDS + (self.similarity.size if self.similarity else 0)
-        size = 2 * size + 1 if self.grouped else size
+        size = 2 * (size + 2 * company.STANDING) + 1 if self.grouped else size
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
         self.network = nn.Sequential(
@@ -174,16 +192,26 @@ class Evidence(nn.Module):
             nn.GELU(),
             nn.Dropout(dropout),
         )
+        self.head = OrdinalHead(self.width)
+        self.rating_head = nn.Linear(self.width, len(RATINGS)) if ratings else None
 
     def of(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray, *, groups: Sequence[np.ndarray]) -> Tensor:
         """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU.
 
-        `groups`: the rows that share anchor and class, each group an array of their places.
+        `groups`: the rows that share anchor and class, each group an array of their places, every row in one of them.
         """
         numbers = torch.from_numpy(words(anchor, target))
-        if self.similarity and len(numbers):
-            numbers = torch.cat([numbers, self.similarity(anchor, target, title)], dim=1)
-        return among(numbers, groups) if self.grouped else numbers
+        if self.similarity:
+            numbers = torch.cat([numbers, self.similarity(anchor, target, title, groups=groups)], dim=1)
+        if not self.grouped:
+            return numbers
+        for parts in (str.split, _trigrams):
+            stand = numbers.new_empty(len(numbers), company.STANDING)
+            for rows in groups:
+                vectors = company.bags([set(parts(phrase)) for phrase in (anchor[rows[0]], *target[rows])])
+                stand[torch.from_numpy(rows)] = company.standing(vectors[0], vectors[1:])
+            numbers = torch.cat([numbers, stand], dim=1)
+        return company.among(numbers, groups)
 
     def standardise(self, numbers: Tensor) -> None:
         """Takes mean and deviation of training's numbers (n, size) as its unit from now on."""
@@ -192,3 +220,13 @@ class Evidence(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         return self.network((numbers - self.mean) / self.deviation)
+
+    @torch.inference_mode()
+    def score(self, numbers: Tensor) -> np.ndarray:
+        """Scores (n,) in [0, 1] of its own judgement, without any encoder; of a network that is in eval mode."""
+        features = self(numbers.to(self.mean.device))
+        return self.above(features).mean(-1).double().cpu().numpy()
+
+    def above(self, features: Tensor) -> Tensor:
+        """Its own judgement: P(rank > k) (N, 4) float32 from its features (N, width)."""
+        return ordinal.above(self.head(features), self.rating_head(features) if self.rating_head else None)

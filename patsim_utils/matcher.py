@@ -25,6 +25,7 @@ from patsim_utils.packing import LAYOUTS, Pairs
 
 POOLINGS = ("span", "attention", "mean", "cls")
 CONTEXT_TEXTS = ("title", "code", "none")
+EVIDENCE_SHARE = 1 / 3  # of the score, where there is evidence
 LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
 # A `list` keeps its company together.
@@ -128,8 +129,8 @@ class Output:
     """What a batch of N rows gives.
 
     cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
-    (N, 10), where the model learns them; evidence: logits of P(rank > k) by the evidence alone (N, 4), where there is
-    any; anchor, target: span means at the contrast layer (N, W).
+    (N, 10), where the model learns them; evidence: P(rank > k) by the evidence alone (N, 4), where there is any;
+    anchor, target: span means at the contrast layer (N, W).
     """
 
     cumulative: Tensor
@@ -139,14 +140,13 @@ class Output:
     evidence: Tensor | None = None
 
     def judgement(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of all heads, averaged."""
-        above = [self.cumulative.float().sigmoid()]
-        if self.ratings is not None:
-            rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=self.ratings.device)
-            above.append(self.ratings.float().softmax(-1) @ ordinal.levels(rank).float())  # (N, 10) @ (10, 4)
+        """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of both heads, and of the evidence."""
+        if self.ratings is None and self.evidence is None:
+            return self.cumulative.float()
+        above = ordinal.above(self.cumulative, self.ratings)
         if self.evidence is not None:
-            above.append(self.evidence.float().sigmoid())
-        return torch.logit(torch.stack(above).mean(0), eps=1e-6) if above[1:] else self.cumulative.float()
+            above = torch.lerp(above, self.evidence, EVIDENCE_SHARE)
+        return torch.logit(above, eps=1e-6)
 
 
 class Matcher(nn.Module):
@@ -182,10 +182,11 @@ class Matcher(nn.Module):
         fused = self.features.width if a.fusion == "pooled" else width
         self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
         self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
-        self.evidence = self.evidence_head = None
+        self.evidence = None
         if a.evidence != "none":
-            self.evidence = Evidence(a.evidence, backbone=a.backbone, layers=a.layers)
-            self.evidence_head = OrdinalHead(Evidence.width)
+            self.evidence = Evidence(
+                a.evidence, backbone=a.backbone, layers=a.layers, ratings=a.rating_weight > 0
+            ).requires_grad_(False)  # but while it is fitted
         judged = self.features.width + (self.evidence.width if self.evidence else 0)
         self.head = OrdinalHead(judged)
         self.rating_head = small_network(judged, len(RATINGS)) if a.rating_weight else None
@@ -220,7 +221,7 @@ class Matcher(nn.Module):
             anchor=span_mean(middle, batch["anchor_span"]),
             target=span_mean(middle, batch["target_span"]),
             ratings=self.rating_head(features) if self.rating_head else None,
-            evidence=self.evidence_head(beside) if self.evidence_head else None,
+            evidence=self.evidence.above(beside) if self.evidence else None,
         )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:

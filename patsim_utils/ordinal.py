@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from patsim_utils.data import RATINGS
+
 RANKS = 5
 STEP = 1 / (RANKS - 1)  # distance of two neighbouring scores
 
@@ -32,6 +34,15 @@ def levels(rank: Tensor) -> Tensor:
 def score(cumulative: Tensor) -> Tensor:
     """Cumulative logits (N, 4) of P(rank > k) -> expected score (N,) in [0, 1]."""
     return cumulative.sigmoid().mean(-1)
+
+
+def above(cumulative: Tensor, ratings: Tensor | None = None) -> Tensor:
+    """P(rank > k) (N, 4) float32 by cumulative logits (N, 4); with logits of data.RATINGS (N, 10) the mean of both."""
+    found = cumulative.float().sigmoid()
+    if ratings is None:
+        return found
+    rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
+    return (found + ratings.float().softmax(-1) @ levels(rank).float()) / 2  # (N, 10) @ (10, 4)
 
 
 def probabilities(cumulative: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ WIDTH, DPI = 4.8, 160  # inches, pixels an inch: 768 pixels, sharp on a phone an
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#5F6B73", "#D9E2E8"
 SHADES = ("#C9D3D9", "#9DC3DC", "#5BA3CF", "#0072B2", "#003F66")  # scores 0 to 1
 SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
-SYSTEMS = {"word-Jaccard": GREY, "zero-shot cosine": ORANGE, "trained model": BLUE}
+SYSTEMS = {"word-Jaccard": GREY, "zero-shot cosine": ORANGE, "evidence alone": GREEN, "trained model": BLUE}
 SECTIONS = dict(
     zip(
         "ABCDEFGHY",
@@ -537,8 +537,6 @@ def method(settings: Mapping[str, Any]) -> None:
     total = f"total = {loss.splitlines()[0]}" + (
         f" + {s['contrast_weight']:g} · {name.splitlines()[0]}" if contrasted else ""
     )
-    if beside:
-        total += " + evidence"
     if s["rating_weight"]:
         total += f" + {s['rating_weight']:g} · ratings"
     ax.text(5, 12.1, total, ha="center", fontsize=10.5 if len(total) < 45 else 8.5, color=GREEN, weight="bold")
@@ -564,7 +562,7 @@ def method(settings: Mapping[str, Any]) -> None:
 
 def losses(history: pd.DataFrame) -> None:
     """A run's history: every loss term in use at every step, pale, with its running mean."""
-    terms = ["ordinal", *(term for term in ("contrast", "rating", "evidence") if history[term].any())]
+    terms = ["ordinal", *(term for term in ("contrast", "rating") if history[term].any())]
     figure, axes = _new(0.6 + 1.9 * len(terms), rows=len(terms), sharex=True, squeeze=False)
     window = max(1, len(history) // 25)
     texts = []

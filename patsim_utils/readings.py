@@ -191,8 +191,8 @@ EVIDENCE = {
     "words": "the words, word stems and letters that they share",
     "pieces": "the words, stems and letters that they share, and how alike their word pieces are before any layer",
     "group": "the words, stems and letters that they share, how alike their tokens are in the embeddings and the last"
-    " layer of the untouched backbone, and how far each of these lies from the mean over the anchor's targets in that"
-    " class, so that a score depends on the company of its pair",
+    " layer of the untouched backbone, how alike the target is to the anchor's other targets in that class, and how far"
+    " each of these lies from the mean over them, so that a score depends on the company of its pair",
     "all": "the words, stems and letters that they share, and how alike their tokens are in the embeddings and the last"
     " layer of the untouched backbone",
 }
@@ -235,20 +235,20 @@ def method(settings: Mapping[str, Any]) -> str:
             3,
             f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
             f" {EVIDENCE[settings['evidence']]}. They hardly say which phrases these are, so they are hard to"
-            " learn by heart. Its features join those of the spans before the head, and a head of their own, with an"
-            " ordinal loss of its own, E, has a say in the score: P(rank &gt; k) is the mean over the heads.",
+            " learn by heart. It is fitted to them alone, by the same losses, before the encoder is trained, and stays"
+            " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes a third"
+            " of the score.",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:
         lines.append(
             "**Auxiliary task.** From the same features a second head tells the ten ratings (synonym, hyponym, antonym"
-            " …) apart; R is its cross-entropy. The score is made of the mean of the heads' P(rank &gt; k)."
+            " …) apart; R is its cross-entropy. The score is made of the mean of both heads' P(rank &gt; k)."
         )
         terms["μ R"] = settings["rating_weight"]
-    plain = [] if settings["evidence"] == "none" else ["E"]
-    if terms or plain:
+    if terms:
         factors = ", ".join(f"{term[0]} = {value:g}" for term, value in terms.items())
-        lines.append(f"**Total.** {' + '.join(['L', *terms, *plain])}{' with ' if factors else ''}{factors}.")
+        lines.append(f"**Total.** {' + '.join(['L', *terms])} with {factors}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

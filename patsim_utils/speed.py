@@ -302,7 +302,6 @@ def compare(
             chosen,
             learning_rate=chosen.learning_rate * growth_of_rate,
             head_learning_rate=chosen.head_learning_rate * growth_of_rate,
-            evidence_learning_rate=chosen.evidence_learning_rate * growth_of_rate,
         )
         own = run / re.sub(r"\W+", "_", label)
         print(f"{number} of {len(setups)}: {label}", end="", flush=True)

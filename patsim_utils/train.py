@@ -27,10 +27,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from patsim_utils import cpc, curriculum, encoder, losses, metrics, ordinal
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
+from patsim_utils.evidence import Evidence
 from patsim_utils.matcher import Architecture, Matcher
-from patsim_utils.packing import UNRATED, LengthGrouped
+from patsim_utils.packing import UNRATED, LengthGrouped, Pairs
 
-TERMS = ("ordinal", "contrast", "rating", "evidence")  # of the loss, columns of history.csv; 0 where not in use
+TERMS = ("ordinal", "contrast", "rating")  # of the loss, columns of history.csv; 0 where not in use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,6 @@ class Settings(Architecture):
     batch_tokens: int = 0
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
-    evidence_learning_rate: float = 1e-3
     layer_decay: float = 1.0
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -81,7 +81,6 @@ class Settings(Architecture):
             "batch_size",
             "learning_rate",
             "head_learning_rate",
-            "evidence_learning_rate",
             "clip",
         ):
             if not getattr(self, name) > 0:
@@ -108,8 +107,7 @@ class Settings(Architecture):
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of an ordinal and a contrastive loss, and where they are asked for of the ratings'
-    cross-entropy and of the ordinal loss of what the evidence alone says.
+    """Trainer on the sum of an ordinal and a contrastive loss and, where asked for, of the ratings' cross-entropy.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -141,8 +139,7 @@ class DualLossTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; the encoder (or its adapter) at `learning_rate`, the network on the evidence at its own rate, all
-        else that is new at `head_learning_rate`.
+        """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`.
 
         Each layer below the last one has `layer_decay` times the rate of the one above it, the embeddings the least
         (Howard & Ruder 2018, arXiv 1801.06146, section 3.2): what the encoder knows of words that training never shows
@@ -156,8 +153,6 @@ class DualLossTrainer(Trainer):
                 rate = s.head_learning_rate
                 if name.startswith("backbone."):
                     rate = s.learning_rate * s.layer_decay ** (layers - encoder.layer_of(name))
-                if name.startswith(("evidence.", "evidence_head.")):
-                    rate = s.evidence_learning_rate
                 groups.setdefault((rate, s.weight_decay if name in decayed else 0.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
             [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
@@ -193,12 +188,7 @@ class DualLossTrainer(Trainer):
         rating_term = ordinal_term.new_zeros(())
         if output.ratings is not None:
             rating_term = F.cross_entropy(output.ratings.float(), inputs["rating"], ignore_index=UNRATED)
-        evidence_term = ordinal_term.new_zeros(())
-        if output.evidence is not None:
-            evidence_term = losses.ordinal_loss(
-                output.evidence, inputs["rank"], kind=s.loss, alpha=s.alpha, beta=s.beta
-            )
-        terms = dict(zip(TERMS, (ordinal_term, contrast_term, rating_term, evidence_term), strict=True))
+        terms = dict(zip(TERMS, (ordinal_term, contrast_term, rating_term), strict=True))
         self.terms = {name: term.item() for name, term in terms.items()}
         for name, value in self.terms.items():
             if not math.isfinite(value):
@@ -207,7 +197,7 @@ class DualLossTrainer(Trainer):
                     f"step {self.state.global_step + 1}: the {name} loss is {value}; "
                     f"rows of the training split in this batch: {rows}"
                 )
-        return ordinal_term + s.contrast_weight * contrast_term + s.rating_weight * rating_term + evidence_term
+        return ordinal_term + s.contrast_weight * contrast_term + s.rating_weight * rating_term
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -242,6 +232,63 @@ class DualLossTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Matcher | None = None) -> None:
         self.model.restore(Path(resume_from_checkpoint))
+
+
+class EvidenceTrainer(Trainer):
+    """Trainer of the network on the evidence: the ordinal loss and, where it learns them, that of the ratings."""
+
+    def __init__(self, model: Evidence, *, settings: Settings, **kwargs) -> None:
+        super().__init__(model, **kwargs)
+        self.settings = settings
+
+    def compute_loss(
+        self,
+        model: Evidence,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        s, features = self.settings, model(inputs["numbers"])
+        loss = losses.ordinal_loss(model.head(features), inputs["rank"], kind=s.loss, alpha=s.alpha, beta=s.beta)
+        if model.rating_head is None:
+            return loss
+        rated = F.cross_entropy(model.rating_head(features), inputs["rating"], ignore_index=UNRATED)
+        return loss + s.rating_weight * rated
+
+
+def fit_evidence(evidence: Evidence, pairs: Pairs, settings: Settings, *, folder: Path) -> None:
+    """Fits the network on the evidence to the training pairs, seconds of work; from then on it stays as it is.
+
+    Its rate, batch and epochs are its own: thousands of times smaller than the encoder, it takes larger steps, and more
+    of them would do it good that would let the encoder learn by heart. The `folder` stays empty.
+
+    Raises FloatingPointError where its loss does not stay finite.
+    """
+    evidence.standardise(pairs.evidence)
+    rank, rating = torch.from_numpy(pairs.rank), torch.from_numpy(pairs.rating)
+    names = ("numbers", "rank", "rating")
+    rows = [dict(zip(names, row, strict=True)) for row in zip(pairs.evidence, rank, rating, strict=True)]
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=12,
+        per_device_train_batch_size=512,
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(12 * len(rows) / 512 * 0.1),
+        save_strategy="no",
+        logging_strategy="no",
+        remove_unused_columns=False,
+        report_to=[],
+        seed=settings.seed,
+        disable_tqdm=True,
+    )
+    trainer = EvidenceTrainer(evidence.requires_grad_(True), settings=settings, args=arguments, train_dataset=rows)
+    trainer.remove_callback(PrinterCallback)
+    loss = trainer.train().training_loss
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss of the network on the evidence is {loss}")
+    evidence.requires_grad_(False)
 
 
 class _SetEpoch(TrainerCallback):
@@ -295,10 +342,10 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(config)
 
-    cuda = torch.cuda.is_available()
+    cuda, began = torch.cuda.is_available(), time.perf_counter()
     pairs = model.pairs(splits["train"])
     if model.evidence:
-        model.evidence.standardise(pairs.evidence)
+        fit_evidence(model.evidence, pairs, settings, folder=checkpoints)
     sampler = LengthGrouped(
         pairs,
         batch_size=settings.batch_size,
@@ -346,6 +393,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
         args=arguments,
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.clock = began  # the evidence is a part of the work
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if last:
         seen = json.loads((Path(last) / "trainer_state.json").read_text())["log_history"]
@@ -369,11 +417,15 @@ def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.D
     """Loads the kept model, writes predictions.csv, gives the metrics of every evaluated split and of the training."""
     model = Matcher.load(run)
     result: dict[str, Any] = {"protocol": settings.protocol}
-    predictions = []
+    predictions, alone = [], {}
     for name in [split for split in splits if split != "train"]:
         frame = splits[name]
-        cumulative = model.cumulative(model.pairs(frame))
+        pairs = model.pairs(frame)
+        cumulative = model.cumulative(pairs)
         result[name] = summary(frame, cumulative, settings)
+        if model.evidence:
+            guess = model.evidence.score(pairs.evidence)
+            alone[name] = metrics.evaluate(frame, guess, loss=None, seed=settings.seed)
         predictions.append(frame.assign(split=name, prediction=ordinal.score(cumulative).double().numpy()))
     frame = pd.concat(predictions, ignore_index=True)
     order = ["split", "anchor", "target", "context", "score", "prediction"]
@@ -403,7 +455,7 @@ def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.D
         | {name: row[f"eval_{name}"] for name in ("pearson", "spearman", "loss")}
         for _, row in epochs.iterrows()
     ]
-    result["baselines"] = baselines(splits, settings)
+    result["baselines"] = baselines(splits, settings) | ({"evidence": alone} if alone else {})
     result["environment"] = environment(seed=settings.seed)
     return result
 

@@ -85,7 +85,6 @@ def test_each_system_gets_the_rates_of_its_layout(
     pair, packed = asked["ours", "pair", "full", 0], asked["ours", "packed", "full", 1]
     assert (pair.batch_size, pair.learning_rate, pair.head_learning_rate) == (32, 1e-4, 1e-4)
     assert (packed.batch_size, packed.learning_rate, packed.head_learning_rate) == (128, 2e-4, 2e-4)
-    assert packed.evidence_learning_rate == 2 * pair.evidence_learning_rate
 
 
 def result(rate: float, prediction: np.ndarray, frame: pd.DataFrame) -> dict:
