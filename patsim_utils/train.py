@@ -265,17 +265,19 @@ def fit_evidence(evidence: Evidence, pairs: Pairs, settings: Settings, *, folder
     Raises FloatingPointError where its loss does not stay finite.
     """
     evidence.standardise(pairs.evidence)
-    rank, rating = torch.from_numpy(pairs.rank), torch.from_numpy(pairs.rating)
+    rank, rating = torch.tensor(pairs.rank), torch.tensor(pairs.rating)
     names = ("numbers", "rank", "rating")
     rows = [dict(zip(names, row, strict=True)) for row in zip(pairs.evidence, rank, rating, strict=True)]
+    epochs, batch = 12, min(512, max(16, len(rows) // 64))
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=12,
-        per_device_train_batch_size=512,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch,
         learning_rate=3e-3,
         weight_decay=0.01,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(12 * len(rows) / 512 * 0.1),
+        warmup_steps=math.ceil(0.1 * epochs * len(rows) / batch),
+        dataloader_pin_memory=False,
         save_strategy="no",
         logging_strategy="no",
         remove_unused_columns=False,

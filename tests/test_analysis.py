@@ -321,6 +321,8 @@ def test_results_and_leak_of_a_run():
     }
     table = analysis.results(numbers).set_index("system")
     assert table["pearson"].to_dict() == {"word-Jaccard": 0.5, "zero-shot cosine": 0.5, "trained model": 0.7}
+    beside = numbers["baselines"] | {"evidence": {"validation": found | {"pearson": 0.6}}}
+    assert analysis.results(numbers | {"baselines": beside}).set_index("system")["pearson"]["evidence alone"] == 0.6
     text = readings.results(table.reset_index(), protocol="anchor_disjoint", seed=4)
     assert "Pearson of 0.700 [0.400, 0.600]" in text
     assert "seed 4" in text
@@ -369,6 +371,7 @@ def test_method_gives_its_formulas():
     assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
     assert "**Evidence.**" not in text
+    assert "makes a third of the score" in readings.method(settings | {"evidence": "words"})
     assert "how alike their word pieces are" in readings.method(settings | {"evidence": "pieces"})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:

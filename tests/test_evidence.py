@@ -5,13 +5,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from patsim_utils import data, encoder, evidence
+from patsim_utils import company, data, encoder, evidence
 from patsim_utils.evidence import ALIGNED, WORDS, Evidence, Similarity
 from patsim_utils.matcher import Architecture, Matcher
 
 
 def columns(frame) -> tuple[np.ndarray, ...]:
     return tuple(frame[name].to_numpy(object) for name in ("anchor", "target", "context"))
+
+
+def groups(frame) -> list[np.ndarray]:
+    """Rows of the same anchor and class."""
+    return list(frame.groupby(["anchor", "context"]).indices.values())
 
 
 def test_shared_words_stems_and_letters_by_hand() -> None:
@@ -52,20 +57,37 @@ def slowly(similarity: Similarity, backbone: str, anchor: str, target: str, titl
 def test_similarities_are_those_of_a_slow_loop(tiny_backbone, pairs_frame, kind: str) -> None:
     backbone = tiny_backbone(kind)
     similarity = Similarity(backbone, read=True)
-    found = similarity(*columns(pairs_frame))
+    found = similarity(*columns(pairs_frame), groups=groups(pairs_frame))
     expected = [slowly(similarity, backbone, *row) for row in zip(*columns(pairs_frame), strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    pieces = Similarity(backbone, read=False)(*columns(pairs_frame))
+    pieces = Similarity(backbone, read=False)(*columns(pairs_frame), groups=groups(pairs_frame))
     np.testing.assert_allclose(pieces, np.array(expected)[:, :ALIGNED], atol=1e-5)
+
+
+def test_a_group_stands_on_the_vectors_of_its_whole_phrases(tiny_backbone, pairs_frame, monkeypatch) -> None:
+    monkeypatch.setattr(evidence, "ROWS", 5)
+    backbone = tiny_backbone("bert")
+    found = Similarity(backbone, read=True, grouped=True)(*columns(pairs_frame), groups=groups(pairs_frame))
+    plain = Similarity(backbone, read=True)(*columns(pairs_frame), groups=groups(pairs_frame))
+    torch.testing.assert_close(found[:, : plain.shape[1]], plain)
+    model, tokenizer = encoder.load_backbone(backbone).eval(), encoder.load_tokenizer(backbone)
+    for rows in groups(pairs_frame):
+        phrases = [pairs_frame["anchor"][rows[0]], *pairs_frame["target"][rows]]
+        ids = [tokenizer(phrase, return_tensors="pt")["input_ids"] for phrase in phrases]
+        with torch.no_grad():
+            states = [F.normalize(model(input_ids=i).last_hidden_state[0, 1:-1], dim=-1).mean(0) for i in ids]
+        vectors = F.normalize(torch.stack(states), dim=-1)
+        expected = company.standing(vectors[0], vectors[1:])
+        torch.testing.assert_close(found[rows, -company.STANDING :], expected, atol=1e-4, rtol=0)
 
 
 def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_frame, monkeypatch) -> None:
     monkeypatch.setattr(evidence, "ROWS", 5)
     monkeypatch.setattr(evidence, "PHRASES", 3)
     network = Evidence("all", backbone=tiny_backbone("bert"))
-    together = network.of(*columns(pairs_frame), groups=[])
+    together = network.of(*columns(pairs_frame), groups=groups(pairs_frame))
     for i in range(len(pairs_frame)):
-        alone = network.of(*columns(pairs_frame.iloc[[i]]), groups=[])
+        alone = network.of(*columns(pairs_frame.iloc[[i]]), groups=[np.array([0])])
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
     assert network.of(*columns(pairs_frame.iloc[:0]), groups=[]).shape[0] == 0
 
@@ -73,18 +95,10 @@ def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_f
 def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
     """An unknown class has no text, and the tokenizer drops some characters altogether."""
     rows = [np.array(part, dtype=object) for part in (["steel", "\u200b"], ["\u200b", "\u200b"], ["", ""])]
-    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows, groups=[])
+    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows, groups=[np.array([1, 0])])
     assert numbers.isfinite().all()
     assert numbers[:, -2:].eq(0).all()  # nothing is like a class text that is not there
-
-
-def test_a_group_is_compared_with_its_mean() -> None:
-    numbers = torch.rand(5, 3)
-    found = evidence.among(numbers, [np.array([0, 3]), np.array([4, 1, 2])])
-    torch.testing.assert_close(found[:, :3], numbers)
-    mean = (numbers[1] + numbers[2] + numbers[4]) / 3
-    torch.testing.assert_close(found[2, 3:], torch.cat([numbers[2] - mean, torch.tensor([3 / 20])]))
-    torch.testing.assert_close(found[0, 3:], torch.cat([(numbers[0] - numbers[3]) / 2, torch.tensor([2 / 20])]))
+    assert Evidence("group", backbone=tiny_backbone("bert")).of(*rows, groups=[np.array([0, 1])]).isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "moves"), [("all", False), ("group", True)])
@@ -114,6 +128,7 @@ def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame,
     torch.manual_seed(0)
     matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
     matcher.evidence.standardise(matcher.pairs(pairs_frame).evidence)
+    assert not any(weight.requires_grad for weight in matcher.evidence.parameters())
     scores = matcher.score(pairs_frame)
     matcher.save(tmp_path / "model")
     assert not any("similarity" in name for name in matcher.state_dict())
@@ -125,15 +140,17 @@ def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame,
     assert np.abs(matcher.score(pairs_frame) - scores).max() > 1e-4
 
 
-def test_the_score_is_the_mean_of_all_heads(tiny_backbone, pairs_frame) -> None:
+def test_a_third_of_the_score_is_the_judgement_of_the_evidence(tiny_backbone, pairs_frame) -> None:
     torch.manual_seed(0)
     matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence="words", rating_weight=1.0)).eval()
     pairs = matcher.pairs(pairs_frame)
     with torch.no_grad():
         output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
-    heads = [
-        output.cumulative.sigmoid().mean(-1),
-        output.ratings.softmax(-1) @ torch.tensor([int(name[0]) / 4 for name in data.RATINGS]),
-        output.evidence.sigmoid().mean(-1),
-    ]
-    np.testing.assert_allclose(matcher.score(pairs_frame), torch.stack(heads).mean(0), atol=1e-5)
+    rated = torch.tensor([int(name[0]) / 4 for name in data.RATINGS])
+    beside = matcher.evidence
+    with torch.no_grad():
+        features = beside(pairs.evidence)
+        alone = (beside.head(features).sigmoid().mean(-1) + beside.rating_head(features).softmax(-1) @ rated) / 2
+    np.testing.assert_allclose(beside.score(pairs.evidence), alone, atol=1e-6)
+    encoders = (output.cumulative.sigmoid().mean(-1) + output.ratings.softmax(-1) @ rated) / 2
+    np.testing.assert_allclose(matcher.score(pairs_frame), encoders * 2 / 3 + alone / 3, atol=1e-5)

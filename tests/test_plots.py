@@ -81,7 +81,6 @@ def history() -> pd.DataFrame:
             "ordinal": 2 / step,
             "contrast": 1 / step,
             "rating": 0.0,
-            "evidence": 0.0,
             "learning_rate": 1e-3 * step / 40,
             "grad_norm": 1.0,
         }
@@ -165,11 +164,10 @@ def test_a_run_without_contrast_or_leak(shown, history):
     assert shown == []
 
 
-def test_the_losses_beside_have_panels_of_their_own(shown, history):
-    plots.losses(history.assign(rating=1.5, evidence=2.5))
+def test_the_loss_of_the_ratings_has_a_panel_of_its_own(shown, history):
+    plots.losses(history.assign(rating=1.5))
     caption = figure(shown)[0]
     assert "rating 1.50 to 1.50" in caption
-    assert "evidence 2.50 to 2.50" in caption
 
 
 @pytest.mark.parametrize("fusion", ["add", "gate", "attention", "none"])
