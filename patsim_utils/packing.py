@@ -99,7 +99,8 @@ class Pairs:
 
     def groups(self) -> list[np.ndarray]:
         """Rows that share anchor and context, which one sequence of `packed` and `list` can hold."""
-        group = pd.factorize(pd.MultiIndex.from_arrays([self.anchor, self.code, self.context]))[0]
+        key = (self.anchor.astype(np.int64) * len(cpc.CODES) + self.code) * len(self.tokens) + self.context
+        group = pd.factorize(key)[0]
         order = np.argsort(group, kind="stable")
         return np.split(order, np.cumsum(np.bincount(group))[:-1])
 
