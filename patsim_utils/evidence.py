@@ -3,7 +3,7 @@
 A few dozen numbers a row that compare two phrases and hardly say which ones they are. So they are hard to learn by
 heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A small network
 reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's (wide and deep:
-Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score.
+Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where it knows more.
 """
 
 import itertools
@@ -21,6 +21,7 @@ from patsim_utils.ordinal import OrdinalHead
 
 EVIDENCE = ("none", "words", "pieces", "all", "group")
 WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
+SHARE, SHARE_IN_COMPANY = 1 / 5, 1 / 3  # of the score, which its own judgement makes; best on validation
 ROWS = 512  # compared at a time, about: bounds the memory for the states of their phrases
 PHRASES = 64  # read at a time
 LONGEST = 64  # tokens of a phrase that are compared
@@ -177,6 +178,7 @@ class Evidence(nn.Module):
     ) -> None:
         super().__init__()
         self.grouped = kind == "group"
+        self.share = SHARE_IN_COMPANY if self.grouped else SHARE
         self.similarity = None
         if kind != "words":
             self.similarity = Similarity(backbone, layers=layers, read=kind != "pieces", grouped=self.grouped)

@@ -25,7 +25,6 @@ from patsim_utils.packing import LAYOUTS, Pairs
 
 POOLINGS = ("span", "attention", "mean", "cls")
 CONTEXT_TEXTS = ("title", "code", "none")
-EVIDENCE_SHARE = 1 / 3  # of the score, where there is evidence
 LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
 # A `list` keeps its company together.
@@ -129,8 +128,8 @@ class Output:
     """What a batch of N rows gives.
 
     cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
-    (N, 10), where the model learns them; evidence: P(rank > k) by the evidence alone (N, 4), where there is any;
-    anchor, target: span means at the contrast layer (N, W).
+    (N, 10), where the model learns them; evidence: P(rank > k) by the evidence alone (N, 4), where there is any, which
+    has `evidence_share` of the score; anchor, target: span means at the contrast layer (N, W).
     """
 
     cumulative: Tensor
@@ -138,6 +137,7 @@ class Output:
     target: Tensor
     ratings: Tensor | None = None
     evidence: Tensor | None = None
+    evidence_share: float = 0.0
 
     def judgement(self) -> Tensor:
         """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of both heads, and of the evidence."""
@@ -145,7 +145,7 @@ class Output:
             return self.cumulative.float()
         above = ordinal.above(self.cumulative, self.ratings)
         if self.evidence is not None:
-            above = torch.lerp(above, self.evidence, EVIDENCE_SHARE)
+            above = torch.lerp(above, self.evidence, self.evidence_share)
         return torch.logit(above, eps=1e-6)
 
 
@@ -222,6 +222,7 @@ class Matcher(nn.Module):
             target=span_mean(middle, batch["target_span"]),
             ratings=self.rating_head(features) if self.rating_head else None,
             evidence=self.evidence.above(beside) if self.evidence else None,
+            evidence_share=self.evidence.share if self.evidence else 0.0,
         )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:

@@ -236,8 +236,8 @@ def method(settings: Mapping[str, Any]) -> str:
             f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
             f" {EVIDENCE[settings['evidence']]}. They hardly say which phrases these are, so they are hard to"
             " learn by heart. It is fitted to them alone, by the same losses, before the encoder is trained, and stays"
-            " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes a third"
-            " of the score.",
+            " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes a"
+            f" {'third' if settings['evidence'] == 'group' else 'fifth'} of the score.",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:

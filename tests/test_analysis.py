@@ -371,7 +371,7 @@ def test_method_gives_its_formulas():
     assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
     assert "**Evidence.**" not in text
-    assert "makes a third of the score" in readings.method(settings | {"evidence": "words"})
+    assert "makes a fifth of the score" in readings.method(settings | {"evidence": "words"})
     assert "how alike their word pieces are" in readings.method(settings | {"evidence": "pieces"})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:

@@ -140,9 +140,10 @@ def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame,
     assert np.abs(matcher.score(pairs_frame) - scores).max() > 1e-4
 
 
-def test_a_third_of_the_score_is_the_judgement_of_the_evidence(tiny_backbone, pairs_frame) -> None:
+@pytest.mark.parametrize(("kind", "share"), [("words", 1 / 5), ("group", 1 / 3)])
+def test_a_part_of_the_score_is_the_judgement_of_the_evidence(tiny_backbone, pairs_frame, kind, share) -> None:
     torch.manual_seed(0)
-    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence="words", rating_weight=1.0)).eval()
+    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
     pairs = matcher.pairs(pairs_frame)
     with torch.no_grad():
         output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
@@ -153,4 +154,4 @@ def test_a_third_of_the_score_is_the_judgement_of_the_evidence(tiny_backbone, pa
         alone = (beside.head(features).sigmoid().mean(-1) + beside.rating_head(features).softmax(-1) @ rated) / 2
     np.testing.assert_allclose(beside.score(pairs.evidence), alone, atol=1e-6)
     encoders = (output.cumulative.sigmoid().mean(-1) + output.ratings.softmax(-1) @ rated) / 2
-    np.testing.assert_allclose(matcher.score(pairs_frame), encoders * 2 / 3 + alone / 3, atol=1e-5)
+    np.testing.assert_allclose(matcher.score(pairs_frame), encoders * (1 - share) + alone * share, atol=1e-5)
