@@ -1,9 +1,10 @@
 """What a fine-tuned encoder sees badly: shared words and letters, and the likeness that the untouched encoder finds.
 
-A few dozen numbers a row that compare two phrases and hardly say which ones they are. So they are hard to learn by
-heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A small network
-reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's (wide and deep:
-Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where it knows more.
+A few dozen numbers a row, 129 in company, that compare two phrases and hardly say which ones they are. So they are hard
+to learn by heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A
+small network reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's
+(wide and deep: Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where
+it knows more.
 """
 
 import itertools
@@ -201,7 +202,9 @@ class Evidence(nn.Module):
         """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU.
 
         `groups`: the rows that share anchor and class, each group an array of their places, every row in one of them.
+        One of more than ROWS is taken in parts, since the work of comparing its targets grows with their square.
         """
+        groups = [part for rows in groups for part in np.array_split(rows, -(-len(rows) // ROWS))]
         numbers = torch.from_numpy(words(anchor, target))
         if self.similarity:
             numbers = torch.cat([numbers, self.similarity(anchor, target, title, groups=groups)], dim=1)

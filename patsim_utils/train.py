@@ -259,8 +259,8 @@ class EvidenceTrainer(Trainer):
 def fit_evidence(evidence: Evidence, pairs: Pairs, settings: Settings, *, folder: Path) -> None:
     """Fits the network on the evidence to the training pairs, seconds of work; from then on it stays as it is.
 
-    Its rate, batch and epochs are its own: thousands of times smaller than the encoder, it takes larger steps, and more
-    of them would do it good that would let the encoder learn by heart. The `folder` stays empty.
+    Its rate, batch and epochs are its own: hundreds of times smaller than the encoder, it takes larger steps and more
+    epochs before it learns by heart. The Trainer needs a `folder`, in which it leaves nothing.
 
     Raises FloatingPointError where its loss does not stay finite.
     """
@@ -346,7 +346,8 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
 
     cuda, began = torch.cuda.is_available(), time.perf_counter()
     pairs = model.pairs(splits["train"])
-    if model.evidence:
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if model.evidence and not last:  # else the checkpoint holds it
         fit_evidence(model.evidence, pairs, settings, folder=checkpoints)
     sampler = LengthGrouped(
         pairs,
@@ -396,7 +397,6 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     )
     trainer.remove_callback(PrinterCallback)
     trainer.clock = began  # the evidence is a part of the work
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if last:
         seen = json.loads((Path(last) / "trainer_state.json").read_text())["log_history"]
         trainer.clock -= seen[-1]["seconds"]

@@ -92,6 +92,22 @@ def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_f
     assert network.of(*columns(pairs_frame.iloc[:0]), groups=[]).shape[0] == 0
 
 
+def test_a_long_list_of_candidates_is_compared_in_parts(tiny_backbone, monkeypatch) -> None:
+    monkeypatch.setattr(evidence, "ROWS", 4)
+    sizes, standing = [], company.standing
+    monkeypatch.setattr(company, "standing", lambda a, t: sizes.append(len(t)) or standing(a, t))
+    count = 10
+    rows = [
+        np.array(part, dtype=object)
+        for part in (["gear"] * count, [f"gear {i}" for i in range(count)], ["F16"] * count)
+    ]
+    network = Evidence("group", backbone=tiny_backbone("bert"))
+    found = network.of(*rows, groups=[np.arange(count)])
+    assert sum(sizes) == 4 * count  # four levels of likeness
+    assert max(sizes) == 4
+    torch.testing.assert_close(found, network.of(*rows, groups=[np.arange(4), np.arange(4, 7), np.arange(7, 10)]))
+
+
 def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
     """An unknown class has no text, and the tokenizer drops some characters altogether."""
     rows = [np.array(part, dtype=object) for part in (["steel", "\u200b"], ["\u200b", "\u200b"], ["", ""])]

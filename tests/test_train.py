@@ -198,8 +198,9 @@ KILLED = """
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path) -> None:
+def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
     options = {
+        "evidence": "words",
         "backbone": tiny_backbone("bert"),
         "contrast_layer": 1,
         "epochs": 2,
@@ -217,6 +218,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path) -> N
     saved = sorted((tmp_path / "killed" / "checkpoints").iterdir())
     assert saved
 
+    monkeypatch.delattr(train, "fit_evidence")  # the checkpoint holds what was fitted
     resumed = train.train(data, Settings(**options), run=tmp_path / "killed")
     for name in ("pearson", "spearman", "loss"):
         assert resumed["validation"][name] == pytest.approx(whole["validation"][name], abs=1e-4)
