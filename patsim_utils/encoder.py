@@ -221,13 +221,12 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
 
 
 def phrase_batches(
-    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int | None = None
+    ids: Sequence[Sequence[int]], *, tokenizer: PreTrainedTokenizerBase, batch_size: int
 ) -> Iterator[tuple[Tensor, BatchEncoding]]:
     """Every phrase once, in padded batches of like length: the places of its phrases (b,) and the encoder's input.
 
-    `max_length`: tokens of a phrase that are read; the tokenizer's own limit by default.
+    `ids`: the tokens of each phrase, special ones included.
     """
-    ids = tokenizer(list(phrases), truncation=True, max_length=max_length)["input_ids"]
     order = np.argsort([len(tokens) for tokens in ids], kind="stable")
     for part in np.array_split(order, -(-len(order) // batch_size)):
         yield torch.from_numpy(part), tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt")
@@ -239,7 +238,8 @@ def sentence_vectors(
 ) -> Tensor:
     """Mean-pooled unit vectors (n, width) float32 of the phrases, by an encoder as it is."""
     vectors = torch.empty(len(phrases), model.config.hidden_size)
-    for places, batch in phrase_batches(phrases, tokenizer=tokenizer, batch_size=batch_size):
+    ids = tokenizer(list(phrases), truncation=True)["input_ids"]
+    for places, batch in phrase_batches(ids, tokenizer=tokenizer, batch_size=batch_size):
         batch = batch.to(model.device)
         mask = batch["attention_mask"][..., None]
         states = model(**batch).last_hidden_state * mask

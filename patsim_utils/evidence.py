@@ -16,38 +16,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patsim_utils import company, encoder, ordinal
+from patsim_utils import company, encoder, ordinal, packing
 from patsim_utils.data import RATINGS
 from patsim_utils.ordinal import OrdinalHead
+from patsim_utils.packing import Pairs
 
 EVIDENCE = ("none", "words", "pieces", "all", "group")
 WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
 SHARE, SHARE_IN_COMPANY = 1 / 5, 1 / 3  # of the score, which its own judgement makes; best on validation
 ROWS = 512  # compared at a time, about: bounds the memory for the states of their phrases
 PHRASES = 64  # read at a time
-LONGEST = 64  # tokens of a phrase that are compared
+LONGEST_TITLE = 64  # tokens of a class text that are compared
 
 
-def words(anchor: Sequence[str], target: Sequence[str]) -> np.ndarray:
+def words(pairs: Pairs) -> np.ndarray:
     """Shares of words, word stems and letters that two phrases have in common: (n, WORDS) float32, about 0 to 1."""
-    rows = [_in_common(a, t) for a, t in zip(anchor, target, strict=True)]
+    parts = [(phrase.split(), {word[:4] for word in phrase.split()}, trigrams(phrase)) for phrase in pairs.phrases]
+    rows = [_in_common(*parts[a], *parts[t]) for a, t in zip(pairs.anchor, pairs.target, strict=True)]
     return np.array(rows, dtype=np.float32).reshape(-1, WORDS)
 
 
-def _in_common(anchor: str, target: str) -> list[float]:
-    a, t = anchor.split(), target.split()
-    shared, stems = set(a) & set(t), ({word[:4] for word in a}, {word[:4] for word in t})
-    letters = _trigrams(anchor), _trigrams(target)
-    both = len(letters[0] & letters[1])
+def _in_common(
+    a: list[str], a_stems: set[str], a_letters: set[str], t: list[str], t_stems: set[str], t_letters: set[str]
+) -> list[float]:
+    shared, both = len({*a}.intersection(t)), len(a_letters & t_letters)
     return [
-        _jaccard(set(a), set(t)),
-        _jaccard(*stems),
-        _jaccard(*letters),
-        both / len(letters[0]),
-        both / len(letters[1]),
-        len(shared) / 4,
-        (len(a) - len(shared)) / 4,
-        (len(t) - len(shared)) / 4,
+        shared / max(1, len({*a, *t})),
+        _jaccard(a_stems, t_stems),
+        both / (len(a_letters) + len(t_letters) - both),
+        both / len(a_letters),
+        both / len(t_letters),
+        shared / 4,
+        (len(a) - shared) / 4,
+        (len(t) - shared) / 4,
         a[:1] == t[:1],
         a[-1:] == t[-1:],
         t[: len(a)] == a,
@@ -55,7 +56,8 @@ def _in_common(anchor: str, target: str) -> list[float]:
     ]
 
 
-def _trigrams(phrase: str) -> set[str]:
+def trigrams(phrase: str) -> set[str]:
+    """Every three neighbouring letters of a phrase, a space at both ends; never empty."""
     padded = f" {phrase} "
     return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
 
@@ -86,23 +88,21 @@ class Similarity:
         self.size = (2 * ALIGNED + 2 if read else ALIGNED) + grouped * (2 if read else 1) * company.STANDING
 
     @torch.inference_mode()
-    def __call__(
-        self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray, *, groups: Sequence[np.ndarray]
-    ) -> Tensor:
+    def __call__(self, pairs: Pairs, groups: Sequence[np.ndarray]) -> Tensor:
         """`groups`: the rows that share anchor and class, every row in one of them."""
         device = self.pieces.device
-        found = torch.empty(len(anchor), self.size)
-        for part in _stretches(sorted(groups, key=lambda rows: anchor[rows[0]])):  # so an anchor is read once
+        found = torch.empty(len(pairs), self.size)
+        for part in _stretches(sorted(groups, key=lambda rows: pairs.anchor[rows[0]])):  # so an anchor is read once
             rows = np.concatenate(part)
-            ids, phrases = pd.factorize(np.concatenate([anchor[rows], target[rows]]))
-            levels, real = self._states(list(phrases))
-            a, t = (torch.from_numpy(part).to(device) for part in np.split(ids, 2))
+            phrases, ids = np.unique(np.concatenate([pairs.anchor[rows], pairs.target[rows]]), return_inverse=True)
+            levels, real = self._states([pairs.tokens[phrase] for phrase in phrases])
+            a, t = (torch.from_numpy(half).to(device) for half in np.split(ids, 2))
             columns, wholes = [], [_whole(states, real) for states in levels]
             for states, whole in zip(levels, wholes, strict=True):
                 columns += [_cosine(whole[a], whole[t]), *_alignment(states, real, a, t)]
             if self.model:
-                ids, texts = pd.factorize(title[rows])  # apart, since they are longer than phrases
-                levels, real = self._states(list(texts))
+                ids, texts = pd.factorize(pairs.text[rows])  # apart, since they are longer than phrases
+                levels, real = self._states(packing.tokenise(self.tokenizer, list(texts), LONGEST_TITLE))
                 field = _whole(levels[-1], real)[torch.from_numpy(ids).to(device)]
                 columns += [_cosine(whole[a], field), _cosine(whole[t], field)]
             numbers = torch.stack(columns, dim=-1)
@@ -115,22 +115,19 @@ class Similarity:
             found[torch.from_numpy(rows)] = numbers.float().cpu()
         return found
 
-    def _states(self, phrases: list[str]) -> tuple[list[Tensor], Tensor]:
+    def _states(self, phrases: list[list[int]]) -> tuple[list[Tensor], Tensor]:
         """Unit vectors (P, T, W) of the phrases' tokens on each level, and which of them are real: 1 or 0 (P, T)."""
-        batches = list(
-            encoder.phrase_batches(phrases, tokenizer=self.tokenizer, batch_size=PHRASES, max_length=LONGEST)
-        )
-        longest = max(1, *(batch["input_ids"].shape[1] - 2 for _, batch in batches))  # without [CLS] and [SEP]
-        shape, device = (len(phrases), longest, self.pieces.shape[1]), self.pieces.device
-        levels = [torch.zeros(shape, device=device) for _ in range(2 if self.model else 1)]
-        real = torch.zeros(shape[:2], device=device)
-        for places, batch in batches:
-            batch, inside = batch.to(device), batch["attention_mask"][:, 2:].float().to(device)
-            real[places, : inside.shape[1]] = inside
-            levels[0][places, : inside.shape[1]] = self.pieces[batch["input_ids"][:, 1:-1]] * inside[..., None]
-            if self.model:
-                states = F.normalize(self.model(**batch).last_hidden_state[:, 1:-1], dim=-1)
-                levels[1][places, : inside.shape[1]] = states * inside[..., None]
+        device, cls, sep = self.pieces.device, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        ids = packing.pad(phrases, packing.PADDING).to(device)
+        real = (ids >= 0).float()
+        levels = [self.pieces[ids.clamp(min=0)] * real[..., None]]
+        if self.model:
+            levels.append(torch.zeros_like(levels[0]))
+            whole = [[cls, *tokens, sep] for tokens in phrases]
+            for places, batch in encoder.phrase_batches(whole, tokenizer=self.tokenizer, batch_size=PHRASES):
+                states = F.normalize(self.model(**batch.to(device)).last_hidden_state[:, 1:-1], dim=-1)
+                length = states.shape[1]
+                levels[1][places, :length] = states * real[places, :length, None]
         return levels, real
 
 
@@ -198,22 +195,22 @@ class Evidence(nn.Module):
         self.head = OrdinalHead(self.width)
         self.rating_head = nn.Linear(self.width, len(RATINGS)) if ratings else None
 
-    def of(self, anchor: np.ndarray, target: np.ndarray, title: np.ndarray, *, groups: Sequence[np.ndarray]) -> Tensor:
-        """The numbers (n, size) of rows of anchor, target and class text, float32 on the CPU.
+    def of(self, pairs: Pairs) -> Tensor:
+        """The numbers (n, size) of all rows, float32 on the CPU.
 
-        `groups`: the rows that share anchor and class, each group an array of their places, every row in one of them.
-        One of more than ROWS is taken in parts, since the work of comparing its targets grows with their square.
+        A group of more than ROWS is taken in parts, since the work of comparing its targets grows with their square.
         """
-        groups = [part for rows in groups for part in np.array_split(rows, -(-len(rows) // ROWS))]
-        numbers = torch.from_numpy(words(anchor, target))
+        groups = [part for rows in pairs.groups() for part in np.array_split(rows, -(-len(rows) // ROWS))]
+        numbers = torch.from_numpy(words(pairs))
         if self.similarity:
-            numbers = torch.cat([numbers, self.similarity(anchor, target, title, groups=groups)], dim=1)
+            numbers = torch.cat([numbers, self.similarity(pairs, groups)], dim=1)
         if not self.grouped:
             return numbers
-        for parts in (str.split, _trigrams):
+        for parts in (str.split, trigrams):
             stand = numbers.new_empty(len(numbers), company.STANDING)
             for rows in groups:
-                vectors = company.bags([set(parts(phrase)) for phrase in (anchor[rows[0]], *target[rows])])
+                phrases = pairs.phrases[[pairs.anchor[rows[0]], *pairs.target[rows]]]
+                vectors = company.bags([set(parts(phrase)) for phrase in phrases])
                 stand[torch.from_numpy(rows)] = company.standing(vectors[0], vectors[1:])
             numbers = torch.cat([numbers, stand], dim=1)
         return company.among(numbers, groups)

@@ -238,8 +238,7 @@ class Matcher(nn.Module):
             unknown=unknown,
         )
         if self.evidence:
-            columns = frame["anchor"], frame["target"], frame["context"].map(text).fillna("")
-            pairs.evidence = self.evidence.of(*(part.to_numpy(object) for part in columns), groups=pairs.groups())
+            pairs.evidence = self.evidence.of(pairs)
         return pairs
 
     def cumulative(

@@ -55,6 +55,10 @@ class Pairs:
         context_tokens: tokens of a context text that are read, from its start; punctuation is left out.
         unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
 
+    What it knows of each row, (n,) each: `anchor` and `target`, which of the distinct `phrases` they are; `text`, the
+    whole text of its class; `code`, its place in `cpc.CODES`; `rank` and `rating`. `tokens` are the ids of each of the
+    `phrases`, then of the context texts, without special tokens.
+
     `evidence`: numbers (n, F) that a model keeps beside each row (see `evidence.py`), or None.
     """
 
@@ -73,18 +77,19 @@ class Pairs:
         self.layout, self.pad = layout, tokenizer.pad_token_id
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         codes = {context: cpc.code_index(context, unknown=unknown) for context in frame["context"].unique()}
-        ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
+        ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
         n = len(frame)
-        self.anchor, self.target = ids[:n], ids[n:]  # phrase ids (n,)
-        self.tokens: list[list[int]] = _tokenise(tokenizer, list(phrases), LONGEST_PHRASE)
+        self.anchor, self.target = ids[:n], ids[n:]
+        self.tokens: list[list[int]] = tokenise(tokenizer, list(self.phrases), LONGEST_PHRASE)
         for token_ids in self.tokens:
             if not token_ids:  # only characters that the tokenizer drops
                 token_ids.append(tokenizer.unk_token_id)
-        place = {context: len(phrases) + i for i, context in enumerate(codes)}
+        place = {context: len(self.phrases) + i for i, context in enumerate(codes)}
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in codes]
-        self.tokens += _tokenise(tokenizer, texts, context_tokens)
+        self.tokens += tokenise(tokenizer, texts, context_tokens)
         self.context = frame["context"].map(place).to_numpy()
         self.code = frame["context"].map(codes).to_numpy()
+        self.text = frame["context"].map(lambda context: titles.get(context, "")).to_numpy(object)
         self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
         self.rating = np.full(n, UNRATED)
         if "rating" in frame:
@@ -170,13 +175,13 @@ class Pairs:
         ]
         target = [range(o + t.start, o + t.stop) for o, s in zip(starts, sequences, strict=True) for t in s.targets]
         batch = {
-            "input_ids": _pad([s.tokens for s in sequences], self.pad),
-            "position_ids": _pad([s.positions for s in sequences], 0),
-            "block": _pad([s.block for s in sequences], PADDING),
-            "part": _pad([s.part for s in sequences], PADDING),
+            "input_ids": pad([s.tokens for s in sequences], self.pad),
+            "position_ids": pad([s.positions for s in sequences], 0),
+            "block": pad([s.block for s in sequences], PADDING),
+            "part": pad([s.part for s in sequences], PADDING),
             "code": torch.tensor([s.code for s in sequences]),
-            "anchor_span": _pad(anchor, PADDING),
-            "target_span": _pad(target, PADDING),
+            "anchor_span": pad(anchor, PADDING),
+            "target_span": pad(target, PADDING),
             "sequence": torch.tensor([i for i, s in enumerate(sequences) for _ in s.rows]),
             "rows": torch.tensor(rows),
             "rank": torch.from_numpy(self.rank[rows]),
@@ -188,15 +193,22 @@ class Pairs:
         return batch if self.evidence is None else batch | {"evidence": self.evidence[rows]}
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> list[list[int]]:
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> list[list[int]]:
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=False, truncation=True, max_length=longest)["input_ids"]
+    return tokenizer(
+        texts,
+        add_special_tokens=False,
+        truncation=True,
+        max_length=longest,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
 
 
-def _pad(ragged: list, value: int) -> Tensor:
+def pad(ragged: list, value: int) -> Tensor:
     width = max(map(len, ragged))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged])
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged], dtype=torch.long)
 
 
 def visible(block: Tensor) -> Tensor:

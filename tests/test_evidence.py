@@ -1,31 +1,28 @@
 """Evidence: shared words by hand, similarities against a slow loop, one row at a time, and through a whole model."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
-from patsim_utils import company, data, encoder, evidence
+from patsim_utils import company, cpc, data, encoder, evidence
 from patsim_utils.evidence import ALIGNED, WORDS, Evidence, Similarity
 from patsim_utils.matcher import Architecture, Matcher
+from patsim_utils.packing import Pairs
 
 
-def columns(frame) -> tuple[np.ndarray, ...]:
-    return tuple(frame[name].to_numpy(object) for name in ("anchor", "target", "context"))
-
-
-def groups(frame) -> list[np.ndarray]:
-    """Rows of the same anchor and class."""
-    return list(frame.groupby(["anchor", "context"]).indices.values())
+def pairs_of(frame: pd.DataFrame, backbone: str = "minilm") -> Pairs:
+    return Pairs(frame, encoder.load_tokenizer(backbone), titles=cpc.titles(), unknown="embedding")
 
 
 def test_shared_words_stems_and_letters_by_hand() -> None:
-    found = evidence.words(["gear box", "gears"], ["gear box oil", "gear"])
+    rows = {"anchor": ["gear box", "gears"], "target": ["gear box oil", "gear"], "context": "F16"}
+    found = evidence.words(pairs_of(pd.DataFrame(rows)))
     # all 8 trigrams of " gear box " are among the 12 of " gear box oil "
     np.testing.assert_allclose(found[0], [2 / 3, 2 / 3, 8 / 12, 1, 8 / 12, 2 / 4, 0, 1 / 4, 1, 0, 1, 0], rtol=1e-6)
     # " gears ": " ge gea ear ars rs "; " gear ": " ge gea ear ar "
     np.testing.assert_allclose(found[1], [0, 1, 3 / 6, 3 / 5, 3 / 4, 0, 1 / 4, 1 / 4, 0, 0, 0, 0], rtol=1e-6)
-    assert evidence.words([], []).shape == (0, WORDS)
 
 
 def slowly(similarity: Similarity, backbone: str, anchor: str, target: str, title: str) -> list[float]:
@@ -56,22 +53,24 @@ def slowly(similarity: Similarity, backbone: str, anchor: str, target: str, titl
 @pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
 def test_similarities_are_those_of_a_slow_loop(tiny_backbone, pairs_frame, kind: str) -> None:
     backbone = tiny_backbone(kind)
-    similarity = Similarity(backbone, read=True)
-    found = similarity(*columns(pairs_frame), groups=groups(pairs_frame))
-    expected = [slowly(similarity, backbone, *row) for row in zip(*columns(pairs_frame), strict=True)]
+    similarity, pairs = Similarity(backbone, read=True), pairs_of(pairs_frame, backbone)
+    found = similarity(pairs, pairs.groups())
+    rows = zip(pairs_frame["anchor"], pairs_frame["target"], pairs_frame["context"].map(cpc.titles()), strict=True)
+    expected = [slowly(similarity, backbone, *row) for row in rows]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    pieces = Similarity(backbone, read=False)(*columns(pairs_frame), groups=groups(pairs_frame))
+    pieces = Similarity(backbone, read=False)(pairs, pairs.groups())
     np.testing.assert_allclose(pieces, np.array(expected)[:, :ALIGNED], atol=1e-5)
 
 
 def test_a_group_stands_on_the_vectors_of_its_whole_phrases(tiny_backbone, pairs_frame, monkeypatch) -> None:
     monkeypatch.setattr(evidence, "ROWS", 5)
     backbone = tiny_backbone("bert")
-    found = Similarity(backbone, read=True, grouped=True)(*columns(pairs_frame), groups=groups(pairs_frame))
-    plain = Similarity(backbone, read=True)(*columns(pairs_frame), groups=groups(pairs_frame))
+    pairs = pairs_of(pairs_frame, backbone)
+    found = Similarity(backbone, read=True, grouped=True)(pairs, pairs.groups())
+    plain = Similarity(backbone, read=True)(pairs, pairs.groups())
     torch.testing.assert_close(found[:, : plain.shape[1]], plain)
     model, tokenizer = encoder.load_backbone(backbone).eval(), encoder.load_tokenizer(backbone)
-    for rows in groups(pairs_frame):
+    for rows in pairs.groups():
         phrases = [pairs_frame["anchor"][rows[0]], *pairs_frame["target"][rows]]
         ids = [tokenizer(phrase, return_tensors="pt")["input_ids"] for phrase in phrases]
         with torch.no_grad():
@@ -84,37 +83,36 @@ def test_a_group_stands_on_the_vectors_of_its_whole_phrases(tiny_backbone, pairs
 def test_a_row_has_the_same_evidence_alone_and_in_company(tiny_backbone, pairs_frame, monkeypatch) -> None:
     monkeypatch.setattr(evidence, "ROWS", 5)
     monkeypatch.setattr(evidence, "PHRASES", 3)
-    network = Evidence("all", backbone=tiny_backbone("bert"))
-    together = network.of(*columns(pairs_frame), groups=groups(pairs_frame))
+    backbone = tiny_backbone("bert")
+    network = Evidence("all", backbone=backbone)
+    together = network.of(pairs_of(pairs_frame, backbone))
     for i in range(len(pairs_frame)):
-        alone = network.of(*columns(pairs_frame.iloc[[i]]), groups=[np.array([0])])
+        alone = network.of(pairs_of(pairs_frame.iloc[[i]], backbone))
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
-    assert network.of(*columns(pairs_frame.iloc[:0]), groups=[]).shape[0] == 0
 
 
 def test_a_long_list_of_candidates_is_compared_in_parts(tiny_backbone, monkeypatch) -> None:
     monkeypatch.setattr(evidence, "ROWS", 4)
     sizes, standing = [], company.standing
     monkeypatch.setattr(company, "standing", lambda a, t: sizes.append(len(t)) or standing(a, t))
-    count = 10
-    rows = [
-        np.array(part, dtype=object)
-        for part in (["gear"] * count, [f"gear {i}" for i in range(count)], ["F16"] * count)
-    ]
-    network = Evidence("group", backbone=tiny_backbone("bert"))
-    found = network.of(*rows, groups=[np.arange(count)])
+    count, backbone = 10, tiny_backbone("bert")
+    frame = pd.DataFrame({"anchor": "gear", "target": [f"gear {i}" for i in range(count)], "context": "F16"})
+    network = Evidence("group", backbone=backbone)
+    found = network.of(pairs_of(frame, backbone))
     assert sum(sizes) == 4 * count  # four levels of likeness
     assert max(sizes) == 4
-    torch.testing.assert_close(found, network.of(*rows, groups=[np.arange(4), np.arange(4, 7), np.arange(7, 10)]))
+    parts = [network.of(pairs_of(part, backbone)) for part in (frame[:4], frame[4:7], frame[7:])]
+    torch.testing.assert_close(found, torch.cat(parts))
 
 
 def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
     """An unknown class has no text, and the tokenizer drops some characters altogether."""
-    rows = [np.array(part, dtype=object) for part in (["steel", "\u200b"], ["\u200b", "\u200b"], ["", ""])]
-    numbers = Evidence("all", backbone=tiny_backbone("bert")).of(*rows, groups=[np.array([1, 0])])
+    backbone = tiny_backbone("bert")
+    frame = pd.DataFrame({"anchor": ["steel", "\u200b"], "target": ["\u200b", "\u200b"], "context": ""})
+    numbers = Evidence("all", backbone=backbone).of(pairs_of(frame, backbone))
     assert numbers.isfinite().all()
     assert numbers[:, -2:].eq(0).all()  # nothing is like a class text that is not there
-    assert Evidence("group", backbone=tiny_backbone("bert")).of(*rows, groups=[np.array([0, 1])]).isfinite().all()
+    assert Evidence("group", backbone=backbone).of(pairs_of(frame, backbone)).isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "moves"), [("all", False), ("group", True)])
