@@ -31,7 +31,7 @@ LONGEST_TITLE = 64  # tokens of a class text that are compared
 
 def words(pairs: Pairs) -> np.ndarray:
     """Shares of words, word stems and letters that two phrases have in common: (n, WORDS) float32, about 0 to 1."""
-    parts = [(phrase.split(), {word[:4] for word in phrase.split()}, trigrams(phrase)) for phrase in pairs.phrases]
+    parts = [(phrase.split(), {word[:4] for word in phrase.split()}, _trigrams(phrase)) for phrase in pairs.phrases]
     rows = [_in_common(*parts[a], *parts[t]) for a, t in zip(pairs.anchor, pairs.target, strict=True)]
     return np.array(rows, dtype=np.float32).reshape(-1, WORDS)
 
@@ -39,11 +39,11 @@ def words(pairs: Pairs) -> np.ndarray:
 def _in_common(
     a: list[str], a_stems: set[str], a_letters: set[str], t: list[str], t_stems: set[str], t_letters: set[str]
 ) -> list[float]:
-    shared, both = len({*a}.intersection(t)), len(a_letters & t_letters)
+    shared, both = len({*a} & {*t}), len(a_letters & t_letters)
     return [
-        shared / max(1, len({*a, *t})),
+        _jaccard({*a}, {*t}),
         _jaccard(a_stems, t_stems),
-        both / (len(a_letters) + len(t_letters) - both),
+        _jaccard(a_letters, t_letters),
         both / len(a_letters),
         both / len(t_letters),
         shared / 4,
@@ -56,8 +56,7 @@ def _in_common(
     ]
 
 
-def trigrams(phrase: str) -> set[str]:
-    """Every three neighbouring letters of a phrase, a space at both ends; never empty."""
+def _trigrams(phrase: str) -> set[str]:
     padded = f" {phrase} "
     return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
 
@@ -206,7 +205,7 @@ class Evidence(nn.Module):
             numbers = torch.cat([numbers, self.similarity(pairs, groups)], dim=1)
         if not self.grouped:
             return numbers
-        for parts in (str.split, trigrams):
+        for parts in (str.split, _trigrams):
             stand = numbers.new_empty(len(numbers), company.STANDING)
             for rows in groups:
                 phrases = pairs.phrases[[pairs.anchor[rows[0]], *pairs.target[rows]]]

@@ -194,6 +194,7 @@ class Pairs:
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> list[list[int]]:
+    """Ids of each text without special tokens, at most the first `longest` of them."""
     if not texts:
         return []
     return tokenizer(
@@ -207,6 +208,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
 
 
 def pad(ragged: list, value: int) -> Tensor:
+    """Rows of integers (R lists) -> int64 (R, longest), filled up with `value`."""
     width = max(map(len, ragged))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged], dtype=torch.long)
 
