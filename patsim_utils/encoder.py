@@ -4,6 +4,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -176,12 +177,21 @@ def check_adapter(backbone: nn.Module, adapter: str) -> None:
 
 
 def hidden_states(
-    backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor], *, separate_layers: int = 0
+    backbone: nn.Module,
+    embeddings: Tensor,
+    batch: dict[str, Tensor],
+    *,
+    separate_layers: int = 0,
+    spans_only: bool = False,
 ) -> tuple[Tensor, ...]:
     """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each.
 
     In the lowest `separate_layers` layers anchor, context and target see themselves only (as in DeFormer, Cao et al.
     2020, arXiv 2005.00697): their states there say nothing yet about whom they are compared with.
+
+    `spans_only`: of the last layer, the states of the anchors and targets are all that is wanted. An encoder of
+    ABSOLUTE_POSITIONS then does that layer's work for them alone, every other token being seen there but not updated,
+    and its states of the others mean nothing.
     """
     block = batch["block"]
     kind = backbone.config.model_type
@@ -192,17 +202,37 @@ def hidden_states(
         where = {}
     packed = bool((block > 0).any())
     mask = _additive(packing.visible(block), embeddings.dtype) if packed else (block >= 0).long()
-    hooks = []
-    if separate_layers:
-        apart = _additive(packing.separate(batch["part"]), embeddings.dtype)
-        swap = partial(_swap_mask, apart)
-        hooks = [layer.register_forward_pre_hook(swap) for layer in backbone.encoder.layer[:separate_layers]]
-    try:
+    with ExitStack() as changes:
+        if separate_layers:
+            apart = _additive(packing.separate(batch["part"]), embeddings.dtype)
+            swap = partial(_swap_mask, apart)
+            for layer in backbone.encoder.layer[:separate_layers]:
+                changes.callback(layer.register_forward_pre_hook(swap).remove)
+        if spans_only and kind in ABSOLUTE_POSITIONS:
+            last = backbone.encoder.layer[-1]
+            last.forward = partial(_update_at, packing.span_places(batch), last)
+            changes.callback(delattr, last, "forward")
         output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return output.hidden_states
+
+
+def _update_at(
+    places: Tensor, layer: nn.Module, states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
+) -> Tensor:
+    """A BERT layer on states (B, T, W) that updates the tokens at `places` (B, R) alone; the others become zero."""
+    count, length, width = states.shape
+    at = places + length * torch.arange(count, device=places.device)[:, None]  # among the B * T tokens
+    read, attention = states.view(-1, width)[at], layer.attention.self  # (B, R, W)
+    query, key, value = (
+        project(x).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+        for project, x in ((attention.query, read), (attention.key, states), (attention.value, states))
+    )
+    if attention_mask is not None and attention_mask.shape[2] > 1:  # (B, 1, T, T); (B, 1, 1, T) is the same for all
+        attention_mask = attention_mask.gather(2, places[:, None, :, None].expand(-1, -1, -1, length))
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask).transpose(1, 2).flatten(2)
+    updated = layer.feed_forward_chunk(layer.attention.output(seen, read))
+    others = updated.new_zeros(count * length, width)
+    return others.index_copy(0, at.flatten(), updated.flatten(0, 1)).view(count, length, width)
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

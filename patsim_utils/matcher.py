@@ -207,6 +207,7 @@ class Matcher(nn.Module):
                 tokens,
                 batch,
                 separate_layers=self.architecture.separate_layers,
+                spans_only=self.architecture.pooling != "cls",
             )
         middle = states[self.architecture.contrast_layer]
         features = self.features(states[-1], batch)  # (N, F)

@@ -76,7 +76,6 @@ class Pairs:
     ) -> None:
         self.layout, self.pad = layout, tokenizer.pad_token_id
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        codes = {context: cpc.code_index(context, unknown=unknown) for context in frame["context"].unique()}
         ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
         n = len(frame)
         self.anchor, self.target = ids[:n], ids[n:]
@@ -84,12 +83,12 @@ class Pairs:
         for token_ids in self.tokens:
             if not token_ids:  # only characters that the tokenizer drops
                 token_ids.append(tokenizer.unk_token_id)
-        place = {context: len(self.phrases) + i for i, context in enumerate(codes)}
-        texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in codes]
+        which, contexts = pd.factorize(frame["context"].to_numpy(object), use_na_sentinel=False)
+        self.code = np.array([cpc.code_index(context, unknown=unknown) for context in contexts])[which]
+        self.text = np.array([titles.get(context, "") for context in contexts], dtype=object)[which]
+        self.context = len(self.phrases) + which
+        texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]
         self.tokens += tokenise(tokenizer, texts, context_tokens)
-        self.context = frame["context"].map(place).to_numpy()
-        self.code = frame["context"].map(codes).to_numpy()
-        self.text = frame["context"].map(lambda context: titles.get(context, "")).to_numpy(object)
         self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
         self.rating = np.full(n, UNRATED)
         if "rating" in frame:
@@ -226,6 +225,19 @@ def visible(block: Tensor) -> Tensor:
 def separate(part: Tensor) -> Tensor:
     """Parts (B, T) -> bool (B, 1, T, T): anchor, context and each target see themselves only."""
     return (part[:, :, None] == part[:, None, :])[:, None]
+
+
+def span_places(batch: dict[str, Tensor]) -> Tensor:
+    """Where in its sequence each token of an anchor or target stands: (B, R), R the most of any sequence.
+
+    A sequence with fewer of them is filled up with its other tokens, so no place comes twice.
+    """
+    block = batch["block"]
+    inside = torch.zeros(block.numel() + 1, dtype=torch.bool, device=block.device)
+    for name in ("anchor_span", "target_span"):
+        inside[batch[name].flatten()] = True  # PADDING falls on the one beyond the last
+    inside = inside[:-1].view(block.shape)
+    return inside.int().argsort(dim=1, descending=True, stable=True)[:, : int(inside.sum(1).max())]
 
 
 class LengthGrouped:

@@ -49,6 +49,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
     extra = {
         "bert": {},
         "roberta": {"max_position_embeddings": 514},
+        "electra": {"embedding_size": 32},
         "deberta-v2": {
             "relative_attention": True,
             "pos_att_type": ["p2c", "c2p"],

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import cpc, data, ordinal
+from patsim_utils import cpc, data, encoder, ordinal, packing
 from patsim_utils.errors import InputError
 from patsim_utils.fusion import FUSIONS
 from patsim_utils.matcher import POOLINGS, Architecture, Matcher, span_mean
+from patsim_utils.packing import LAYOUTS
 
 KINDS = ("bert", "roberta", "deberta-v2", "modernbert")
 
@@ -103,6 +104,37 @@ def test_a_packed_score_does_not_depend_on_its_company(tiny_backbone, pairs_fram
     np.testing.assert_allclose(matcher.score(pairs_frame.iloc[order]), together[order], atol=1e-5)
     split = matcher.cumulative(matcher.pairs(pairs_frame), batch_tokens=40)
     np.testing.assert_allclose(split.sigmoid().mean(-1), together, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("options", [{"adapter": "full"}, {"adapter": "hyperlora"}, {"separate_layers": 3}])
+def test_leaving_out_what_nobody_reads_changes_neither_scores_nor_gradients(
+    tiny_backbone, pairs_frame, monkeypatch, kind: str, layout: str, options: dict
+) -> None:
+    matcher = build(tiny_backbone(kind), layout=layout, **options).double()
+    pairs = matcher.pairs(pairs_frame)
+    batch = pairs.collate([pairs[rows] for rows in pairs.sequences(largest=3)])
+    last, plain = matcher.encoder.encoder.layer[-1], encoder.hidden_states
+    worked: list[int] = []
+    last.intermediate.register_forward_hook(lambda _, inputs, __: worked.append(inputs[0].shape[1]))
+
+    def outcome() -> dict[str, torch.Tensor]:
+        matcher.zero_grad()
+        output = matcher(batch)
+        (output.cumulative.square().sum() + output.anchor.sum() + output.target.sum()).backward()
+        gradients = {name: p.grad for name, p in matcher.named_parameters() if p.grad is not None}
+        return {"cumulative": output.cumulative, "anchor": output.anchor, "target": output.target, **gradients}
+
+    found = outcome()
+    assert "forward" not in vars(last)
+    monkeypatch.setattr(encoder, "hidden_states", lambda *args, spans_only, **rest: plain(*args, **rest))
+    expected = outcome()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-9, rtol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+    assert worked == [packing.span_places(batch).shape[1], batch["block"].shape[1]]
+    assert worked[0] < worked[1]
 
 
 @pytest.mark.parametrize("layout", ["pair", "packed", "list"])

@@ -103,6 +103,20 @@ def test_the_mask_follows_its_rule() -> None:
     assert mask.any(-1).all()
 
 
+@pytest.mark.parametrize("layout", packing.LAYOUTS)
+def test_span_places_hold_every_token_of_anchor_and_targets_and_none_twice(
+    pairs_frame: pd.DataFrame, layout: str
+) -> None:
+    pairs = build(pairs_frame, layout)
+    sequences = [pairs[rows] for rows in pairs.sequences(largest=3)]
+    places = packing.span_places(pairs.collate(sequences)).tolist()
+    wanted = [{*s.anchor, *(place for span in s.targets for place in span)} for s in sequences]
+    assert {len(row) for row in places} == {max(map(len, wanted))}
+    for row, places_of_spans in zip(places, wanted, strict=True):
+        assert len(set(row)) == len(row)
+        assert set(row[: len(places_of_spans)]) == places_of_spans
+
+
 def test_a_phrase_is_tokenised_once(pairs_frame: pd.DataFrame) -> None:
     pairs = build(pairs_frame, "pair")
     phrases = pd.unique(np.concatenate([pairs_frame["anchor"], pairs_frame["target"]]))
