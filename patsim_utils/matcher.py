@@ -40,6 +40,7 @@ class Architecture:
     context_text: str = "title"
     context_tokens: int = 8
     layout: str = "pair"
+    target_sep: bool = True
     fusion: str = "add"
     cpc_dim: int = 50
     adapter: str = "lora"
@@ -78,6 +79,8 @@ class Architecture:
                 raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
         if self.pooling == "cls" and self.layout != "pair":
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
+        if self.layout == "pair" and not self.target_sep:
+            raise InputError("parameter target_sep: false needs layout 'packed' or 'list': in 'pair' the class follows")
         if self.adapter == "hyperlora" and self.fusion == "none":
             raise InputError("adapter 'hyperlora' needs class vectors, and fusion 'none' has none")
 
@@ -236,6 +239,7 @@ class Matcher(nn.Module):
             layout=self.architecture.layout,
             titles=text,
             context_tokens=self.architecture.context_tokens,
+            target_sep=self.architecture.target_sep,
             unknown=unknown,
         )
         if self.evidence:

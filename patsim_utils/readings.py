@@ -217,7 +217,7 @@ def method(settings: Mapping[str, Any]) -> str:
     lines = [
         (
             f"**Input.** anchor, target and context text (`{settings['context_text']}`) in the"
-            f" `{settings['layout']}` layout."
+            f" `{settings['layout']}` layout{'' if settings['target_sep'] else ', without [SEP] behind the targets'}."
         ),
         f"**The class** enters at {place}: {fusion}.",
         f"**Encoder** `{settings['backbone']}`, {adapter}{apart}.",

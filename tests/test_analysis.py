@@ -342,6 +342,7 @@ def test_method_gives_its_formulas():
     settings = {
         "context_text": "title",
         "layout": "pair",
+        "target_sep": True,
         "fusion": "add",
         "cpc_dim": 50,
         "backbone": "minilm",
@@ -370,6 +371,7 @@ def test_method_gives_its_formulas():
     assert "L + λ C + μ R with λ = 0.4, μ = 2." in readings.method(settings | {"rating_weight": 2.0})
     assert "rates lower" in readings.method(settings | {"negatives": "anchor"})
     assert "its lowest 2 layers" in readings.method(settings | {"separate_layers": 2})
+    assert "without [SEP]" in readings.method(settings | {"target_sep": False})
     assert "**Evidence.**" not in text
     assert "makes a fifth of the score" in readings.method(settings | {"evidence": "words"})
     assert "how alike their word pieces are" in readings.method(settings | {"evidence": "pieces"})

@@ -94,9 +94,10 @@ def test_an_unknown_context_is_an_error_or_the_text_alone(tiny_backbone, pairs_f
     np.testing.assert_allclose(found, matcher.score(pairs_frame), atol=1e-6)
 
 
+@pytest.mark.parametrize("target_sep", [True, False])
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_a_packed_score_does_not_depend_on_its_company(tiny_backbone, pairs_frame, kind: str) -> None:
-    matcher = build(tiny_backbone(kind), layout="packed")
+def test_a_packed_score_does_not_depend_on_its_company(tiny_backbone, pairs_frame, kind: str, target_sep: bool) -> None:
+    matcher = build(tiny_backbone(kind), layout="packed", target_sep=target_sep)
     together = matcher.score(pairs_frame)
     alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -202,6 +203,7 @@ def test_cpc_vectors_are_unit_rows(tiny_backbone) -> None:
     [
         ({"fusion": "sum"}, "fusion: 'sum' is none of add"),
         ({"pooling": "cls", "layout": "packed"}, "needs layout 'pair'"),
+        ({"target_sep": False}, "target_sep: false needs layout 'packed' or 'list'"),
         ({"adapter": "prefix"}, "adapter: 'prefix' is none of lora, hyperlora, full"),
         ({"lora_rank": 0}, "lora_rank: 0 is less than 1"),
         ({"lora_dropout": 1.0}, "lora_dropout"),

@@ -54,10 +54,31 @@ def test_a_group_shares_its_prefix(pairs_frame: pd.DataFrame, layout: str) -> No
         assert set(sequence.block) == {0}
 
 
-@pytest.mark.parametrize("layout", packing.LAYOUTS)
-def test_lengths_are_those_of_the_sequences(pairs_frame: pd.DataFrame, layout: str) -> None:
+@pytest.mark.parametrize("layout", ["packed", "list"])
+def test_targets_may_stand_without_a_sep_of_their_own(pairs_frame: pd.DataFrame, layout: str) -> None:
+    with_it, without = (
+        build(pairs_frame, layout, target_sep=target_sep)[np.array([0, 1, 2])] for target_sep in (True, False)
+    )
+    assert words(without.tokens).endswith("[SEP] steel stout material soft material")
+    assert len(without.tokens) == len(with_it.tokens) - 3
+    assert [words([without.tokens[i] for i in span]) for span in without.targets] == [
+        "steel",
+        "stout material",
+        "soft material",
+    ]
+    prefix = without.targets[0].start
+    assert without.part[prefix:] == [2, 3, 3, 4, 4]
+    if layout == "packed":
+        assert without.block[prefix:] == [1, 2, 2, 3, 3]
+        assert without.positions[prefix:] == [prefix, prefix, prefix + 1, prefix, prefix + 1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "target_sep"), [("pair", True), ("packed", True), ("packed", False), ("list", True), ("list", False)]
+)
+def test_lengths_are_those_of_the_sequences(pairs_frame: pd.DataFrame, layout: str, target_sep: bool) -> None:
     for titles in (cpc.titles(), {}):
-        pairs = Pairs(pairs_frame, TOKENIZER, layout=layout, titles=titles)
+        pairs = Pairs(pairs_frame, TOKENIZER, layout=layout, titles=titles, target_sep=target_sep)
         sequences = pairs.sequences(largest=3)
         assert pairs.lengths(sequences).tolist() == [len(pairs[rows].tokens) for rows in sequences]
         assert sorted(np.concatenate(sequences).tolist()) == list(range(len(pairs_frame)))
