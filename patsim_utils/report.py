@@ -87,11 +87,12 @@ def method(config: dict) -> str:
     losses = config["loss"]
     if config["contrast"] != "none":
         losses += f" + {config['contrast_weight']:g} {config['contrast']}"
-    if config.get("rating_weight"):  # like `layers` and `evidence`, older than some of the recorded runs
+    if config.get("rating_weight"):  # younger than some recorded runs, as are the `get`s below
         losses += f" + {config['rating_weight']:g} ratings"
     backbone = config["backbone"]
     if config.get("layers"):
         backbone += f", lowest {config['layers']} layers"
+    layout = f"{config['layout']} layout" + ("" if config.get("target_sep", True) else " without target [SEP]")
     parts = [
         backbone,
         adapter,
@@ -99,10 +100,15 @@ def method(config: dict) -> str:
         f"fusion {config['fusion']}",
         *([f"evidence {config['evidence']}"] if config.get("evidence", "none") != "none" else []),
         f"loss {losses}",
-        f"{config['layout']} layout",
+        layout,
         f"{config['epochs']} epochs",
     ]
     return ", ".join(parts)
+
+
+def in_company(config: dict) -> bool:
+    """Whether the score of a pair also depends on the other targets of its anchor: a track of its own."""
+    return config["layout"] == "list" or config.get("evidence") == "group"
 
 
 def write_index(reports: Path) -> None:
@@ -112,7 +118,7 @@ def write_index(reports: Path) -> None:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals |= {"interval": interval, "method": method}
+    environment.globals |= {"interval": interval, "method": method, "in_company": in_company}
     html = environment.get_template("studies.html.j2").render(studies=recorded(reports))
     (reports / "index.html").write_text(html, encoding="utf-8")
 
@@ -133,12 +139,12 @@ def results_table(reports: Path) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for base, seeds in studies.items():
-        runs = [one["metrics"] for one in seeds]
+        runs, track = [one["metrics"] for one in seeds], ", in company" * in_company(seeds[0]["config"])
         for split in ("validation", "test"):
             if evaluated := [run for run in runs if split in run]:
-                rows.append(_row(base, split, evaluated))
+                rows.append(_row(base, split + track, evaluated, split=split))
         if leaks := [{**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run]:
-            rows.append(_row(base, "validation", leaks))
+            rows.append(_row(base, "validation" + track, leaks, split="validation"))
     rows += ["", *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())]
     return "\n".join([*rows, *ablations])
 
@@ -167,7 +173,7 @@ def _effects(path: Path) -> list[str]:
     return [*rows, "", "</details>"]
 
 
-def _row(base: str, split: str, runs: list[dict]) -> str:
+def _row(base: str, label: str, runs: list[dict], *, split: str) -> str:
     """One line of the table: means over the seeds, and each seed's Pearson with its interval."""
 
     def mean(*keys: str) -> str:
@@ -181,7 +187,7 @@ def _row(base: str, split: str, runs: list[dict]) -> str:
     anchors = "anchors unseen" if runs[0]["protocol"] == "anchor_disjoint" else "random, anchors leak"
     cells = [
         f"`{base}`",
-        f"{split}, {anchors}",
+        f"{label}, {anchors}",
         f"{runs[0][split]['n']:,}",
         "<br>".join(pearson),
         mean(split, "spearman"),

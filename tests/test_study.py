@@ -331,20 +331,24 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     metrics |= {"protocol": "random", "test": metrics["validation"] | {"n": 1234, "mae": 0.125}}
     metrics["leak"] = {"validation": metrics["validation"] | {"pearson": 0.8, "pearson_ci": [0.78, 0.82]}}
     (other / "metrics.json").write_text(json.dumps(metrics))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"layout": "list"}))
     report.write_index(root / "reports")
     index = (root / "reports/index.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", index) == ["one", "one-seed3", "random"]
     assert "0.730 [0.650, 0.750]" in index
     assert "minilm, LoRA r=8, context title, fusion add, loss smooth_k2 + 0.4 ntxent, pair layout, 3 epochs" in index
-    assert index.count("so the figure flatters") == 1
+    assert index.count("so the figure flatters") == index.count("A track of its own") == 1
     assert '<a href="one/2_train.html">A notebook that leaves a run</a>' in index
     assert external(index) == []
 
     rows = [line for line in report.results_table(root / "reports").splitlines() if line.startswith("| `")]
     mean = "mean of 2 seeds: **0.715**<br>seed 0: 0.700 [0.650, 0.750]<br>seed 3: 0.730 [0.650, 0.750]"
     assert rows[0] == f"| `one` | validation, anchors unseen | 200 | {mean} | 0.680 | 0.150 | 0.715 | 0.715 |"
-    assert rows[1].startswith("| `random` | validation, random, anchors leak | 200 | seed 0: 0.700")
-    assert rows[2].startswith("| `random` | test, random, anchors leak | 1,234 | seed 0: 0.700 [0.650, 0.750] |")
+    assert rows[1].startswith("| `random` | validation, in company, random, anchors leak | 200 | seed 0: 0.700")
+    assert rows[2].startswith(
+        "| `random` | test, in company, random, anchors leak | 1,234 | seed 0: 0.700 [0.650, 0.750] |"
+    )
     assert rows[2].endswith("| 0.680 | 0.125 |  |  |")
     assert "seed 0: 0.800 [0.780, 0.820] | 0.680 | 0.150 |  |  |" in rows[3]
 
