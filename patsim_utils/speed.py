@@ -45,6 +45,7 @@ ALL_PACKED = PACKED | {"adapter": "full"}
 SETUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours: packed, LoRA": ("ours", PACKED | {"adapter": "lora"}),
     "ours: packed, all weights": ("ours", ALL_PACKED),
+    "ours: packed, all weights, 3 layers": ("ours", ALL_PACKED | {"layers": 3}),
     "ours: packed, all weights, 2 layers": ("ours", ALL_PACKED | {"layers": 2, "contrast_layer": 2}),
     "ours: packed, all weights, 1 layer": ("ours", ALL_PACKED | {"layers": 1, "contrast_layer": 1}),
     "ours: list, LoRA": ("ours", {"layout": "list", "adapter": "lora"}),
