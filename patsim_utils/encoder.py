@@ -219,18 +219,22 @@ def hidden_states(
 def _update_at(
     places: Tensor, layer: nn.Module, states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
 ) -> Tensor:
-    """A BERT layer on states (B, T, W) that updates the tokens at `places` (B, R) alone; the others become zero."""
+    """A BERT layer on states (B, T, W) that updates the tokens at `places` (B, R) alone; the others become zero.
+
+    What else such a layer is called with is about decoders.
+    """
     count, length, width = states.shape
     at = places + length * torch.arange(count, device=places.device)[:, None]  # among the B * T tokens
-    read, attention = states.view(-1, width)[at], layer.attention.self  # (B, R, W)
+    read, attention = states.flatten(0, 1)[at], layer.attention.self  # (B, R, W)
     query, key, value = (
         project(x).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
         for project, x in ((attention.query, read), (attention.key, states), (attention.value, states))
     )
     if attention_mask is not None and attention_mask.shape[2] > 1:  # (B, 1, T, T); (B, 1, 1, T) is the same for all
         attention_mask = attention_mask.gather(2, places[:, None, :, None].expand(-1, -1, -1, length))
-    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask).transpose(1, 2).flatten(2)
-    updated = layer.feed_forward_chunk(layer.attention.output(seen, read))
+    dropout = attention.dropout.p if attention.training else 0.0
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
+    updated = layer.feed_forward_chunk(layer.attention.output(seen.transpose(1, 2).flatten(2), read))
     others = updated.new_zeros(count * length, width)
     return others.index_copy(0, at.flatten(), updated.flatten(0, 1)).view(count, length, width)
 

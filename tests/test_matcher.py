@@ -138,6 +138,23 @@ def test_leaving_out_what_nobody_reads_changes_neither_scores_nor_gradients(
     assert worked[0] < worked[1]
 
 
+def test_every_layer_drops_as_much_of_its_attention(tiny_backbone, pairs_frame, monkeypatch) -> None:
+    matcher = build(tiny_backbone("bert"), adapter="full", backbone_dropout=0.25)
+    pairs = matcher.pairs(pairs_frame)
+    batch = pairs.collate([pairs[rows] for rows in pairs.sequences(largest=3)])
+    dropped: list[float] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def note(*args: torch.Tensor, dropout_p: float = 0.0, **rest: object) -> torch.Tensor:
+        dropped.append(dropout_p)
+        return plain(*args, dropout_p=dropout_p, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", note)
+    matcher.train()(batch)
+    matcher.eval()(batch)
+    assert dropped == [0.25] * 3 + [0.0] * 3
+
+
 @pytest.mark.parametrize("layout", ["pair", "packed", "list"])
 def test_in_separate_layers_the_anchor_has_not_met_its_target(tiny_backbone, pairs_frame, layout: str) -> None:
     """At the contrast layer the anchor's states are the same whatever the target and the class, and no further up."""
