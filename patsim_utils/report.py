@@ -139,12 +139,12 @@ def results_table(reports: Path) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for base, seeds in studies.items():
-        runs, track = [one["metrics"] for one in seeds], ", in company" * in_company(seeds[0]["config"])
+        runs, track = [one["metrics"] for one in seeds], "in company, " * in_company(seeds[0]["config"])
         for split in ("validation", "test"):
             if evaluated := [run for run in runs if split in run]:
-                rows.append(_row(base, split + track, evaluated, split=split))
+                rows.append(_row(base, split, evaluated, track))
         if leaks := [{**run, **run["leak"], "protocol": "random", "baselines": {}} for run in runs if "leak" in run]:
-            rows.append(_row(base, "validation" + track, leaks, split="validation"))
+            rows.append(_row(base, "validation", leaks, track))
     rows += ["", *(f"- `{base}`: {method(seeds[0]['config'])}" for base, seeds in studies.items())]
     return "\n".join([*rows, *ablations])
 
@@ -173,7 +173,7 @@ def _effects(path: Path) -> list[str]:
     return [*rows, "", "</details>"]
 
 
-def _row(base: str, label: str, runs: list[dict], *, split: str) -> str:
+def _row(base: str, split: str, runs: list[dict], track: str) -> str:
     """One line of the table: means over the seeds, and each seed's Pearson with its interval."""
 
     def mean(*keys: str) -> str:
@@ -187,7 +187,7 @@ def _row(base: str, label: str, runs: list[dict], *, split: str) -> str:
     anchors = "anchors unseen" if runs[0]["protocol"] == "anchor_disjoint" else "random, anchors leak"
     cells = [
         f"`{base}`",
-        f"{label}, {anchors}",
+        f"{split}, {track}{anchors}",
         f"{runs[0][split]['n']:,}",
         "<br>".join(pearson),
         mean(split, "spearman"),

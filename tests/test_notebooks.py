@@ -152,7 +152,7 @@ def test_presets_name_known_parameters_of_the_right_type(path: Path) -> None:
 
 
 def test_there_is_a_preset_for_each_way_of_running() -> None:
-    assert {path.stem for path in PRESETS} >= {"sample", "cpu", "gpu"}
+    assert {path.stem for path in PRESETS} >= {"sample", "described", "cpu", "search", "gpu"}
 
 
 @pytest.fixture

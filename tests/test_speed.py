@@ -81,6 +81,7 @@ def test_each_system_gets_the_rates_of_its_layout(
     options = {"full_learning_rate": 1e-4, "packed_batch_size": 128, "share": 1.0, "threads": 1, "run": tmp_path}
     found = speed.compare(settings, padded=padded, **options)
     assert ("plain Trainer, padded" in found) == padded
+    assert {chosen.layout for chosen in asked.values() if not chosen.target_sep} == {"packed"}
     assert len(found) == len(asked) == len(speed.SETUPS) - (not padded)
     pair, packed = asked["ours", "pair", "full", 0], asked["ours", "packed", "full", 1]
     assert (pair.batch_size, pair.learning_rate, pair.head_learning_rate) == (32, 1e-4, 1e-4)

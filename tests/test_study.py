@@ -332,7 +332,7 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     metrics["leak"] = {"validation": metrics["validation"] | {"pearson": 0.8, "pearson_ci": [0.78, 0.82]}}
     (other / "metrics.json").write_text(json.dumps(metrics))
     config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"layout": "list"}))
+    (other / "config.json").write_text(json.dumps(config | {"layout": "list", "target_sep": False}))
     report.write_index(root / "reports")
     index = (root / "reports/index.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", index) == ["one", "one-seed3", "random"]
@@ -341,6 +341,8 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     assert index.count("so the figure flatters") == index.count("A track of its own") == 1
     assert '<a href="one/2_train.html">A notebook that leaves a run</a>' in index
     assert external(index) == []
+    assert index.count("list layout without target [SEP]") == 1
+    assert report.in_company(config | {"evidence": "group"})
 
     rows = [line for line in report.results_table(root / "reports").splitlines() if line.startswith("| `")]
     mean = "mean of 2 seeds: **0.715**<br>seed 0: 0.700 [0.650, 0.750]<br>seed 3: 0.730 [0.650, 0.750]"
