@@ -4,7 +4,7 @@ A few dozen numbers a row, 129 in company, that compare two phrases and hardly s
 to learn by heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A
 small network reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's
 (wide and deep: Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where
-it knows more.
+it knows more. Readers (see `crossfit.py`) tell it what they find alike, too.
 """
 
 import itertools
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import company, encoder, ordinal, packing
 from patsim_utils.data import RATINGS
@@ -23,10 +24,16 @@ from patsim_utils.packing import Pairs
 
 EVIDENCE = ("none", "words", "pieces", "all", "group")
 WORDS, ALIGNED = 12, 7  # numbers of `words`, and of each level of `Similarity`
-SHARE, SHARE_IN_COMPANY = 1 / 5, 1 / 3  # of the score, which its own judgement makes; best on validation
 ROWS = 512  # compared at a time, about: bounds the memory for the states of their phrases
 PHRASES = 64  # read at a time
 LONGEST_TITLE = 64  # tokens of a class text that are compared
+
+
+def share(kind: str, *, readers: int) -> float:
+    """The part of the score that the evidence's own judgement makes: the best on validation, of a few."""
+    if kind == "group":
+        return 1 / 2 if readers else 1 / 3
+    return 1 / 3 if readers else 1 / 5
 
 
 def words(pairs: Pairs) -> np.ndarray:
@@ -66,14 +73,15 @@ def _jaccard(one: set[str], other: set[str]) -> float:
 
 
 class Similarity:
-    """How alike the untouched encoder finds two phrases, as wholes and token by token: (n, size) float32 in [-1, 1].
+    """How alike an encoder finds two phrases, as wholes and token by token: (n, size) float32 in [-1, 1].
 
-    For the word pieces alone (their embeddings less the vocabulary's mean, which takes no more than a look-up) and, if
-    it is to `read` the phrases, for the states of the last layer: the cosine of the mean tokens; for the tokens of the
-    anchor the cosine of the most alike token of the target, its mean and its least (the alignment of BERTScore, Zhang
-    et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the cosines of both first and of both last
-    tokens. Where it reads, also the cosines of anchor and of target with the class text. Where they are `grouped`, at
-    last where the target stands among those of its group, on each level.
+    By the untouched one: for the word pieces alone (their embeddings less the vocabulary's mean, which takes no more
+    than a look-up) and, if it is to `read` the phrases, for the states of the last layer: the cosine of the mean
+    tokens; for the tokens of the anchor the cosine of the most alike token of the target, its mean and its least (the
+    alignment of BERTScore, Zhang et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the cosines of
+    both first and of both last tokens. Where it reads, also the cosines of anchor and of target with the class text.
+    Where they are `grouped`, at last where the target stands among those of its group, on each level. `by` another
+    encoder: the same for its last layer, (n, read_size).
     """
 
     def __init__(self, backbone: str, *, layers: int = 0, read: bool, grouped: bool = False) -> None:
@@ -84,25 +92,35 @@ class Similarity:
         self.pieces = F.normalize(pieces - pieces.mean(0), dim=-1).to(device)  # (V, W)
         self.model = model.to(device) if read else None
         self.grouped = grouped
-        self.size = (2 * ALIGNED + 2 if read else ALIGNED) + grouped * (2 if read else 1) * company.STANDING
+        stand = company.STANDING if grouped else 0
+        self.read_size = ALIGNED + 2 + stand
+        self.size = ALIGNED + stand + (self.read_size if read else 0)
 
-    @torch.inference_mode()
     def __call__(self, pairs: Pairs, groups: Sequence[np.ndarray]) -> Tensor:
         """`groups`: the rows that share anchor and class, every row in one of them."""
+        return self._compare(pairs, groups, pieces=True, model=self.model)
+
+    def by(self, model: nn.Module, pairs: Pairs, groups: Sequence[np.ndarray]) -> Tensor:
+        """Zeros for the rows of no group."""
+        return self._compare(pairs, groups, pieces=False, model=model)
+
+    @torch.inference_mode()
+    def _compare(self, pairs: Pairs, groups: Sequence[np.ndarray], *, pieces: bool, model: nn.Module | None) -> Tensor:
         device = self.pieces.device
-        found = torch.empty(len(pairs), self.size)
+        found = torch.zeros(len(pairs), self.size if pieces else self.read_size)
         for part in _stretches(sorted(groups, key=lambda rows: pairs.anchor[rows[0]])):  # so an anchor is read once
             rows = np.concatenate(part)
             phrases, ids = np.unique(np.concatenate([pairs.anchor[rows], pairs.target[rows]]), return_inverse=True)
-            levels, real = self._states([pairs.tokens[phrase] for phrase in phrases])
+            levels, real = self._states([pairs.tokens[phrase] for phrase in phrases], pieces=pieces, model=model)
             a, t = (torch.from_numpy(half).to(device) for half in np.split(ids, 2))
-            columns, wholes = [], [_whole(states, real) for states in levels]
+            columns, wholes = [], [whole_phrases(states, real) for states in levels]
             for states, whole in zip(levels, wholes, strict=True):
                 columns += [_cosine(whole[a], whole[t]), *_alignment(states, real, a, t)]
-            if self.model:
+            if model:
                 ids, texts = pd.factorize(pairs.text[rows])  # apart, since they are longer than phrases
-                levels, real = self._states(packing.tokenise(self.tokenizer, list(texts), LONGEST_TITLE))
-                field = _whole(levels[-1], real)[torch.from_numpy(ids).to(device)]
+                tokens = packing.tokenise(self.tokenizer, list(texts), LONGEST_TITLE)
+                field = whole_phrases(*read_phrases(tokens, model=model, tokenizer=self.tokenizer))
+                field = field[torch.from_numpy(ids).to(field.device)].to(device)
                 columns += [_cosine(whole[a], field), _cosine(whole[t], field)]
             numbers = torch.stack(columns, dim=-1)
             if self.grouped:
@@ -114,20 +132,35 @@ class Similarity:
             found[torch.from_numpy(rows)] = numbers.float().cpu()
         return found
 
-    def _states(self, phrases: list[list[int]]) -> tuple[list[Tensor], Tensor]:
+    def _states(
+        self, phrases: list[list[int]], *, pieces: bool, model: nn.Module | None
+    ) -> tuple[list[Tensor], Tensor]:
         """Unit vectors (P, T, W) of the phrases' tokens on each level, and which of them are real: 1 or 0 (P, T)."""
-        device, cls, sep = self.pieces.device, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        ids = packing.pad(phrases, packing.PADDING).to(device)
+        ids = packing.pad(phrases, packing.PADDING).to(self.pieces.device)
         real = (ids >= 0).float()
-        levels = [self.pieces[ids.clamp(min=0)] * real[..., None]]
-        if self.model:
-            levels.append(torch.zeros_like(levels[0]))
-            whole = [[cls, *tokens, sep] for tokens in phrases]
-            for places, batch in encoder.phrase_batches(whole, tokenizer=self.tokenizer, batch_size=PHRASES):
-                states = F.normalize(self.model(**batch.to(device)).last_hidden_state[:, 1:-1], dim=-1)
-                length = states.shape[1]
-                levels[1][places, :length] = states * real[places, :length, None]
+        levels = [self.pieces[ids.clamp(min=0)] * real[..., None]] if pieces else []
+        if model:
+            levels.append(read_phrases(phrases, model=model, tokenizer=self.tokenizer)[0].to(real.device))
         return levels, real
+
+
+def read_phrases(
+    phrases: Sequence[list[int]], *, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Tensor, Tensor]:
+    """Unit vectors (P, T, W) of the tokens of P phrases in the encoder's last layer, each phrase read alone.
+
+    Also which of the tokens are real: 1 or 0 (P, T).
+    """
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    real = (packing.pad(phrases, packing.PADDING) >= 0).float().to(model.device)
+    found = real.new_zeros(*real.shape, model.config.hidden_size)
+    whole = [[cls, *tokens, sep] for tokens in phrases]
+    for places, batch in encoder.phrase_batches(whole, tokenizer=tokenizer, batch_size=PHRASES):
+        states = F.normalize(model(**batch.to(model.device)).last_hidden_state[:, 1:-1].float(), dim=-1)
+        length = states.shape[1]
+        places = places.to(model.device)
+        found[places, :length] = states * real[places, :length, None]
+    return found, real
 
 
 def _stretches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -137,7 +170,7 @@ def _stretches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield [rows for _, rows in part]
 
 
-def _whole(states: Tensor, real: Tensor) -> Tensor:
+def whole_phrases(states: Tensor, real: Tensor) -> Tensor:
     """Unit vectors (P, W) of the mean tokens of states (P, T, W), real (P, T)."""
     return F.normalize((states * real[..., None]).sum(1), dim=-1)
 
@@ -165,21 +198,33 @@ class Evidence(nn.Module):
     other targets of its anchor in its class, and where it stands among them (see `company.py`), so that a score depends
     on its company. That backbone is read from where it came, not saved with the model.
 
+    `readers`: how many encoders also say how alike they find the phrases, each tuned on the training pairs without a
+    part of their anchors; with "all" and "group" only.
+
     `ratings`: whether it learns to tell data.RATINGS apart, too, which its judgement is then half made of.
     """
 
     width = 128
 
     def __init__(
-        self, kind: str, *, backbone: str, layers: int = 0, ratings: bool = False, dropout: float = 0.1
+        self,
+        kind: str,
+        *,
+        backbone: str,
+        layers: int = 0,
+        readers: int = 0,
+        ratings: bool = False,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.grouped = kind == "group"
-        self.share = SHARE_IN_COMPANY if self.grouped else SHARE
+        self.share = share(kind, readers=readers)
         self.similarity = None
         if kind != "words":
             self.similarity = Similarity(backbone, layers=layers, read=kind != "pieces", grouped=self.grouped)
+        self.readers = nn.ModuleList(encoder.load_backbone(backbone, layers=layers) for _ in range(readers))
         size = WORDS + (self.similarity.size if self.similarity else 0)
+        size += self.similarity.read_size if readers else 0
         size = 2 * (size + 2 * company.STANDING) + 1 if self.grouped else size
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
@@ -194,8 +239,11 @@ class Evidence(nn.Module):
         self.head = OrdinalHead(self.width)
         self.rating_head = nn.Linear(self.width, len(RATINGS)) if ratings else None
 
-    def of(self, pairs: Pairs) -> Tensor:
+    def of(self, pairs: Pairs, *, unseen: np.ndarray | None = None) -> Tensor:
         """The numbers (n, size) of all rows, float32 on the CPU.
+
+        `unseen` (n,): for training rows, the reader that has not seen the row's anchor and so compares its phrases;
+        those of other rows are compared by all readers, and their numbers averaged.
 
         A group of more than ROWS is taken in parts, since the work of comparing its targets grows with their square.
         """
@@ -203,6 +251,8 @@ class Evidence(nn.Module):
         numbers = torch.from_numpy(words(pairs))
         if self.similarity:
             numbers = torch.cat([numbers, self.similarity(pairs, groups)], dim=1)
+        if self.readers:
+            numbers = torch.cat([numbers, self._by_readers(pairs, groups, unseen)], dim=1)
         if not self.grouped:
             return numbers
         for parts in (str.split, _trigrams):
@@ -213,6 +263,17 @@ class Evidence(nn.Module):
                 stand[torch.from_numpy(rows)] = company.standing(vectors[0], vectors[1:])
             numbers = torch.cat([numbers, stand], dim=1)
         return company.among(numbers, groups)
+
+    def _by_readers(self, pairs: Pairs, groups: Sequence[np.ndarray], unseen: np.ndarray | None) -> Tensor:
+        found = torch.zeros(len(pairs), self.similarity.read_size)
+        for place, reader in enumerate(self.readers):
+            reader.eval()  # it is a part of a model that may be in training
+            if unseen is None:
+                found += self.similarity.by(reader, pairs, groups) / len(self.readers)
+            else:
+                own = [rows for rows in groups if unseen[rows[0]] == place]
+                found += self.similarity.by(reader, pairs, own)
+        return found
 
     def standardise(self, numbers: Tensor) -> None:
         """Takes mean and deviation of training's numbers (n, size) as its unit from now on."""

@@ -54,6 +54,7 @@ class Architecture:
     contrast_layer: int = 3
     rating_weight: float = 0.0
     evidence: str = "none"
+    readers: int = 0
 
     def __post_init__(self) -> None:
         allowed = {
@@ -81,6 +82,11 @@ class Architecture:
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
         if self.layout == "pair" and not self.target_sep:
             raise InputError("parameter target_sep: false needs layout 'packed' or 'list': in 'pair' the class follows")
+        if self.readers and (self.readers < 2 or self.evidence not in ("all", "group")):
+            raise InputError(
+                f"parameter readers: {self.readers}; use 0, or 2 or more and evidence 'all' or 'group', not"
+                f" {self.evidence!r}"
+            )
         if self.adapter == "hyperlora" and self.fusion == "none":
             raise InputError("adapter 'hyperlora' needs class vectors, and fusion 'none' has none")
 
@@ -188,7 +194,7 @@ class Matcher(nn.Module):
         self.evidence = None
         if a.evidence != "none":
             self.evidence = Evidence(
-                a.evidence, backbone=a.backbone, layers=a.layers, ratings=a.rating_weight > 0
+                a.evidence, backbone=a.backbone, layers=a.layers, readers=a.readers, ratings=a.rating_weight > 0
             ).requires_grad_(False)  # but while it is fitted
         judged = self.features.width + (self.evidence.width if self.evidence else 0)
         self.head = OrdinalHead(judged)
@@ -230,10 +236,17 @@ class Matcher(nn.Module):
         )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
-        """The frame's rows, tokenised for this model."""
+        """The frame's rows, tokenised for this model, with their evidence."""
+        pairs = self.tokenised(frame, unknown=unknown)
+        if self.evidence:
+            pairs.evidence = self.evidence.of(pairs)
+        return pairs
+
+    def tokenised(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
+        """The frame's rows, tokenised for this model, without evidence."""
         kind = self.architecture.context_text
         text = {"title": self.titles, "code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}[kind]
-        pairs = Pairs(
+        return Pairs(
             frame,
             self.tokenizer,
             layout=self.architecture.layout,
@@ -242,9 +255,6 @@ class Matcher(nn.Module):
             target_sep=self.architecture.target_sep,
             unknown=unknown,
         )
-        if self.evidence:
-            pairs.evidence = self.evidence.of(pairs)
-        return pairs
 
     def cumulative(
         self, pairs: Pairs, *, batch_tokens: int = 0, progress: Callable[[int, int], None] | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patsim_utils import report
+from patsim_utils import evidence, report
 from patsim_utils.analysis import MIN_ANCHORS, MIN_ROWS
 from patsim_utils.environment import environment as environment_of
 from patsim_utils.train import Settings
@@ -236,8 +236,16 @@ def method(settings: Mapping[str, Any]) -> str:
             f"**Evidence.** A small network beside the encoder reads numbers that compare anchor and target:"
             f" {EVIDENCE[settings['evidence']]}. They hardly say which phrases these are, so they are hard to"
             " learn by heart. It is fitted to them alone, by the same losses, before the encoder is trained, and stays"
-            " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes a"
-            f" {'third' if settings['evidence'] == 'group' else 'fifth'} of the score.",
+            " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes"
+            f" {percent(evidence.share(settings['evidence'], readers=settings['readers']))} of the score.",
+        )
+    if settings["readers"]:
+        lines.insert(
+            3,
+            f"**Readers.** Before all else, {settings['readers']} more encoders are tuned, so that the cosine of two"
+            " phrases, each read alone, tells their score; each one without a part of the training anchors. A training"
+            " pair is then compared by the one that has not seen its anchor, as new anchors will be; any other pair by"
+            " all of them, on the mean. What they find alike are numbers for the evidence.",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:

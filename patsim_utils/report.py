@@ -93,12 +93,15 @@ def method(config: dict) -> str:
     if config.get("layers"):
         backbone += f", lowest {config['layers']} layers"
     layout = f"{config['layout']} layout" + ("" if config.get("target_sep", True) else " without target [SEP]")
+    evidence = f"evidence {config.get('evidence')}"
+    if config.get("readers"):
+        evidence += f" with {config['readers']} readers"
     parts = [
         backbone,
         adapter,
         f"context {config['context_text']}",
         f"fusion {config['fusion']}",
-        *([f"evidence {config['evidence']}"] if config.get("evidence", "none") != "none" else []),
+        *([evidence] if config.get("evidence", "none") != "none" else []),
         f"loss {losses}",
         layout,
         f"{config['epochs']} epochs",

@@ -24,7 +24,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from patsim_utils import cpc, curriculum, encoder, losses, metrics, ordinal
+from patsim_utils import cpc, crossfit, curriculum, encoder, losses, metrics, ordinal
+from patsim_utils.data import grouped_folds
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
 from patsim_utils.evidence import Evidence
@@ -285,7 +286,8 @@ def fit_evidence(evidence: Evidence, pairs: Pairs, settings: Settings, *, folder
         seed=settings.seed,
         disable_tqdm=True,
     )
-    trainer = EvidenceTrainer(evidence.requires_grad_(True), settings=settings, args=arguments, train_dataset=rows)
+    evidence.requires_grad_(True).readers.requires_grad_(False)
+    trainer = EvidenceTrainer(evidence, settings=settings, args=arguments, train_dataset=rows)
     trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss
     if not math.isfinite(loss):
@@ -345,10 +347,27 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     (run / "config.json").write_text(config)
 
     cuda, began = torch.cuda.is_available(), time.perf_counter()
-    pairs = model.pairs(splits["train"])
+    pairs = model.tokenised(splits["train"])
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if model.evidence and not last:  # else the checkpoint holds it
-        fit_evidence(model.evidence, pairs, settings, folder=checkpoints)
+    if last:
+        model.restore(Path(last))
+    if model.evidence:
+        unseen = None
+        if settings.readers:
+            unseen = grouped_folds(splits["train"], folds=settings.readers, seed=settings.seed)
+            if not last:  # else the checkpoint holds them
+                crossfit.fit_readers(
+                    model.evidence.readers,
+                    pairs,
+                    unseen=unseen,
+                    tokenizer=model.tokenizer,
+                    seed=settings.seed,
+                    folder=checkpoints,
+                    keep=resumable,
+                )
+        pairs.evidence = model.evidence.of(pairs, unseen=unseen)
+        if not last:
+            fit_evidence(model.evidence, pairs, settings, folder=checkpoints)
     sampler = LengthGrouped(
         pairs,
         batch_size=settings.batch_size,
@@ -441,6 +460,8 @@ def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.D
         if cuda
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    beside = model.evidence.parameters() if model.evidence else []  # trained before the rest, then left as it is
     result["train"] = {
         "n": len(splits["train"]),
         "seconds": seconds,
@@ -448,7 +469,7 @@ def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.D
         "steps": int(steps["step"].iloc[-1]),
         "pairs_per_second": settings.epochs * len(splits["train"]) / seconds,
         "peak_memory_mb": round(peak, 1),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable_parameters": sum(p.numel() for p in [*trained, *beside]),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
     epochs = history.dropna(subset="eval_pearson")

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from patsim_utils import company, cpc, data, encoder, evidence
+from patsim_utils.errors import InputError
 from patsim_utils.evidence import ALIGNED, WORDS, Evidence, Similarity
 from patsim_utils.matcher import Architecture, Matcher
 from patsim_utils.packing import Pairs
@@ -123,6 +124,43 @@ def test_only_the_evidence_of_the_group_depends_on_the_company(tiny_backbone, pa
     assert (np.abs(matcher.score(pairs_frame.iloc[[0]]) - together[0]).max() > 1e-5) == moves
 
 
+def _disturb(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+
+
+@pytest.mark.parametrize("kind", ["all", "group"])
+def test_a_row_is_compared_by_the_reader_that_has_not_seen_it_or_by_all(tiny_backbone, pairs_frame, kind: str) -> None:
+    torch.manual_seed(0)
+    network, pairs = Evidence(kind, backbone=tiny_backbone("bert"), readers=3), pairs_of(pairs_frame)
+    for reader in network.readers:
+        _disturb(reader)
+    network.grouped = False  # the numbers themselves, without those that are made of them
+    unseen = pairs.anchor % 3
+    size = network.similarity.read_size
+    by = [network.similarity.by(reader.eval(), pairs, pairs.groups()) for reader in network.readers]
+    assert (by[0] - by[1]).abs().max() > 1e-2
+    trained, fresh = network.train().of(pairs, unseen=unseen)[:, -size:], network.train().of(pairs)[:, -size:]
+    for row, reader in enumerate(unseen):
+        torch.testing.assert_close(trained[row], by[reader][row], atol=1e-3, rtol=0)  # a deviation near 0
+    torch.testing.assert_close(fresh, sum(by) / 3, atol=1e-3, rtol=0)
+
+
+def test_an_untouched_reader_finds_what_the_backbone_finds(tiny_backbone, pairs_frame) -> None:
+    backbone = tiny_backbone("bert")
+    pairs, network = pairs_of(pairs_frame), Evidence("all", backbone=backbone, readers=2)
+    numbers = network.of(pairs)
+    assert numbers.shape[1] == WORDS + 3 * ALIGNED + 4
+    torch.testing.assert_close(numbers[:, -ALIGNED - 2 :], numbers[:, WORDS + ALIGNED : WORDS + 2 * ALIGNED + 2])
+
+
+@pytest.mark.parametrize(("readers", "evidence"), [(1, "all"), (2, "pieces"), (2, "none"), (-1, "all")])
+def test_readers_that_cannot_be_are_refused(readers: int, evidence: str) -> None:
+    with pytest.raises(InputError, match=f"parameter readers: {readers}; use 0, or 2 or more"):
+        Architecture(readers=readers, evidence=evidence)
+
+
 def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
     network = Evidence("words", backbone="minilm").eval()
     numbers = torch.rand(100, WORDS) * 3 + 1
@@ -137,10 +175,17 @@ def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
     torch.testing.assert_close(seen[0].std(0), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["words", "pieces", "all", "group"])
-def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame, tmp_path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "readers"), [("words", 0), ("pieces", 0), ("all", 0), ("group", 0), ("all", 3), ("group", 2)]
+)
+def test_it_moves_the_score_and_comes_back_from_disk(
+    tiny_backbone, pairs_frame, tmp_path, kind: str, readers: int
+) -> None:
     torch.manual_seed(0)
-    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
+    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, readers=readers, rating_weight=1.0)
+    matcher = Matcher(architecture).eval()
+    for reader in matcher.evidence.readers:
+        _disturb(reader)
     matcher.evidence.standardise(matcher.pairs(pairs_frame).evidence)
     assert not any(weight.requires_grad for weight in matcher.evidence.parameters())
     scores = matcher.score(pairs_frame)
@@ -154,10 +199,15 @@ def test_it_moves_the_score_and_comes_back_from_disk(tiny_backbone, pairs_frame,
     assert np.abs(matcher.score(pairs_frame) - scores).max() > 1e-4
 
 
-@pytest.mark.parametrize(("kind", "share"), [("words", 1 / 5), ("group", 1 / 3)])
-def test_a_part_of_the_score_is_the_judgement_of_the_evidence(tiny_backbone, pairs_frame, kind, share) -> None:
+@pytest.mark.parametrize(
+    ("kind", "readers", "share"), [("words", 0, 1 / 5), ("group", 0, 1 / 3), ("all", 2, 1 / 3), ("group", 2, 1 / 2)]
+)
+def test_a_part_of_the_score_is_the_judgement_of_the_evidence(
+    tiny_backbone, pairs_frame, kind: str, readers: int, share: float
+) -> None:
     torch.manual_seed(0)
-    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, rating_weight=1.0)).eval()
+    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, readers=readers, rating_weight=1.0)
+    matcher = Matcher(architecture).eval()
     pairs = matcher.pairs(pairs_frame)
     with torch.no_grad():
         output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
