@@ -4,7 +4,7 @@ A few dozen numbers a row, 129 in company, that compare two phrases and hardly s
 to learn by heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A
 small network reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's
 (wide and deep: Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where
-it knows more. Readers (see `crossfit.py`) tell it what they find alike, too.
+it knows more. In a stack (see `crossfit.py`) tuned readers and judges tell it what they find, too.
 """
 
 import itertools
@@ -29,11 +29,11 @@ PHRASES = 64  # read at a time
 LONGEST_TITLE = 64  # tokens of a class text that are compared
 
 
-def share(kind: str, *, readers: int) -> float:
+def share(kind: str, *, stacked: bool) -> float:
     """The part of the score that the evidence's own judgement makes: the best on validation, of a few."""
-    if kind == "group":
-        return 1 / 2 if readers else 1 / 3
-    return 1 / 3 if readers else 1 / 5
+    if stacked:
+        return 1 / 2
+    return 1 / 3 if kind == "group" else 1 / 5
 
 
 def words(pairs: Pairs) -> np.ndarray:
@@ -199,7 +199,7 @@ class Evidence(nn.Module):
     on its company. That backbone is read from where it came, not saved with the model.
 
     `readers`: how many encoders also say how alike they find the phrases, each tuned on the training pairs without a
-    part of their anchors; with "all" and "group" only.
+    part of their anchors; with "all" and "group" only. `opinions`: how many numbers the judges of a stack add.
 
     `ratings`: whether it learns to tell data.RATINGS apart, too, which its judgement is then half made of.
     """
@@ -212,19 +212,21 @@ class Evidence(nn.Module):
         *,
         backbone: str,
         layers: int = 0,
-        readers: int = 0,
         ratings: bool = False,
+        readers: int = 0,
+        opinions: int = 0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.grouped = kind == "group"
-        self.share = share(kind, readers=readers)
+        self.share = share(kind, stacked=readers > 0)
+        self.opinions = opinions
         self.similarity = None
         if kind != "words":
             self.similarity = Similarity(backbone, layers=layers, read=kind != "pieces", grouped=self.grouped)
         self.readers = nn.ModuleList(encoder.load_backbone(backbone, layers=layers) for _ in range(readers))
         size = WORDS + (self.similarity.size if self.similarity else 0)
-        size += self.similarity.read_size if readers else 0
+        size += (self.similarity.read_size if readers else 0) + opinions
         size = 2 * (size + 2 * company.STANDING) + 1 if self.grouped else size
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
@@ -239,11 +241,11 @@ class Evidence(nn.Module):
         self.head = OrdinalHead(self.width)
         self.rating_head = nn.Linear(self.width, len(RATINGS)) if ratings else None
 
-    def of(self, pairs: Pairs, *, unseen: np.ndarray | None = None) -> Tensor:
+    def of(self, pairs: Pairs, *, unseen: np.ndarray | None = None, opinions: Tensor | None = None) -> Tensor:
         """The numbers (n, size) of all rows, float32 on the CPU.
 
         `unseen` (n,): for training rows, the reader that has not seen the row's anchor and so compares its phrases;
-        those of other rows are compared by all readers, and their numbers averaged.
+        those of other rows are compared by all readers, and their numbers averaged. `opinions`: of the judges (n, K).
 
         A group of more than ROWS is taken in parts, since the work of comparing its targets grows with their square.
         """
@@ -253,6 +255,8 @@ class Evidence(nn.Module):
             numbers = torch.cat([numbers, self.similarity(pairs, groups)], dim=1)
         if self.readers:
             numbers = torch.cat([numbers, self._by_readers(pairs, groups, unseen)], dim=1)
+        if opinions is not None:
+            numbers = torch.cat([numbers, opinions], dim=1)
         if not self.grouped:
             return numbers
         for parts in (str.split, _trigrams):

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,12 @@ from patsim_utils.errors import InputError
 from patsim_utils.evidence import EVIDENCE, Evidence
 from patsim_utils.fusion import FUSIONS, Fusion
 from patsim_utils.hyperlora import RankScale
-from patsim_utils.ordinal import OrdinalHead, small_network
+from patsim_utils.ordinal import RANKS, OrdinalHead, small_network
 from patsim_utils.packing import LAYOUTS, Pairs
 
 POOLINGS = ("span", "attention", "mean", "cls")
 CONTEXT_TEXTS = ("title", "code", "none")
+JUDGE_LAYERS = 3  # of the backbone, from the lowest on
 LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
 # A `list` keeps its company together.
@@ -54,7 +56,7 @@ class Architecture:
     contrast_layer: int = 3
     rating_weight: float = 0.0
     evidence: str = "none"
-    readers: int = 0
+    stack: int = 0
 
     def __post_init__(self) -> None:
         allowed = {
@@ -82,13 +84,30 @@ class Architecture:
             raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
         if self.layout == "pair" and not self.target_sep:
             raise InputError("parameter target_sep: false needs layout 'packed' or 'list': in 'pair' the class follows")
-        if self.readers and (self.readers < 2 or self.evidence not in ("all", "group")):
+        if self.stack and (self.stack < 2 or self.evidence not in ("all", "group")):
             raise InputError(
-                f"parameter readers: {self.readers}; use 0, or 2 or more and evidence 'all' or 'group', not"
+                f"parameter stack: {self.stack}; use 0, or 2 or more and evidence 'all' or 'group', not"
                 f" {self.evidence!r}"
             )
         if self.adapter == "hyperlora" and self.fusion == "none":
             raise InputError("adapter 'hyperlora' needs class vectors, and fusion 'none' has none")
+
+    def judge(self) -> Self:
+        """The same for a judge of its stack: small and fast, like the preset `search`."""
+        return replace(
+            self,
+            layers=min(self.layers or JUDGE_LAYERS, JUDGE_LAYERS),
+            layout="packed",
+            target_sep=False,
+            fusion="none",
+            adapter="full",
+            backbone_dropout=0.0,
+            pooling="span",
+            separate_layers=0,
+            contrast_layer=0,
+            evidence="pieces",
+            stack=0,
+        )
 
 
 class SpanFeatures(nn.Module):
@@ -148,6 +167,13 @@ class Output:
     evidence: Tensor | None = None
     evidence_share: float = 0.0
 
+    def opinions(self) -> Tensor:
+        """What both heads say, each by itself: P(rank > k) (N, 4), then, if there are any, P(rating) (N, 10)."""
+        heads = [self.cumulative.float().sigmoid()]
+        if self.ratings is not None:
+            heads.append(self.ratings.float().softmax(-1))
+        return torch.cat(heads, dim=1)
+
     def judgement(self) -> Tensor:
         """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of both heads, and of the evidence."""
         if self.ratings is None and self.evidence is None:
@@ -193,9 +219,17 @@ class Matcher(nn.Module):
         self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
         self.evidence = None
         if a.evidence != "none":
+            ratings = a.rating_weight > 0
             self.evidence = Evidence(
-                a.evidence, backbone=a.backbone, layers=a.layers, readers=a.readers, ratings=a.rating_weight > 0
+                a.evidence,
+                backbone=a.backbone,
+                layers=a.layers,
+                ratings=ratings,
+                readers=a.stack,
+                opinions=(RANKS - 1 + ratings * len(RATINGS)) * (a.stack > 0),
             ).requires_grad_(False)  # but while it is fitted
+        self.judges = nn.ModuleList(Matcher(a.judge(), titles=self.titles) for _ in range(a.stack))
+        self.judges.requires_grad_(False)
         judged = self.features.width + (self.evidence.width if self.evidence else 0)
         self.head = OrdinalHead(judged)
         self.rating_head = small_network(judged, len(RATINGS)) if a.rating_weight else None
@@ -239,8 +273,27 @@ class Matcher(nn.Module):
         """The frame's rows, tokenised for this model, with their evidence."""
         pairs = self.tokenised(frame, unknown=unknown)
         if self.evidence:
-            pairs.evidence = self.evidence.of(pairs)
+            pairs.evidence = self.evidence_of(pairs, frame, unknown=unknown)
         return pairs
+
+    def evidence_of(
+        self, pairs: Pairs, frame: pd.DataFrame, *, unknown: str = "error", unseen: np.ndarray | None = None
+    ) -> Tensor:
+        """The numbers (n, F) that its evidence reads of the frame's rows, tokenised as `pairs`.
+
+        `unseen` (n,): for training rows, the part of the stack that has not seen the row's anchor and so compares and
+        judges it; other rows are compared and judged by all parts, on the mean.
+        """
+        opinions = None
+        if self.judges:
+            opinions = torch.zeros(len(frame), self.evidence.opinions)
+            for part, judge in enumerate(self.judges):
+                rows = np.arange(len(frame)) if unseen is None else np.flatnonzero(unseen == part)
+                if len(rows):
+                    seen_by = judge.pairs(frame.iloc[rows], unknown=unknown)
+                    found = judge._outputs(seen_by, Output.opinions)
+                    opinions[torch.from_numpy(rows)] += found / (len(self.judges) if unseen is None else 1)
+        return self.evidence.of(pairs, unseen=unseen, opinions=opinions)
 
     def tokenised(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The frame's rows, tokenised for this model, without evidence."""

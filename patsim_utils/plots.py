@@ -527,8 +527,8 @@ def method(settings: Mapping[str, Any]) -> None:
             "all": "\nlike tokens",
             "group": "\nlike tokens\n(of group)",
         }
-        readers = f"\n{s['readers']} readers" if s["readers"] else ""
-        box(6.9, 9.2, 2.2, 1.8 + 0.45 * bool(readers), f"evidence:\nwords{likeness[s['evidence']]}{readers}", ORANGE)
+        stack = f"\nstack of {s['stack']}" if s["stack"] else ""
+        box(6.9, 9.2, 2.2, 1.8 + 0.45 * bool(stack), f"evidence:\nwords{likeness[s['evidence']]}{stack}", ORANGE)
         arrow(6.8, 9.6, 6.3, 9.3, ORANGE)
     loss = {"smooth_k2": f"Smooth K2\nα = {s['alpha']:g}, β = {s['beta']:g}"}.get(s["loss"], s["loss"])
     box(0.2, 10.4, 2.6, 0.9, "score in [0, 1]", GREY)
@@ -553,7 +553,7 @@ def method(settings: Mapping[str, Any]) -> None:
     )
     second = f"; {fed} the contrastive loss" if contrasted else ""
     if beside:
-        second = f" with evidence beside it ({s['evidence']}{readers and ', ' + readers.strip()})" + second
+        second = f" with evidence beside it ({s['evidence']}{stack and ', ' + stack.strip()})" + second
     text = (
         f"from the input at the bottom to the losses at the top: {way} ({s['fusion']}), the encoder ({train})"
         f" reads the pair, an ordinal head gives the score{second}; {total}"

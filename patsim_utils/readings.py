@@ -237,15 +237,17 @@ def method(settings: Mapping[str, Any]) -> str:
             f" {EVIDENCE[settings['evidence']]}. They hardly say which phrases these are, so they are hard to"
             " learn by heart. It is fitted to them alone, by the same losses, before the encoder is trained, and stays"
             " as it is. Its features join those of the spans before the head, and its own P(rank &gt; k) makes"
-            f" {percent(evidence.share(settings['evidence'], readers=settings['readers']))} of the score.",
+            f" {percent(evidence.share(settings['evidence'], stacked=settings['stack'] > 0))} of the score.",
         )
-    if settings["readers"]:
+    if settings["stack"]:
         lines.insert(
             3,
-            f"**Readers.** Before all else, {settings['readers']} more encoders are tuned, so that the cosine of two"
-            " phrases, each read alone, tells their score; each one without a part of the training anchors. A training"
-            " pair is then compared by the one that has not seen its anchor, as new anchors will be; any other pair by"
-            " all of them, on the mean. What they find alike are numbers for the evidence.",
+            f"**Stack.** The training anchors are cut into {settings['stack']} parts. For each of them two models are"
+            " trained first, on the other parts alone: a reader, an encoder that reads phrases alone, so that the"
+            " cosine of two of them tells their score; and a judge, the lowest layers of the backbone in the `packed`"
+            " layout with these losses but the contrastive one. A training pair is compared and judged by the two that"
+            " have not seen its anchor, as pairs of new anchors are by all of them, on the mean. What they say are"
+            " numbers for the evidence (stacked generalization).",
         )
     terms = {"λ C": settings["contrast_weight"]} if settings["contrast"] != "none" else {}
     if settings["rating_weight"]:

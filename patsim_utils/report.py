@@ -94,8 +94,8 @@ def method(config: dict) -> str:
         backbone += f", lowest {config['layers']} layers"
     layout = f"{config['layout']} layout" + ("" if config.get("target_sep", True) else " without target [SEP]")
     evidence = f"evidence {config.get('evidence')}"
-    if config.get("readers"):
-        evidence += f" with {config['readers']} readers"
+    if config.get("stack"):
+        evidence += f" with a stack of {config['stack']}"
     parts = [
         backbone,
         adapter,

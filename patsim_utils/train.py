@@ -10,6 +10,7 @@ import resource
 import shutil
 import time
 from dataclasses import asdict, dataclass, fields
+from dataclasses import replace as replace_settings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -295,6 +296,41 @@ def fit_evidence(evidence: Evidence, pairs: Pairs, settings: Settings, *, folder
     evidence.requires_grad_(False)
 
 
+def fit_judges(
+    judges: nn.ModuleList,
+    splits: dict[str, pd.DataFrame],
+    settings: Settings,
+    *,
+    unseen: np.ndarray,
+    folder: Path,
+    resumable: bool,
+) -> None:
+    """Trains each judge of a stack on the training rows whose anchors it may see, by a run of its own in the folder.
+
+    It trains as the preset `search` does, and its last epoch is the one that counts: nothing is chosen on validation.
+    `unseen` (n,): the judge that must not see the row. A run that has ended is not run again.
+    """
+    chosen = replace_settings(
+        settings.judge(),
+        contrast="none",
+        epochs=3,
+        batch_size=192,
+        batch_tokens=0,
+        learning_rate=2.4e-4,
+        head_learning_rate=2.4e-4,
+        layer_decay=1.0,
+        curriculum="none",
+        keep="last",
+    )
+    for part, judge in enumerate(judges):
+        run = folder / f"judge-{part}"
+        if not (run / "metrics.json").is_file():
+            print(f"judge {part + 1} of {len(judges)}:", flush=True)
+            seen = splits["train"][unseen != part].reset_index(drop=True)
+            train({"train": seen, "validation": splits["validation"]}, chosen, run=run, resumable=resumable)
+        judge.restore(run / "model")
+
+
 class _SetEpoch(TrainerCallback):
     """Tells the sampler its epoch; on a resumed run, too."""
 
@@ -333,6 +369,9 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
     """
     if settings.rating_weight and "rating" not in splits["train"]:
         raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
+    anchors = splits["train"]["anchor"].nunique()
+    if settings.stack > anchors:
+        raise InputError(f"parameter stack: {settings.stack} parts of {anchors} training anchors cannot be")
     set_seed(settings.seed)
     titles = cpc.titles(Path(settings.cpc_titles) if settings.cpc_titles else None)
     model = Matcher(settings.architecture(), titles=titles)
@@ -353,8 +392,8 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
         model.restore(Path(last))
     if model.evidence:
         unseen = None
-        if settings.readers:
-            unseen = grouped_folds(splits["train"], folds=settings.readers, seed=settings.seed)
+        if settings.stack:
+            unseen = grouped_folds(splits["train"], folds=settings.stack, seed=settings.seed)
             if not last:  # else the checkpoint holds them
                 crossfit.fit_readers(
                     model.evidence.readers,
@@ -365,7 +404,8 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
                     folder=checkpoints,
                     keep=resumable,
                 )
-        pairs.evidence = model.evidence.of(pairs, unseen=unseen)
+                fit_judges(model.judges, splits, settings, unseen=unseen, folder=checkpoints, resumable=resumable)
+        pairs.evidence = model.evidence_of(pairs, splits["train"], unseen=unseen)
         if not last:
             fit_evidence(model.evidence, pairs, settings, folder=checkpoints)
     sampler = LengthGrouped(
@@ -461,7 +501,7 @@ def report(splits: dict[str, pd.DataFrame], settings: Settings, *, history: pd.D
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     )
     trained = [p for p in model.parameters() if p.requires_grad]
-    beside = model.evidence.parameters() if model.evidence else []  # trained before the rest, then left as it is
+    beside = [*model.judges.parameters(), *(model.evidence.parameters() if model.evidence else ())]  # trained first
     result["train"] = {
         "n": len(splits["train"]),
         "seconds": seconds,

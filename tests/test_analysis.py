@@ -361,7 +361,7 @@ def test_method_gives_its_formulas():
         "temperature": 0.1,
         "separate_layers": 0,
         "evidence": "none",
-        "readers": 0,
+        "stack": 0,
         "contrast_layer": 3,
     }
     text = readings.method(settings)
@@ -375,8 +375,8 @@ def test_method_gives_its_formulas():
     assert "without [SEP]" in readings.method(settings | {"target_sep": False})
     assert "**Evidence.**" not in text
     assert "makes 20 % of the score" in readings.method(settings | {"evidence": "words"})
-    assert "**Readers.**" not in readings.method(settings | {"evidence": "all"})
-    assert "3 more encoders are tuned" in readings.method(settings | {"evidence": "all", "readers": 3})
+    assert "**Stack.**" not in readings.method(settings | {"evidence": "all"})
+    assert "cut into 3 parts" in readings.method(settings | {"evidence": "all", "stack": 3})
     assert "how alike their word pieces are" in readings.method(settings | {"evidence": "pieces"})
     for loss in readings.ORDINAL_FORMULAS:
         for contrast in readings.CONTRAST_FORMULAS:

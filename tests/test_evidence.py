@@ -155,10 +155,10 @@ def test_an_untouched_reader_finds_what_the_backbone_finds(tiny_backbone, pairs_
     torch.testing.assert_close(numbers[:, -ALIGNED - 2 :], numbers[:, WORDS + ALIGNED : WORDS + 2 * ALIGNED + 2])
 
 
-@pytest.mark.parametrize(("readers", "evidence"), [(1, "all"), (2, "pieces"), (2, "none"), (-1, "all")])
-def test_readers_that_cannot_be_are_refused(readers: int, evidence: str) -> None:
-    with pytest.raises(InputError, match=f"parameter readers: {readers}; use 0, or 2 or more"):
-        Architecture(readers=readers, evidence=evidence)
+@pytest.mark.parametrize(("stack", "evidence"), [(1, "all"), (2, "pieces"), (2, "none"), (-1, "all")])
+def test_a_stack_that_cannot_be_is_refused(stack: int, evidence: str) -> None:
+    with pytest.raises(InputError, match=f"parameter stack: {stack}; use 0, or 2 or more"):
+        Architecture(stack=stack, evidence=evidence)
 
 
 def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
@@ -176,13 +176,13 @@ def test_numbers_are_measured_in_the_units_of_the_training_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "readers"), [("words", 0), ("pieces", 0), ("all", 0), ("group", 0), ("all", 3), ("group", 2)]
+    ("kind", "stack"), [("words", 0), ("pieces", 0), ("all", 0), ("group", 0), ("all", 3), ("group", 2)]
 )
 def test_it_moves_the_score_and_comes_back_from_disk(
-    tiny_backbone, pairs_frame, tmp_path, kind: str, readers: int
+    tiny_backbone, pairs_frame, tmp_path, kind: str, stack: int
 ) -> None:
     torch.manual_seed(0)
-    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, readers=readers, rating_weight=1.0)
+    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, stack=stack, rating_weight=1.0)
     matcher = Matcher(architecture).eval()
     for reader in matcher.evidence.readers:
         _disturb(reader)
@@ -200,13 +200,13 @@ def test_it_moves_the_score_and_comes_back_from_disk(
 
 
 @pytest.mark.parametrize(
-    ("kind", "readers", "share"), [("words", 0, 1 / 5), ("group", 0, 1 / 3), ("all", 2, 1 / 3), ("group", 2, 1 / 2)]
+    ("kind", "stack", "share"), [("words", 0, 1 / 5), ("group", 0, 1 / 3), ("all", 2, 1 / 2), ("group", 2, 1 / 2)]
 )
 def test_a_part_of_the_score_is_the_judgement_of_the_evidence(
-    tiny_backbone, pairs_frame, kind: str, readers: int, share: float
+    tiny_backbone, pairs_frame, kind: str, stack: int, share: float
 ) -> None:
     torch.manual_seed(0)
-    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, readers=readers, rating_weight=1.0)
+    architecture = Architecture(backbone=tiny_backbone("bert"), evidence=kind, stack=stack, rating_weight=1.0)
     matcher = Matcher(architecture).eval()
     pairs = matcher.pairs(pairs_frame)
     with torch.no_grad():

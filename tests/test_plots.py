@@ -32,7 +32,7 @@ SETTINGS = {
     "temperature": 0.1,
     "separate_layers": 0,
     "evidence": "none",
-    "readers": 0,
+    "stack": 0,
     "contrast_layer": 3,
 }
 
@@ -182,8 +182,8 @@ def test_method_diagram(shown, fusion, contrast):
     for kind in EVIDENCE[1:]:
         plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": kind})
         assert f"with evidence beside it ({kind})" in figure(shown[-1:])[0]
-    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": "all", "readers": 2})
-    assert "with evidence beside it (all, 2 readers)" in figure(shown[-1:])[0]
+    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": "all", "stack": 2})
+    assert "with evidence beside it (all, stack of 2)" in figure(shown[-1:])[0]
 
 
 def test_error_figures(shown, scored):

@@ -343,7 +343,7 @@ def test_the_index_and_the_table_show_every_recorded_study(root: Path, folder: P
     assert external(index) == []
     assert index.count("list layout without target [SEP]") == 1
     assert report.in_company(config | {"evidence": "group"})
-    assert "fusion add, evidence all with 2 readers, loss" in report.method(config | {"evidence": "all", "readers": 2})
+    assert "fusion add, evidence all with a stack of 2, loss" in report.method(config | {"evidence": "all", "stack": 2})
 
     rows = [line for line in report.results_table(root / "reports").splitlines() if line.startswith("| `")]
     mean = "mean of 2 seeds: **0.715**<br>seed 0: 0.700 [0.650, 0.750]<br>seed 3: 0.730 [0.650, 0.750]"

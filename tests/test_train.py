@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import set_seed
 
 from patsim_utils import cpc, crossfit, encoder, losses, train
-from patsim_utils.data import load
+from patsim_utils.data import grouped_folds, load
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 from patsim_utils.train import Settings
@@ -179,11 +180,12 @@ KILLED = """
     from pathlib import Path
     from transformers import TrainerCallback
     from patsim_utils import train
-    from patsim_utils.data import load
+    from patsim_utils.data import grouped_folds, load
 
     class Kill(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
-            if state.global_step > state.max_steps * 0.6:  # in the middle of the second epoch
+            late = state.global_step > state.max_steps * 0.6  # in the middle of the second epoch
+            if late and Path(args.output_dir) == Path(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     class Killed(train.DualLossTrainer):
@@ -198,10 +200,11 @@ KILLED = """
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("killed", ["checkpoints", "checkpoints/judge-1/checkpoints"])
+def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monkeypatch, killed: str) -> None:
     options = {
         "evidence": "all",
-        "readers": 2,
+        "stack": 2,
         "backbone": tiny_backbone("bert"),
         "contrast_layer": 1,
         "epochs": 2,
@@ -211,15 +214,18 @@ def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monk
     data = {"train": splits["validation"], "validation": splits["test"]}
     whole = train.train(data, Settings(**options), run=tmp_path / "whole")
 
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(options), str(tmp_path / "killed")]
+    arguments = json.dumps(options), str(tmp_path / "killed"), str(tmp_path / "killed" / killed)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (tmp_path / "killed" / "metrics.json").exists()
-    assert list((tmp_path / "killed" / "checkpoints").glob("checkpoint-*"))
+    assert list((tmp_path / "killed" / killed).glob("checkpoint-*"))
 
-    monkeypatch.delattr(train, "fit_evidence")  # the checkpoint holds what was fitted
-    monkeypatch.delattr(crossfit, "fit_readers")
+    monkeypatch.delattr(crossfit, "ReaderTrainer")  # what was ready is not made again
+    if killed == "checkpoints":  # which hold all that was fitted
+        monkeypatch.delattr(train, "fit_evidence")
+        monkeypatch.delattr(train, "fit_judges")
     resumed = train.train(data, Settings(**options), run=tmp_path / "killed")
     for name in ("pearson", "spearman", "loss"):
         assert resumed["validation"][name] == pytest.approx(whole["validation"][name], abs=1e-4)
@@ -288,3 +294,48 @@ def test_official_titles_are_kept_with_the_model(tiny_backbone, splits, tmp_path
     settings = small(tiny_backbone, epochs=1, cpc_titles=str(cpc_zip))
     train.train(splits, settings, run=tmp_path / "run")
     assert Matcher.load(tmp_path / "run").titles == cpc.titles(cpc_zip)
+
+
+def test_a_judge_never_sees_the_anchors_that_it_judges(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
+    settings = small(tiny_backbone, evidence="all", stack=2, rating_weight=1.0, learning_rate=0.01)
+    few = {name: split.groupby("score").head(24).reset_index(drop=True) for name, split in splits.items()}
+    unseen = grouped_folds(few["train"], folds=2, seed=0)
+
+    def fit(frame: pd.DataFrame, folder: str) -> Matcher:
+        set_seed(0)
+        model = Matcher(settings.architecture())
+        data = few | {"train": frame}
+        train.fit_judges(model.judges, data, settings, unseen=unseen, folder=tmp_path / folder, resumable=False)
+        return model.eval()
+
+    first = fit(few["train"], "a")
+    score = few["train"]["score"].where(unseen == 1, 1 - few["train"]["score"])
+    other = fit(few["train"].assign(score=score), "b")
+    judged = [[judge.score(few["test"]) for judge in model.judges] for model in (first, other)]
+    np.testing.assert_array_equal(judged[0][0], judged[1][0])  # it has never seen the rows that are other ones now
+    assert np.abs(judged[0][1] - judged[1][1]).max() > 1e-3
+
+    # what they say becomes evidence: of training rows by the one that has not seen them, of others on the mean
+    frame, pairs = few["train"], first.tokenised(few["train"])
+    opinions = [
+        judge._outputs(judge.pairs(frame), lambda o: torch.cat([o.cumulative.sigmoid(), o.ratings.softmax(-1)], dim=1))
+        for judge in first.judges
+    ]
+    trained = first.evidence_of(pairs, frame, unseen=unseen)[:, -14:]
+    expected = torch.where(torch.from_numpy(unseen)[:, None] == 0, *opinions)
+    torch.testing.assert_close(trained, expected, atol=1e-5, rtol=0)
+    fresh = first.pairs(frame).evidence[:, -14:]
+    torch.testing.assert_close(fresh, (opinions[0] + opinions[1]) / 2, atol=1e-5, rtol=0)
+
+    # a run that has ended is taken as it is
+    monkeypatch.setattr(train, "train", None)
+    again = fit(few["train"], "a")
+    np.testing.assert_array_equal(again.judges[1].score(few["test"]), judged[0][1])
+
+
+def test_a_stack_of_more_parts_than_anchors_is_refused(tiny_backbone, splits, tmp_path) -> None:
+    settings = small(tiny_backbone, evidence="all", stack=500)
+    few = splits | {"train": splits["validation"].head(40)}
+    with pytest.raises(InputError, match="parameter stack: 500 parts"):
+        train.train(few, settings, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
