@@ -200,6 +200,11 @@ class Matcher(nn.Module):
                 raise InputError(f"parameter {name}: {getattr(a, name)} is not in 0..{layers} of this backbone")
         encoder.check_layout(backbone, a.layout, separate_layers=a.separate_layers)
         encoder.check_adapter(backbone, a.adapter)
+        if a.stack and (kind := backbone.config.model_type) not in encoder.ABSOLUTE_POSITIONS:
+            raise InputError(
+                f"parameter stack: its judges read packed groups, which the relative positions of {kind} do not allow;"
+                " use 0"
+            )
         vectors = None
         if a.fusion == "graph":  # before the adapter is in: the untouched backbone reads the titles
             texts = [self.titles[code] for code in cpc.CODES]

@@ -117,11 +117,19 @@ def test_a_phrase_without_tokens_has_finite_evidence(tiny_backbone) -> None:
 
 
 @pytest.mark.parametrize(("kind", "moves"), [("all", False), ("group", True)])
-def test_only_the_evidence_of_the_group_depends_on_the_company(tiny_backbone, pairs_frame, kind, moves) -> None:
+@pytest.mark.parametrize("stack", [0, 2])
+def test_only_the_evidence_of_the_group_depends_on_the_company(
+    tiny_backbone, pairs_frame, kind: str, moves: bool, stack: int
+) -> None:
     torch.manual_seed(0)
-    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind)).eval()
+    matcher = Matcher(Architecture(backbone=tiny_backbone("bert"), evidence=kind, stack=stack)).eval()
     together = matcher.score(pairs_frame)
     assert (np.abs(matcher.score(pairs_frame.iloc[[0]]) - together[0]).max() > 1e-5) == moves
+
+
+def test_a_stack_needs_absolute_positions(tiny_backbone) -> None:
+    with pytest.raises(InputError, match="parameter stack: its judges read packed groups, which the relative"):
+        Matcher(Architecture(backbone=tiny_backbone("deberta-v2"), evidence="all", stack=2))
 
 
 def _disturb(model: torch.nn.Module) -> None:

@@ -200,8 +200,9 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("killed", ["checkpoints", "checkpoints/judge-1/checkpoints"])
-def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monkeypatch, killed: str) -> None:
+@pytest.fixture(scope="module")
+def whole(tiny_backbone, splits, tmp_path_factory) -> tuple[dict, dict[str, pd.DataFrame], dict, pd.DataFrame]:
+    """Options with all that is fitted before the encoder, data, and the result and history of a run in one go."""
     options = {
         "evidence": "all",
         "stack": 2,
@@ -212,8 +213,13 @@ def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monk
         "learning_rate": 0.01,
     }
     data = {"train": splits["validation"], "validation": splits["test"]}
-    whole = train.train(data, Settings(**options), run=tmp_path / "whole")
+    run = tmp_path_factory.mktemp("whole")
+    return options, data, train.train(data, Settings(**options), run=run), pd.read_csv(run / "history.csv")
 
+
+@pytest.mark.parametrize("killed", ["checkpoints", "checkpoints/judge-1/checkpoints"])
+def test_a_killed_run_goes_on_where_it_was(whole, tmp_path, monkeypatch, killed: str) -> None:
+    options, data, expected, one = whole
     arguments = json.dumps(options), str(tmp_path / "killed"), str(tmp_path / "killed" / killed)
     command = [sys.executable, "-c", textwrap.dedent(KILLED), *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -228,8 +234,8 @@ def test_a_killed_run_goes_on_where_it_was(tiny_backbone, splits, tmp_path, monk
         monkeypatch.delattr(train, "fit_judges")
     resumed = train.train(data, Settings(**options), run=tmp_path / "killed")
     for name in ("pearson", "spearman", "loss"):
-        assert resumed["validation"][name] == pytest.approx(whole["validation"][name], abs=1e-4)
-    one, two = (pd.read_csv(tmp_path / run / "history.csv") for run in ("whole", "killed"))
+        assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-4)
+    two = pd.read_csv(tmp_path / "killed" / "history.csv")
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
     assert (two["seconds"].diff().dropna() > 0).all()
 
