@@ -125,9 +125,12 @@ def fit_readers(
             seed=seed,
             disable_tqdm=not transformers.utils.is_in_notebook(),
         )
+        label = f"reader {place + 1} of {len(readers)}"
+        if not arguments.disable_tqdm:
+            print(f"{label}:")  # above the notebook's table of it
         trainer = ReaderTrainer(
             Reader(model.requires_grad_(True), tokenizer),
-            label=f"reader {place + 1} of {len(readers)}",
+            label=label,
             args=arguments,
             train_dataset=parts,
             data_collator=lambda batch: collate(pairs, np.concatenate(batch)),
