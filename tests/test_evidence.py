@@ -127,6 +127,17 @@ def test_only_the_evidence_of_the_group_depends_on_the_company(
     assert (np.abs(matcher.score(pairs_frame.iloc[[0]]) - together[0]).max() > 1e-5) == moves
 
 
+@pytest.mark.parametrize("layout", ["pair", "packed", "list"])
+def test_a_stack_stands_beside_every_layout(tiny_backbone, pairs_frame, layout: str) -> None:
+    torch.manual_seed(0)
+    options = {"backbone": tiny_backbone("bert"), "layout": layout, "evidence": "all", "rating_weight": 1.0}
+    matcher = Matcher(Architecture(stack=2, **options)).eval()
+    before = matcher.score(pairs_frame)
+    assert np.isfinite(before).all()
+    _disturb(matcher.judges[1])
+    assert np.abs(matcher.score(pairs_frame) - before).max() > 1e-5
+
+
 def test_a_stack_needs_absolute_positions(tiny_backbone) -> None:
     with pytest.raises(InputError, match="parameter stack: its judges read packed groups, which the relative"):
         Matcher(Architecture(backbone=tiny_backbone("deberta-v2"), evidence="all", stack=2))
