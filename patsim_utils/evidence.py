@@ -1,10 +1,10 @@
 """What a fine-tuned encoder sees badly: shared words and letters, and the likeness that the untouched encoder finds.
 
-A few dozen numbers a row, 129 in company, that compare two phrases and hardly say which ones they are. So they are hard
-to learn by heart and hold on anchors that training has never seen, where the encoder's own features are weakest. A
-small network reads them, which is fitted to them alone before the encoder is trained. Its features join the encoder's
-(wide and deep: Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in the score, a larger one where
-it knows more. In a stack (see `crossfit.py`) tuned readers and judges tell it what they find, too.
+A few dozen numbers a row, 129 in company (with a stack 51 and 193), that compare two phrases and hardly say which ones
+they are. So they are hard to learn by heart and hold on anchors that training has never seen, where the encoder's own
+features are weakest. A small network reads them, which is fitted to them alone before the encoder is trained. Its
+features join the encoder's (wide and deep: Cheng et al. 2016, arXiv 1606.07792), and its own judgement has a share in
+the score, a larger one where it knows more. In a stack (see `stack.py`) readers and judges tell it what they find, too.
 """
 
 import itertools

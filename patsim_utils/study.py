@@ -159,7 +159,11 @@ def told(label: str, checkpoints: Path) -> Iterator[None]:
                 state = json.loads(saved[-1].read_text(encoding="utf-8"))
                 line += f", past step {state['global_step']} of {state['max_steps']}"
             except (IndexError, FileNotFoundError, json.JSONDecodeError):
-                pass  # no checkpoint yet, or one that is being written or replaced: say the time alone
+                # no checkpoint yet, or one that is being written or replaced: say what there is of a stack, if any
+                stack = sorted(
+                    path.stem for path in checkpoints.glob("*-*") if path.stem.startswith(("reader", "judge"))
+                )
+                line += f", {', '.join(stack)} done or begun" if stack else ""
             print(line, flush=True)
 
     print(f"{label}: started", flush=True)

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from patsim_utils import cpc, crossfit, curriculum, encoder, losses, metrics, ordinal
+from patsim_utils import cpc, curriculum, encoder, losses, metrics, ordinal, stack
 from patsim_utils.data import grouped_folds
 from patsim_utils.environment import environment
 from patsim_utils.errors import InputError
@@ -103,6 +103,21 @@ class Settings(Architecture):
     def pick(cls, namespace: dict[str, Any]) -> "Settings":
         """The settings among the names of a dict, such as a notebook's `globals()`; the others are left alone."""
         return cls(**{field.name: namespace[field.name] for field in fields(cls) if field.name in namespace})
+
+    def judge(self) -> "Settings":
+        """Of a judge of its stack, which trains as the preset `search` does; nothing is chosen on validation."""
+        return replace_settings(
+            super().judge(),
+            contrast="none",
+            epochs=3,
+            batch_size=192,
+            batch_tokens=0,
+            learning_rate=2.4e-4,
+            head_learning_rate=2.4e-4,
+            layer_decay=1.0,
+            curriculum="none",
+            keep="last",
+        )
 
     def architecture(self) -> Architecture:
         return Architecture(**{field.name: getattr(self, field.name) for field in fields(Architecture)})
@@ -307,27 +322,14 @@ def fit_judges(
 ) -> None:
     """Trains each judge of a stack on the training rows whose anchors it may see, by a run of its own in the folder.
 
-    It trains as the preset `search` does, and its last epoch is the one that counts: nothing is chosen on validation.
     `unseen` (n,): the judge that must not see the row. A run that has ended is not run again.
     """
-    chosen = replace_settings(
-        settings.judge(),
-        contrast="none",
-        epochs=3,
-        batch_size=192,
-        batch_tokens=0,
-        learning_rate=2.4e-4,
-        head_learning_rate=2.4e-4,
-        layer_decay=1.0,
-        curriculum="none",
-        keep="last",
-    )
     for part, judge in enumerate(judges):
         run = folder / f"judge-{part}"
         if not (run / "metrics.json").is_file():
             print(f"judge {part + 1} of {len(judges)}:", flush=True)
             seen = splits["train"][unseen != part].reset_index(drop=True)
-            train({"train": seen, "validation": splits["validation"]}, chosen, run=run, resumable=resumable)
+            train({"train": seen, "validation": splits["validation"]}, settings.judge(), run=run, resumable=resumable)
         judge.restore(run / "model")
 
 
@@ -395,7 +397,7 @@ def train(splits: dict[str, pd.DataFrame], settings: Settings, *, run: Path, res
         if settings.stack:
             unseen = grouped_folds(splits["train"], folds=settings.stack, seed=settings.seed)
             if not last:  # else the checkpoint holds them
-                crossfit.fit_readers(
+                stack.fit_readers(
                     model.evidence.readers,
                     pairs,
                     unseen=unseen,

@@ -244,6 +244,17 @@ def test_progress_tells_the_step(
     assert "past step 1200 of 4000" in capsys.readouterr().out
 
 
+def test_progress_tells_what_there_is_of_a_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(study, "PROGRESS_SECONDS", 0.02)
+    (tmp_path / "judge-0").mkdir()
+    (tmp_path / "reader-0.safetensors").touch()
+    with study.told("work", tmp_path):
+        time.sleep(0.3)
+    assert "work: 0 s, judge-0, reader-0 done or begun\n" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the fixture notebook that shows each kind of output."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import set_seed
 
-from patsim_utils import cpc, crossfit, encoder, losses, train
+from patsim_utils import cpc, encoder, losses, stack, study, train
 from patsim_utils.data import grouped_folds, load
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
@@ -228,13 +228,17 @@ def test_a_killed_run_goes_on_where_it_was(whole, tmp_path, monkeypatch, killed:
     assert not (tmp_path / "killed" / "metrics.json").exists()
     assert list((tmp_path / "killed" / killed).glob("checkpoint-*"))
 
-    monkeypatch.delattr(crossfit, "ReaderTrainer")  # what was ready is not made again
+    monkeypatch.delattr(stack, "ReaderTrainer")  # what was ready is not made again
     if killed == "checkpoints":  # which hold all that was fitted
         monkeypatch.delattr(train, "fit_evidence")
         monkeypatch.delattr(train, "fit_judges")
     resumed = train.train(data, Settings(**options), run=tmp_path / "killed")
     for name in ("pearson", "spearman", "loss"):
         assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-4)
+    model = Matcher.load(tmp_path / "killed")
+    fitted = [*model.evidence.parameters(), *model.judges.parameters()]  # before the encoder
+    counted = sum(weight.numel() for weight in [*fitted, *(w for w in model.parameters() if w.requires_grad)])
+    assert resumed["train"]["trainable_parameters"] == counted
     two = pd.read_csv(tmp_path / "killed" / "history.csv")
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
     assert (two["seconds"].diff().dropna() > 0).all()
@@ -337,6 +341,13 @@ def test_a_judge_never_sees_the_anchors_that_it_judges(tiny_backbone, splits, tm
     monkeypatch.setattr(train, "train", None)
     again = fit(few["train"], "a")
     np.testing.assert_array_equal(again.judges[1].score(few["test"]), judged[0][1])
+
+
+def test_a_judge_trains_as_the_preset_search_does() -> None:
+    company, search = (
+        Settings.pick(study.parameters(name, data="sample", name="any", given=[])) for name in ("company", "search")
+    )
+    assert company.judge() == replace(search, keep="last", contrast_layer=0)
 
 
 def test_a_stack_of_more_parts_than_anchors_is_refused(tiny_backbone, splits, tmp_path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from patsim_utils import cpc, crossfit, encoder
+from patsim_utils import cpc, encoder, stack
 from patsim_utils.packing import Pairs
 
 
@@ -21,7 +21,7 @@ def pairs(tiny_backbone, pairs_frame) -> Pairs:
 def fit(backbone: str, pairs: Pairs, folder: Path, *, keep: bool = False) -> list[dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     readers = nn.ModuleList(encoder.load_backbone(backbone) for _ in range(2))
-    crossfit.fit_readers(
+    stack.fit_readers(
         readers,
         pairs,
         unseen=pairs.anchor % 2,
@@ -44,9 +44,9 @@ def test_the_logit_is_the_cosine_of_phrases_read_alone(tiny_backbone, pairs_fram
     tokenizer, model = encoder.load_tokenizer(backbone), encoder.load_backbone(backbone).eval()
     pairs = Pairs(pairs_frame, tokenizer, titles=cpc.titles())
     rows = np.array([3, 0, 7, 11, 4])
-    batch = crossfit.collate(pairs, rows)
+    batch = stack.collate(pairs, rows)
     np.testing.assert_allclose(batch.pop("score"), pairs_frame["score"][rows])
-    found = crossfit.Reader(model, tokenizer)(**batch)
+    found = stack.Reader(model, tokenizer)(**batch)
 
     def vector(phrase: str) -> torch.Tensor:
         states = model(**tokenizer(phrase, return_tensors="pt")).last_hidden_state[0, 1:-1]
@@ -59,16 +59,16 @@ def test_the_logit_is_the_cosine_of_phrases_read_alone(tiny_backbone, pairs_fram
 
 def test_it_learns_what_its_rows_say(tiny_backbone, pairs, tmp_path, monkeypatch) -> None:
     """Random weights, the same phrases again: a reader comes to find its anchors' targets as alike as they are."""
-    monkeypatch.setattr(crossfit, "EPOCHS", 60)
-    monkeypatch.setattr(crossfit, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(stack, "EPOCHS", 60)
+    monkeypatch.setattr(stack, "LEARNING_RATE", 3e-3)
     trained = fit(tiny_backbone("bert"), pairs, tmp_path)
     tokenizer, model = encoder.load_tokenizer("minilm"), encoder.load_backbone(tiny_backbone("bert")).eval()
 
     def correlation(rows: np.ndarray) -> float:
-        batch = crossfit.collate(pairs, rows)
+        batch = stack.collate(pairs, rows)
         score = batch.pop("score")
         with torch.no_grad():
-            return np.corrcoef(crossfit.Reader(model, tokenizer)(**batch), score)[0, 1]
+            return np.corrcoef(stack.Reader(model, tokenizer)(**batch), score)[0, 1]
 
     seen = np.flatnonzero(pairs.anchor % 2 == 1)
     before = correlation(seen)
@@ -94,7 +94,7 @@ def test_a_ready_reader_is_taken_up_again(tiny_backbone, pairs, tmp_path, capsys
     assert "reader 1" not in said
     assert "reader 2 of 2, epoch 2.0 of 2: loss" in said
     assert all(map(same, first, again))
-    monkeypatch.setattr(crossfit, "ReaderTrainer", None)
+    monkeypatch.setattr(stack, "ReaderTrainer", None)
     assert all(map(same, first, fit(tiny_backbone("bert"), pairs, tmp_path, keep=True)))
 
 
@@ -104,7 +104,7 @@ def test_nothing_is_left_where_nothing_is_to_be_kept(tiny_backbone, pairs, tmp_p
 
 
 def test_a_loss_that_is_not_finite_stops_it(tiny_backbone, pairs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(crossfit, "BIAS", float("nan"))
+    monkeypatch.setattr(stack, "BIAS", float("nan"))
     with pytest.raises(FloatingPointError, match="reader 1 of 2: the loss is nan"):
         fit(tiny_backbone("bert"), pairs, tmp_path)
 

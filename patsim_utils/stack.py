@@ -4,7 +4,7 @@ An encoder that has learned the task finds phrases alike on anchors that it has 
 one, and on those that it has learned from far too well. So the training anchors are cut into parts, one for each
 reader, which learns from the others: a training row is then compared by the one reader that has not seen its anchor,
 and what learns from these comparisons meets them as they will be on new anchors. This is stacked generalization
-(Wolpert 1992, doi 10.1016/S0893-6080(05)80023-1), or cross-fitting. The judges of a stack, which read packed groups,
+(Wolpert 1992, doi 10.1016/S0893-6080(05)80023-1). The judges of a stack, which read packed groups,
 are whole models of their own: `train.fit_judges` trains them in the same way.
 
 A reader reads each phrase alone, so each distinct phrase costs it a few tokens once.
