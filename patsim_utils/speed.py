@@ -285,7 +285,7 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """`measure` for every one of SETUPS, one after the other, with a line of progress each.
 
-    Without `padded`, the plain Trainer is left out, which takes about as long as all the others together.
+    Without `padded`, the plain Trainer is left out, which takes longer than all the others together.
 
     `settings` are those of the `pair` layout with LoRA; where all weights are trained, `full_learning_rate` holds for
     encoder and head. `packed_batch_size` pairs make a step of the grouped layouts, whose learning rates grow with the
