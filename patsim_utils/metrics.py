@@ -1,8 +1,10 @@
 """How good are predictions: correlations and errors, with intervals that keep an anchor's rows together.
 
-Rows of one anchor share its phrase, so they are no independent witnesses: the bootstrap draws anchors, not
-rows. All functions take arrays of equal length n, scores and predictions in [0, 1].
+Rows of one anchor share its phrase and are not independent: the bootstrap draws anchors, not rows. All functions take
+arrays of equal length n, scores and predictions in [0, 1]; every interval is a 95 % percentile interval.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,27 +14,21 @@ from sklearn.metrics import cohen_kappa_score
 from patsim_utils import ordinal
 
 LEVEL = 0.95  # of every interval
+Values = np.ndarray | pd.Series
 
 
 def evaluate(
-    frame: pd.DataFrame,
-    prediction: np.ndarray,
-    *,
-    loss: float | None,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> dict:
+    frame: pd.DataFrame, prediction: Values, *, loss: float | None, seed: int = 0, resamples: int = 1000
+) -> dict[str, Any]:
     """The measures of one split, as plain numbers for JSON.
 
     Args:
         frame: n rows with `anchor` and `score`.
         prediction: (n,) finite.
         loss: mean loss of the split, finite; None for a system that has none (it is left out then).
-        seed, resamples: of the bootstrap.
 
     Returns:
-        `n`, `pearson`, `pearson_ci` [low, high] (95 %, over anchors), `spearman`, `mae` (in scores), `qwk`
-        and, where there is one, `loss`.
+        `n`, `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in scores), `qwk`, `loss`.
 
     Raises:
         ValueError: a measure is not defined for these numbers, or one of them is not finite.
@@ -54,14 +50,33 @@ def evaluate(
     return result | {"loss": float(loss)}
 
 
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
+def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) -> dict[str, Any] | None:
+    """`evaluate` of a baseline without a loss, or None where its numbers vary too little to have a correlation.
+
+    Numbers that are not finite, or not as many as rows, are still a ValueError.
+    """
+    prediction = np.asarray(prediction, dtype=np.float64)
+    if prediction.shape != (len(frame),) or not np.isfinite(prediction).all():
+        raise ValueError(f"a baseline needs {len(frame)} finite numbers, one a row")
+    try:
+        return evaluate(frame, prediction, loss=None, seed=seed)
+    except ValueError:  # constant, or hardly an anchor varies: undefined, and no reason to stop a study
+        return None
+
+
+def check_measurable(frame: pd.DataFrame, *, seed: int = 0) -> None:
+    """ValueError with the reason where no prediction of these rows could be measured, even the scores themselves."""
+    pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)
+
+
+def pearson(x: Values, y: Values) -> float:
     """Pearson correlation of two arrays (n,), n >= 2, neither of them constant (else ValueError)."""
     x, y = _checked(x, y)
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1, 1))
 
 
-def qwk(score: np.ndarray, prediction: np.ndarray) -> float:
+def qwk(score: Values, prediction: Values) -> float:
     """Quadratic weighted kappa of the ranks 0..4 nearest to scores and predictions (n,); 1 is full agreement.
 
     ValueError where all scores and all predictions fall into one and the same rank: kappa is 0/0 there.
@@ -73,60 +88,39 @@ def qwk(score: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def pearson_interval(
-    anchor: np.ndarray, score: np.ndarray, prediction: np.ndarray, *, resamples: int = 1000, seed: int = 0
+    anchor: Values, score: Values, prediction: Values, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval (low, high) of Pearson's correlation, anchors drawn with replacement.
+    """Interval (low, high) of Pearson's correlation, anchors drawn with replacement.
 
-    Raises:
-        ValueError: fewer than two anchors, or scores or predictions are constant.
+    ValueError for fewer than two anchors, and where scores or predictions are constant.
     """
-    low, high = _interval(_bootstrap(anchor, score, prediction, resamples=resamples, seed=seed)[:, 0])
-    return low, high
+    return _interval(_bootstrap(anchor, score, prediction, resamples=resamples, seed=seed)[:, 0])
 
 
 def paired_difference(
-    anchor: np.ndarray,
-    score: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    anchor: Values, score: Values, first: Values, second: Values, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """How much better the second prediction is: `difference` of Pearson, second - first, with `low`, `high`.
 
-    Both are measured on the same drawn anchors, so what makes an anchor hard for both cancels out.
-    Raises ValueError as `pearson_interval` does.
+    Both are measured on the same drawn anchors, so that what makes an anchor hard for both cancels out.
     """
-    drawn = _bootstrap(anchor, score, first, second, resamples=resamples, seed=seed)
-    low, high = _interval(drawn[:, 1] - drawn[:, 0])
-    return {"difference": pearson(score, second) - pearson(score, first), "low": low, "high": high}
+    return paired_effect(anchor, score, [first], [second], resamples=resamples, seed=seed)
 
 
 def mean_interval(
-    anchor: np.ndarray, score: np.ndarray, predictions: list[np.ndarray], *, resamples: int = 1000, seed: int = 0
+    anchor: Values, score: Values, predictions: list[Values], *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval (low, high) of the mean Pearson of several runs, over anchors and runs, both drawn anew.
-
-    Raises ValueError as `pearson_interval` does.
-    """
+    """Interval (low, high) of the mean Pearson of several runs, over anchors and runs, both drawn anew."""
     drawn = _bootstrap(anchor, score, *predictions, resamples=resamples, seed=seed)
     return _interval(_mean_of_drawn(drawn, seed=seed))
 
 
 def paired_effect(
-    anchor: np.ndarray,
-    score: np.ndarray,
-    first: list[np.ndarray],
-    second: list[np.ndarray],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    anchor: Values, score: Values, first: list[Values], second: list[Values], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """`paired_difference` of two systems that were each run with the same seeds: means over the seeds.
 
-    A resample draws anchors and, of the seeds, as many pairs of runs as there are, so that `low` and `high` know of
-    both. With one seed it is `paired_difference`.
+    A resample draws anchors and pairs of runs. ValueError where the two have not equally many runs.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} runs cannot be paired with {len(second)}")
@@ -136,7 +130,7 @@ def paired_effect(
     return {"difference": float(np.mean(each)), "low": low, "high": high}
 
 
-def _mean_of_drawn(values: np.ndarray, *, seed: int) -> np.ndarray:
+def _mean_of_drawn(values: Values, *, seed: int) -> np.ndarray:
     """Values (resamples, runs) -> the mean over runs drawn with replacement in each resample (resamples,)."""
     choice = np.random.default_rng((seed, 1)).integers(0, values.shape[1], values.shape)
     return np.take_along_axis(values, choice, axis=1).mean(axis=1)
@@ -148,22 +142,20 @@ def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
     return np.array([len({*one} & {*two}) / len({*one} | {*two}) for one, two in pairs], dtype=np.float64)
 
 
-def _bootstrap(
-    anchor: np.ndarray, score: np.ndarray, *predictions: np.ndarray, resamples: int, seed: int
-) -> np.ndarray:
+def _bootstrap(anchor: Values, score: Values, *predictions: Values, resamples: int, seed: int) -> np.ndarray:
     """Pearson of the score with each prediction in each resample (resamples, predictions).
 
-    A resample is a multinomial weight an anchor. Pearson needs only sums over rows, and a resample's sums are
-    its weights times the sums of each anchor: one matrix product for all resamples together. A resample in
-    which a side is constant has no correlation; such are left out as long as they are rare.
+    A resample is a multinomial weight an anchor. Pearson needs only sums over rows, and a resample's sums are its
+    weights times the sums of each anchor: one matrix product for all. Resamples in which a side is constant are left
+    out as long as they are rare.
     """
     group, names = pd.factorize(np.asarray(anchor))
     count = len(names)
     if count < 2:
         raise ValueError(f"an interval over anchors needs at least 2 anchors, not {count}")
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    correlations = []
-    for prediction in predictions:
+    drawn = np.full((resamples, len(predictions)), np.nan)
+    for j, prediction in enumerate(predictions):
         x, y = _checked(score, prediction)
         x, y = x - x.mean(), y - y.mean()  # near zero, so that the differences below lose no digits
         terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
@@ -171,10 +163,7 @@ def _bootstrap(
         n, sx, sy, sxx, syy, sxy = (weights @ sums).T  # each (resamples,)
         sxx, syy, sxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
         defined = (sxx > 1e-12 * (x @ x)) & (syy > 1e-12 * (y @ y))
-        correlation = np.full(resamples, np.nan)
-        correlation[defined] = sxy[defined] / np.sqrt(sxx[defined] * syy[defined])
-        correlations.append(correlation)
-    drawn = np.stack(correlations, axis=1)
+        drawn[defined, j] = sxy[defined] / np.sqrt(sxx[defined] * syy[defined])
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     if len(drawn) < 0.9 * resamples:
         raise ValueError(f"{resamples - len(drawn)} of {resamples} resamples are constant: too few anchors vary")
@@ -186,7 +175,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, or ValueError where they have no correlation."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
