@@ -293,7 +293,7 @@ def losses(history: pd.DataFrame) -> Picture:
     names = {"ordinal": "ordinal loss", "contrast": "weight x contrast", "rating": "weight x rating"}
     terms = {term: name for term, name in names.items() if history[term].any()}
     window = max(1, len(history) // 25)
-    return lines(history, "step", terms, smooth=window, caption=f"The losses, as means of {window} steps")
+    return lines(history, "step", terms, smooth=window, caption=f"Losses, each a mean of {window} in a row")
 
 
 def epochs(found: Mapping[str, Any]) -> Picture:
@@ -313,8 +313,8 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="mean prediction of the bin", ylabel="mean score of the bin")
     gap = np.average((table["prediction"] - table["score"]).abs(), weights=table["n"])
     outside = int(((table["prediction"] < table["low"]) | (table["prediction"] > table["high"])).sum())
-    caption = f"Mean score with its interval in {len(table)} bins of the prediction: predictions are {gap:.3f} off on"
-    caption += f" average, significantly in {outside} bins. Dashed: no error."
+    caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Predictions are"
+    caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
     told = "; ".join(f"{row.prediction:.2f} predicted, {row.score:.2f} given" for row in table.itertuples())
     return _done(figure, caption, f"Calibration curve: {told}.")
 

@@ -1,5 +1,4 @@
-"""Every figure: displayed once, with a caption and an alternative text of its own numbers, and nothing left
-open."""
+"""Figures and tables: returned, with a caption and an alternative text of their own numbers, and nothing left open."""
 
 import html
 import re
@@ -9,262 +8,126 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from patsim_utils import analysis, cpc, plots
-from patsim_utils.evidence import EVIDENCE
-from patsim_utils.ordinal import to_score
+from patsim_utils import cpc, plots
 
-TITLES = cpc.titles()
-SETTINGS = {
-    "context_text": "title",
-    "fusion": "add",
-    "cpc_dim": 50,
-    "adapter": "lora",
-    "lora_rank": 8,
-    "lora_alpha": 16,
-    "pooling": "span",
-    "loss": "smooth_k2",
-    "alpha": 4.0,
-    "beta": 0.25,
-    "contrast": "ntxent",
-    "contrast_weight": 0.4,
-    "rating_weight": 0.0,
-    "temperature": 0.1,
-    "separate_layers": 0,
-    "evidence": "none",
-    "stack": 0,
-    "contrast_layer": 3,
-}
+NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
+GROUPS = pd.DataFrame({"group": NAMES, "pearson": [0.5, -0.1, 0.25], "other": [0.5, 0.2, 0.3]})
+GROUPS = GROUPS.assign(low=[0.4, -0.3, 0.2], high=[0.6, 0.1, 0.3])
+HISTORY = pd.DataFrame({"step": range(1, 41), "ordinal": 2 / np.arange(1, 41), "contrast": 0.5, "rating": 0.0})
+BINS = pd.DataFrame({"prediction": [0.1, 0.9], "score": [0.2, 0.9], "low": [0.15, 0.8], "high": [0.3, 1], "n": 10})
+WORDS = pd.DataFrame({"side": ["a", "a", "b"], "words": [1, 4, 2]})
+RANKS = pd.Index([0.0, 1.0], name="rank")
+COUNTS = pd.DataFrame([[3, 1], [0, 0]], index=RANKS, columns=RANKS)
 
 
-@pytest.fixture
-def shown(monkeypatch) -> list[str]:
-    """The HTML of what a plot function displays."""
-    pages: list[str] = []
-    monkeypatch.setattr(plots, "display", lambda page: pages.append(page.data))
-    plots.setup()
-    return pages
+def epochs(cosine: dict | None) -> Figure:
+    rows = [{"epoch": 1, "pearson": 0.4}, {"epoch": 2, "pearson": 0.55}]
+    return plots.epochs({"epochs": rows, "baselines": {"pretrained_cosine": {"validation": cosine}}})
 
 
-@pytest.fixture
-def splits() -> dict[str, pd.DataFrame]:
-    rng = np.random.default_rng(0)
-
-    def frame(first: int, anchors: int) -> pd.DataFrame:
-        n = anchors * 10
-        rating = rng.choice(list(analysis.RATINGS), n)
-        return pd.DataFrame(
-            {
-                "anchor": np.repeat([f"anchor {first + i}" for i in range(anchors)], 10),
-                "target": [f"target {i} <b>" if i % 3 else f"anchor {i}" for i in range(n)],
-                "context": rng.choice(["A01", "A61", "G06", "H01", "H04"], n),
-                "score": [int(letter[0]) / 4 for letter in rating],
-                "rating": rating,
-            }
-        )
-
-    return {"train": frame(0, 12), "validation": frame(100, 8), "test": frame(200, 9)}
-
-
-@pytest.fixture
-def scored(splits) -> pd.DataFrame:
-    rng = np.random.default_rng(1)
-    frame = splits["validation"].assign(split="validation")
-    return analysis.with_errors(frame.assign(prediction=np.clip(frame["score"] + rng.normal(0, 0.2, 80), 0, 1)))
-
-
-@pytest.fixture
-def history() -> pd.DataFrame:
-    step = np.arange(1, 41)
-    return pd.DataFrame(
-        {
-            "step": step,
-            "ordinal": 2 / step,
-            "contrast": 1 / step,
-            "rating": 0.0,
-            "learning_rate": 1e-3 * step / 40,
-            "grad_norm": 1.0,
-        }
-    )
-
-
-def numbers() -> dict:
-    found = {"n": 80, "pearson": 0.5, "pearson_ci": [0.4, 0.6], "spearman": 0.45, "mae": 0.2, "qwk": 0.3}
-    splits = {split: found for split in ("validation", "test")}
-    rounds = [{"epoch": i, "seconds": 10.0 * i, "pearson": 0.4 + i / 10} for i in (1, 2)]
-    return splits | {
-        "baselines": {"word_jaccard": splits, "zero_shot": splits},
-        "epochs": rounds,
-        "leak": {"validation": found},
-    }
-
-
-def figure(shown: list[str]) -> tuple[str, str]:
-    """Caption and alternative text of the one figure shown, after the checks that hold for all of them."""
-    assert len(shown) == 1
-    (page,) = shown
-    picture = re.search(r'src="data:image/png;base64,([^"]+)"', page)
-    assert picture, page[:200]
-    png = b64decode(picture[1])
-    assert png.startswith(b"\x89PNG")
-    assert len(png) < 150_000
-    assert "http" not in page
-    caption, alt = (
-        re.search(pattern, page, flags=re.DOTALL)[1]
-        for pattern in (r"<figcaption[^>]*>(.+)</figcaption>", r'alt="([^"]+)"')
-    )
-    for text in (caption, alt):
-        assert re.search(r"\d", text), "no number in it"
-        assert "nan" not in re.findall(r"\w+", text.lower())
+def page(figure: plots.Picture) -> str:
+    """Caption of a figure, after the checks that hold for all of them."""
+    assert isinstance(figure, Figure)
+    shown = figure._repr_html_()
+    png = b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', shown)[1])
+    assert len(png) < 60_000
+    assert f"<figcaption>{html.escape(figure.caption)}</figcaption>" in shown
+    assert f'alt="{html.escape(figure.alt)}"' in shown
+    assert re.search(r"\d", figure.alt)
+    assert "nan" not in re.findall(r"\w+", f"{figure.caption} {figure.alt}".lower())
     assert plt.get_fignums() == []
-    return html.unescape(caption), html.unescape(alt)
+    return figure.caption
 
 
-def test_explore_figures(shown, splits):
-    rng = np.random.default_rng(0)
-    held = analysis.held_out(splits)
-    cosine = {split: rng.random(len(frame)) for split, frame in held.items()}
-    tokens = {split: rng.integers(9, 30, len(frame)) for split, frame in splits.items()}
-    calls = {
-        "test": lambda: plots.score_shares(analysis.score_shares(splits)),
-        "hyponym": lambda: plots.rating_shares(analysis.rating_shares(splits).iloc[[2]]),
-        "validation": lambda: plots.section_shares(analysis.section_shares(splits, titles=TITLES)),
-        "classes": lambda: plots.class_counts(analysis.class_counts(splits, titles=TITLES)),
-        "groups": lambda: plots.group_sizes(analysis.group_sizes(splits)),
-        "tokens": lambda: plots.lengths(analysis.word_counts(splits), tokens),
-        "Medians": lambda: plots.similarity_by_score(analysis.similarity_by_score(splits, cosine)),
-        "word-Jaccard on validation": lambda: plots.results(analysis.words_alone(splits, cosine, resamples=50)),
-    }
-    for word, call in calls.items():
-        shown.clear()
-        call()
-        assert word in figure(shown)[0]
+def marks(figure: plots.Picture, marker: str) -> dict[str, list[float]]:
+    """Places of the marks of one form, by their filling."""
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == marker]
+    return {line.get_markerfacecolor(): list(line.get_xdata()) for line in lines if len(line.get_xdata())}
 
 
-def test_train_figures(shown, history):
-    calls = {
-        "ordinal 2.00 to": lambda: plots.losses(history),
-        "at step 40 of 40": lambda: plots.learning_rate(history),
-        "0.600 after epoch 2 (20 s)": lambda: plots.epochs(numbers()),
-        "trained model on test 0.500 [0.400, 0.600]": lambda: plots.results(analysis.results(numbers())),
-        "random rows 0.500 [0.400, 0.600]": lambda: plots.leak(analysis.leak(numbers())),
-    }
-    for word, call in calls.items():
-        shown.clear()
-        call()
-        caption, alt = figure(shown)
-        assert word in caption
-        assert word in alt
+def test_forest_has_a_mark_an_interval_and_a_number_a_row():
+    figure = plots.forest(GROUPS, "group", caption="Groups", reference=("all", 0.3))
+    assert marks(figure, "o") == {plots.BLUE: [0.5, -0.1, 0.25]}
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
+    lowest = "two $5 to $10_a^b -0.100 [-0.300, 0.100]"
+    assert page(figure) == f"Groups: highest one 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
+    assert "three 0.250 [0.200, 0.300]" in figure.alt
+    figure = plots.forest(GROUPS, "group", caption="What is not significant is grey and open", zero=True)
+    assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}
+    figure = plots.forest(GROUPS, "group", caption="Both", mark="other")
+    assert marks(figure, "D") == {"none": [0.5, 0.2, 0.3]}
+    assert page(figure) == f"Both: farthest from other: {lowest} for 0.200."
 
 
-def test_a_run_without_contrast_or_leak(shown, history):
-    plots.losses(history.assign(contrast=0.0))
-    assert "contrast" not in figure(shown)[0]
-    shown.clear()
-    plots.leak(analysis.leak({}))
-    assert shown == []
+def test_what_is_undefined_says_so_and_nothing_is_a_sentence():
+    two = GROUPS[:2].assign(pearson=[np.nan, 0.5], low=[np.nan, 0.4], high=[np.nan, 0.6], group=["a", "b"])
+    assert page(plots.forest(two, "group", caption="Two")) == "Two: a undefined; b 0.500 [0.400, 0.600]."
+    empty = plots.forest(two[:0], "group", caption="G"), plots.bars(two[:0], "group", "low", caption="G", axis="r")
+    for nothing in (*empty, plots.table(two[:0], "G"), plots.table(two, "G", show=False)):
+        assert re.fullmatch(r'<p class="note">[A-Z].+</p>', nothing.data)
 
 
-def test_the_loss_of_the_ratings_has_a_panel_of_its_own(shown, history):
-    plots.losses(history.assign(rating=1.5))
-    caption = figure(shown)[0]
-    assert "rating 1.50 to 1.50" in caption
+def test_bars_keep_alike_names_apart_and_their_order():
+    long = "a name that is the same for its first forty letters $_^$ and then "
+    table = pd.DataFrame({"name": [f"{long}{i}" for i in (2, 1, 1)], "part": [0.25, 0.5, 1.0], "of": ["x", "x", "y"]})
+    figure = plots.bars(table, "name", "part", hue="of", caption="Parts", axis="part", share=True)
+    assert [[bar.get_width() for bar in group] for group in figure.axes[0].containers] == [[0.25, 0.5], [1.0]]
+    assert page(figure) == "Parts; the longest bar: a name that is the same for its first … (y) 100 %."
+    figure = plots.bars(GROUPS, "group", "high", caption="Dollars", axis="r")
+    assert page(figure).endswith("one 0.6.")
+    assert figure.axes[0].get_yticklabels()[1].get_text() == r"two \$5 to \$10_a^b"
 
 
-@pytest.mark.parametrize("fusion", ["add", "gate", "attention", "none"])
-@pytest.mark.parametrize("contrast", ["ntxent", "cosent", "none"])
-def test_method_diagram(shown, fusion, contrast):
-    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast})
-    caption, _ = figure(shown)
-    assert ("no class vector" in caption) == (fusion == "none")
-    assert ("contrastive loss" in caption) == (contrast != "none")
-    assert "evidence" not in caption
-    for kind in EVIDENCE[1:]:
-        plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": kind})
-        assert f"with evidence beside it ({kind})" in figure(shown[-1:])[0]
-    plots.method(SETTINGS | {"fusion": fusion, "contrast": contrast, "evidence": "all", "stack": 2})
-    assert "with evidence beside it (all, stack of 2)" in figure(shown[-1:])[0]
+@pytest.mark.parametrize(
+    ("draw", "panels", "said"),
+    [
+        (lambda: plots.losses(HISTORY), 2, "ordinal loss 2 to 0.05; weight x contrast 0.5 to 0.5."),
+        (lambda: plots.losses(HISTORY.assign(rating=1.5)), 3, "contrast 0.5 to 0.5; weight x rating 1.5 to 1.5."),
+        (lambda: epochs(None), 1, "kept: Pearson 0.4 to 0.55."),
+        (lambda: epochs({"pearson": 0.3}), 1, "kept: Pearson 0.4 to 0.55; dashed line: pretrained cosine 0.300."),
+        (lambda: plots.heatmap(COUNTS, caption="C"), 1, "C: 75 % of all pairs are on the diagonal."),
+        (lambda: plots.calibration(BINS), 1, "0.050 off on average, significantly in 1 of the bins."),
+        (
+            lambda: plots.histogram(WORDS, "words", hue="side", axis="w", caption="W"),
+            1,
+            "a 1 to 4, mean 2.5; b 2 to 2, mean 2.0.",
+        ),
+    ],
+)
+def test_captions_say_the_numbers(draw, panels: int, said: str):
+    figure = draw()
+    assert len(figure.axes) == panels
+    assert page(figure).endswith(said)
 
 
-def test_error_figures(shown, scored):
-    rng = np.random.default_rng(2)
-    probabilities = rng.dirichlet(np.ones(5), len(scored))
-    sections = analysis.by_group(scored, "section", min_rows=10, resamples=50)
-    scores = {"right class": scored["prediction"], "no class": rng.random(len(scored))}
-    effect = analysis.context_effect(scored, scores, resamples=50)
-    calls = {
-        f"{sections['pearson'][0]:.3f}": lambda: plots.groups(sections, "section", whole=scored, titles=TITLES),
-        "Right at 0": lambda: plots.confusion(analysis.confusion(scored)),
-        "10 bins of about 8 pairs": lambda: plots.calibration(analysis.calibration(scored, resamples=50)),
-        "expected": lambda: plots.rank_shares(analysis.rank_shares(scored, probabilities, resamples=50)),
-        "Mean prediction by rating": lambda: plots.by_rating(analysis.by_rating(scored, resamples=50)),
-        "8 hardest anchors": lambda: plots.anchor_errors(analysis.anchor_errors(scored), show_pairs=True),
-        "Does the model need the class": lambda: plots.context_effect(effect),
-    }
-    for word, call in calls.items():
-        shown.clear()
-        call()
-        assert word in figure(shown)[0]
+def test_map_of_the_classes():
+    codes = list(cpc.CLASSES)
+    table = pd.DataFrame({"code": codes, "section": [code[0] for code in codes], "x": range(128), "y": range(128)})
+    nearest = pd.DataFrame({"same section": [True, False], "chance": [0.25, 0.25]})
+    figure = plots.cpc_map(table.assign(pairs=[7] + 127 * [0]), nearest)
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"] == ["A01"]
+    assert re.search("bold: 1 of 128 classes .* For 50 % of these", page(figure))
 
 
-def test_map_of_the_classes(shown):
-    rng = np.random.default_rng(0)
-    classes = [code for code in cpc.CODES if cpc.is_class(code)]
-    table = pd.DataFrame({"code": classes, "section": [cpc.section(code) for code in classes], "pairs": 0})
-    table = table.assign(x=rng.random(len(table)), y=rng.random(len(table)))
-    table.loc[table["code"] == "H04", "pairs"] = 7
-    plots.cpc_map(table)
-    assert f"1 of {len(classes)} classes have scored pairs (by section: H 1)" in figure(shown)[0]
+def test_tables_escape_align_and_keep_the_frame():
+    frame = pd.DataFrame({"a": ["a <b> RFID" + " long" * 20], "n": [1234], "r": [0.25], "none": [np.nan]})
+    table = plots.table(frame, "Four <kinds>.")
+    shown = table._repr_html_()
+    assert table.frame is frame
+    assert "<figcaption>Four &lt;kinds&gt;.</figcaption>" in shown
+    for cell in (html.escape(frame["a"][0]), "1,234", "0.250", "–"):
+        assert f"<td>{cell}</td>" in shown
+    assert re.findall(r"nth-child\((\d)\) {text-align:right}", shown) == ["2", "3", "4"]
 
 
-def test_where_there_is_nothing_to_draw_a_sentence_stands(shown, scored):
-    bare = scored.drop(columns="rating")
-    plots.groups(analysis.by_group(scored, "context", min_rows=81), "class", whole=scored)
-    plots.by_rating(analysis.by_rating(bare))
-    plots.rating_shares(analysis.rating_shares({"train": bare}))
-    plots.anchor_errors(analysis.anchor_errors(scored, min_rows=99), show_pairs=True)
-    plots.cpc_map(analysis.cpc_map(pd.DataFrame(), counts=pd.Series(dtype=int)))
-    plots.table(pd.DataFrame({"a": []}), "Empty.")
-    plots.search_table(pd.DataFrame({"a": []}), "Empty.")
-    assert len(shown) == 7
-    for page in shown:
-        assert re.fullmatch(r'<p class="note">[A-Z].+\.</p>', page)
-
-
-def test_no_phrase_is_shown_where_pairs_are_not(shown, scored, splits):
-    worst = analysis.worst_pairs(scored, titles=TITLES)
-    plots.worst_pairs(worst, show_pairs=False)
-    plots.anchor_errors(analysis.anchor_errors(scored), show_pairs=False)
-    plots.examples(analysis.examples(splits, titles=TITLES), show_pairs=False)
-    text = re.sub(r"base64,[^\"]+", "", " ".join(shown))
-    for phrase in {*scored["anchor"], *scored["target"], *splits["train"]["anchor"]}:
-        assert html.escape(phrase) not in text
-    shown.clear()
-    plots.worst_pairs(worst, show_pairs=True)
-    assert html.escape(worst["target"][0]) in shown[0]
-
-
-def test_tables_escape_and_align(shown):
-    plots.table(pd.DataFrame({"phrase": ["a <b> & c"], "n": [1234], "r": [0.25], "same": [True]}), "Four <kinds>.")
-    (page,) = shown
-    assert "a &lt;b&gt; &amp; c" in page
-    assert '<td style="text-align:right" data-value="1234.0">1,234</td>' in page
-    assert ">0.25</td>" in page
-    assert ">yes</td>" in page
-    assert "Four &lt;kinds&gt;." in page
-
-
-def test_search_tables_do_not_share_their_script(shown):
-    plots.search_table(pd.DataFrame({"a": ["x"], "b": [1.0]}), "First.")
-    plots.search_table(pd.DataFrame({"a": ["y"], "b": [1.0]}), "Second.")
-    names = [re.search(r'id="(table-\w+)"', page)[1] for page in shown]
-    assert names[0] != names[1]
-    for name, page in zip(names, shown, strict=True):
-        assert f'getElementById("{name}")' in page
-        assert len(re.findall(r"<th [^>]*><button type=.button", page)) == 2
-        assert page.count('type="search"') == 1
-
-
-def test_scores_have_a_shade_each():
-    assert len(plots.SHADES) == len(to_score(np.arange(5)))
-    assert set(plots.SECTIONS) == {code for code in cpc.CODES if len(code) == 1}
+def test_search_tables_do_not_share_their_script():
+    frame = pd.DataFrame({"a": [f"row {i}" for i in range(200)], "b": 1.0})
+    first, second = (plots.table(frame, caption, search=True)._repr_html_() for caption in ("First.", "Second."))
+    assert (first.count("<tr"), first.count('<th scope="col"><button')) == (201, 2)
+    names = [re.search(r'<figure id="(table-\w+)"', shown)[1] for shown in (first, second)]
+    assert f'getElementById("{names[0]}")' in first
+    assert names[1] not in first
+    text = plots.environment(plots.setup(), seed=7).data
+    assert re.search(r"commit \S+ · date \d{4}-\d\d-\d\d · .*seed 7 · wall time 0 s", text)
