@@ -11,14 +11,13 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from patsim_utils import data, encoder, metrics
 
-CURRICULA = ("none", "easy_first", "random", "hard_first")
 FOLDS = 5
 
 
 def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     """Mean absolute out-of-fold error of each anchor, in [0, 1], index `anchor`.
 
-    A gradient-boosted tree on the untouched backbone's cosine, shared words and lengths predicts the score; folds are
+    A gradient-boosted tree on the pretrained backbone's cosine, shared words and lengths predicts the score; folds are
     grouped by anchor.
 
     Raises:
@@ -26,7 +25,7 @@ def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     """
     features = np.stack(
         [
-            encoder.zero_shot(frame, backbone=backbone),
+            encoder.pretrained_cosine(frame, backbone=backbone),
             metrics.word_jaccard(frame),
             frame["anchor"].str.len(),
             frame["target"].str.len(),

@@ -1,11 +1,9 @@
-"""The backbone: any Hugging Face text encoder, its tokenizer, its adapter, and its hidden states for a batch."""
+"""The backbone: a Hugging Face text encoder, its tokenizer, adapter and precision, and its hidden states."""
 
 import hashlib
-import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,27 +11,25 @@ import numpy as np
 import pandas as pd
 import peft
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from patsim_utils import packing
-from patsim_utils.errors import InputError
+from patsim_utils import batching
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError, clip
 
 disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
 
-ADAPTERS = ("lora", "hyperlora", "full")
-LORA_LAYERS = ("attention", "all")
-QUERY_KEY_VALUE = r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q_lin|k_lin|v_lin|Wqkv)"
+QUERY_KEY_VALUE = (
+    r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
+)
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Learned absolute positions: only there can a target be moved to any place in a sequence without a change.
-ABSOLUTE_POSITIONS = {
-    "bert": 0,
-    "roberta": 1,
-    "xlm-roberta": 1,
-    "electra": 0,
-}  # 1: positions start behind the pad id
+# Learned absolute positions: only there can a target be moved to any place in a sequence without a change. The number
+# says whether the positions start at 0 or behind the padding id.
+ABSOLUTE_POSITIONS = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0}
 
 
 @cache
@@ -54,111 +50,106 @@ def backbone_path(name: str) -> str:
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone (Hugging Face name, folder or `minilm`); InputError where there is none."""
     try:
-        return AutoTokenizer.from_pretrained(backbone_path(backbone))
-    except (OSError, ValueError) as error:
-        raise InputError(f"backbone {backbone!r}: no tokenizer can be loaded ({_first_line(error)})") from error
+        tokenizer = AutoTokenizer.from_pretrained(backbone_path(backbone), trust_remote_code=False)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("it has no vocabulary")  # as transformers makes one where its files are missing
+    except Exception as error:  # a broken folder fails in many ways
+        raise _cannot_load(backbone, "tokenizer", error) from error
+    return tokenizer
 
 
 def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
-    """The encoder without its pooler, weights in float32, from safetensors only; InputError where there is none.
+    """The pretrained encoder without its pooler, weights in float32, from safetensors only.
 
-    `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
+    Args:
+        layers: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
+
+    Raises:
+        InputError: there is none, or it has fewer layers.
     """
     try:
-        config = AutoConfig.from_pretrained(backbone_path(backbone))
-        if layers > config.num_hidden_layers:
+        config = AutoConfig.from_pretrained(backbone_path(backbone), trust_remote_code=False)
+        if layers > getattr(config, "num_hidden_layers", layers):
             raise InputError(
-                f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {backbone!r}"
+                f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {clip(backbone)}"
             )
-        for name in (
-            "attention_probs_dropout_prob",
-            "attention_dropout",
-        ):  # the fused attention kernels have none
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
-        model = AutoModel.from_pretrained(
-            backbone_path(backbone), config=config, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"backbone {backbone!r}: no encoder can be loaded ({_first_line(error)})") from error
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # its output is never used, and LoRA would wrap it
+        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        model = AutoModel.from_pretrained(backbone_path(backbone), config=_prepared(config), **options)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _cannot_load(backbone, "encoder", error) from error
     if layers:
         stack = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
         del stack[layers:]
         model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
+    return _without_pooler(model)
+
+
+def empty_backbone(folder: Path) -> nn.Module:
+    """An encoder of the shape that `folder` / config.json describes, with random weights that are to be replaced."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return _without_pooler(AutoModel.from_config(_prepared(config), dtype=torch.float32, trust_remote_code=False))
+    except Exception as error:
+        raise _cannot_load(str(folder), "encoder", error) from error
+
+
+def _prepared(config: PretrainedConfig) -> PretrainedConfig:
+    for name in ("attention_probs_dropout_prob", "attention_dropout"):  # the fused attention kernels have none
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _without_pooler(model: nn.Module) -> nn.Module:
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # its output is never used, and LoRA would wrap it
     return model
 
 
-class FastDropout(nn.Dropout):
-    """nn.Dropout, four random elements to a 64-bit draw on the CPU (p is rounded to 1/65536 there).
-
-    torch draws one element at a time on CPUs that are not Intel's: a quarter of a LoRA step's time went there.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not self.training or self.p == 0:
-            return super().forward(x)
-        dropped = round(self.p * 2**16)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keep = draws[: x.numel()].view(x.shape) >= dropped - 2**15
-        return x * (keep * (1 / (1 - dropped / 2**16)))
+def _cannot_load(backbone: str, what: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"backbone {clip(backbone)}: no {what} can be loaded ({clip(reason)})")
 
 
-def _speed_up_dropout(model: nn.Module) -> None:
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, FastDropout(child.p))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def adapt(
-    backbone: nn.Module,
-    *,
-    adapter: str,
-    layers: str = "attention",
-    rank: int = 8,
-    alpha: int = 16,
-    dropout: float = 0.1,
-    backbone_dropout: float = 0.0,
-) -> nn.Module:
+def adapt(backbone: nn.Module, config: Config) -> nn.Module:
     """Chooses what is trained of an encoder.
 
-    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on the query, key and value
-      layers (`layers="attention"`) or on all linear ones ("all").
-    - `hyperlora`: the same; `hyperlora.RankScale` then lets the class scale the ranks.
+    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on query, key and value layers.
+    - `lora_all`: the same on all linear layers.
+    - `hyperlora`: the same as `lora_all`; `fusion.RankScale` then lets the class scale the ranks.
     - `full`: leaves every weight trainable.
 
-    `dropout` is that of the LoRA branches, `backbone_dropout` replaces the encoder's own.
+    Raises InputError where the adapter cannot know to which sequence of the batch a state belongs.
     """
+    kind = backbone.config.model_type
+    if config.adapter == "hyperlora" and kind.startswith("deberta"):
+        raise InputError(
+            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong to no class, "
+            f"go through the adapted layers, too; use 'lora'"
+        )
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
-            module.p = backbone_dropout
-    if adapter != "full":
-        targets = QUERY_KEY_VALUE if layers == "attention" else "all-linear"
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
-        with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            backbone = peft.get_peft_model(backbone, config)
-    _speed_up_dropout(backbone)
-    return backbone
+            module.p = config.dropout
+    if config.adapter == "full":
+        return backbone
+    lora = peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=QUERY_KEY_VALUE if config.adapter == "lora" else "all-linear",
+    )
+    with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return peft.get_peft_model(backbone, lora)
 
 
-def layer_of(parameter: str) -> int:
-    """In which layer a parameter of an encoder stands, by its name: 1 the lowest one, 0 the embeddings."""
-    found = re.search(r"\blayers?\.(\d+)\.", parameter)
-    return int(found[1]) + 1 if found else 0
-
-
-def check_layout(backbone: nn.Module, layout: str, *, separate_layers: int = 0) -> None:
-    """InputError where the encoder's attention cannot keep packed targets, or the parts of a pair, apart."""
+def check_layout(backbone: nn.Module, layout: str) -> None:
+    """InputError where the encoder's attention cannot keep packed targets apart."""
     kind = backbone.config.model_type
-    if separate_layers and kind not in ABSOLUTE_POSITIONS:
-        raise InputError(f"parameter separate_layers: {kind} builds its own attention masks; use 0")
     if layout != "pair" and kind not in ABSOLUTE_POSITIONS:
         raise InputError(
             f"layout {layout!r} needs learned absolute positions; {kind} has relative ones, so that a target's score "
@@ -166,123 +157,99 @@ def check_layout(backbone: nn.Module, layout: str, *, separate_layers: int = 0) 
         )
 
 
-def check_adapter(backbone: nn.Module, adapter: str) -> None:
-    """InputError where the adapter cannot know to which sequence of the batch a state belongs."""
-    kind = backbone.config.model_type
-    if adapter == "hyperlora" and kind.startswith("deberta"):
-        raise InputError(
-            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong to no class, "
-            f"go through the adapted layers, too; use 'lora'"
-        )
+def longest_sequence(backbone: nn.Module) -> int:
+    """Tokens that the encoder can read at once; 512 where it does not say."""
+    kind, config = backbone.config.model_type, backbone.config
+    offset = ABSOLUTE_POSITIONS.get(kind, 0) * (1 + (config.pad_token_id or 0))
+    return min(getattr(config, "max_position_embeddings", 512) or 512, 4096) - offset
 
 
-def hidden_states(
-    backbone: nn.Module,
-    embeddings: Tensor,
-    batch: dict[str, Tensor],
-    *,
-    separate_layers: int = 0,
-    spans_only: bool = False,
-) -> tuple[Tensor, ...]:
-    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each.
-
-    In the lowest `separate_layers` layers anchor, context and target see themselves only (as in DeFormer, Cao et al.
-    2020, arXiv 2005.00697): their states there say nothing yet about whom they are compared with.
-
-    `spans_only`: of the last layer, the states of the anchors and targets are all that is wanted. An encoder of
-    ABSOLUTE_POSITIONS then does that layer's work for them alone, every other token being seen there but not updated,
-    and its states of the others mean nothing.
-    """
-    block = batch["block"]
-    kind = backbone.config.model_type
+def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
+    block, kind = batch["block"], backbone.config.model_type
+    where = {}
     if kind in ABSOLUTE_POSITIONS:
         offset = ABSOLUTE_POSITIONS[kind] * (1 + (backbone.config.pad_token_id or 0))
         where = {"position_ids": batch["position_ids"] + offset}
+    if bool((block > 0).any()):
+        hidden = ~batching.visible(block)
+        mask = torch.zeros_like(hidden, dtype=embeddings.dtype)
+        mask = mask.masked_fill(hidden, torch.finfo(embeddings.dtype).min)
     else:
-        where = {}
-    packed = bool((block > 0).any())
-    mask = _additive(packing.visible(block), embeddings.dtype) if packed else (block >= 0).long()
-    with ExitStack() as changes:
-        if separate_layers:
-            apart = _additive(packing.separate(batch["part"]), embeddings.dtype)
-            swap = partial(_swap_mask, apart)
-            for layer in backbone.encoder.layer[:separate_layers]:
-                changes.callback(layer.register_forward_pre_hook(swap).remove)
-        if spans_only and kind in ABSOLUTE_POSITIONS:
-            last = backbone.encoder.layer[-1]
-            last.forward = partial(_update_at, packing.span_places(batch), last)
-            changes.callback(delattr, last, "forward")
-        output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
+        mask = (block >= 0).long()
+    output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
     return output.hidden_states
 
 
-def _update_at(
-    places: Tensor, layer: nn.Module, states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
-) -> Tensor:
-    """A BERT layer on states (B, T, W) that updates the tokens at `places` (B, R) alone; the others become zero.
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products are in bfloat16; `auto` where the device multiplies it several times as fast.
 
-    What else such a layer is called with is about decoders.
+    A CPU does so with AMX only: elsewhere it computes bfloat16 by way of float32, several times as slowly.
     """
-    count, length, width = states.shape
-    at = places + length * torch.arange(count, device=places.device)[:, None]  # among the B * T tokens
-    read, attention = states.flatten(0, 1)[at], layer.attention.self  # (B, R, W)
-    query, key, value = (
-        project(x).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
-        for project, x in ((attention.query, read), (attention.key, states), (attention.value, states))
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return (
+        bool(torch.cpu.get_capabilities().get("amx_bf16", False)) if hasattr(torch.cpu, "get_capabilities") else False
     )
-    if attention_mask is not None and attention_mask.shape[2] > 1:  # (B, 1, T, T); (B, 1, 1, T) is the same for all
-        attention_mask = attention_mask.gather(2, places[:, None, :, None].expand(-1, -1, -1, length))
-    dropout = attention.dropout.p if attention.training else 0.0
-    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
-    updated = layer.feed_forward_chunk(layer.attention.output(seen.transpose(1, 2).flatten(2), read))
-    others = updated.new_zeros(count * length, width)
-    return others.index_copy(0, at.flatten(), updated.flatten(0, 1)).view(count, length, width)
 
 
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which an encoder computes with this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(precision, device))
 
 
-def _swap_mask(mask: Tensor, layer: nn.Module, arguments: tuple) -> tuple:
-    states, _, *rest = arguments
-    return (states, mask, *rest)
+def save_weights(module: nn.Module, path: Path) -> None:
+    # a copy of each: safetensors refuses memory that two names share
+    save_file({name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}, path)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner alone
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Reads what `save_weights` wrote; InputError where a weight is missing, unknown, mistyped or not finite."""
+    try:
+        found = load_file(path)
+    except Exception as error:  # cut off, no safetensors, not there, not to be read
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: the weights may not be read ({clip(reason)})") from error
+    own = module.state_dict()
+    for names, complaint in ((own.keys() - found.keys(), "is missing"), (found.keys() - own.keys(), "is unknown")):
+        if names:
+            raise InputError(f"{path}: weight {clip(min(names))} {complaint} ({len(names)} such)")
+    for name, value in found.items():
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            is_a, should_be = (f"{list(each.shape)} {each.dtype}" for each in (value, own[name]))
+            raise InputError(f"{path}: weight {clip(name)} is {is_a}, not {should_be}")
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: weight {clip(name)} holds values that are not finite")
+    module.load_state_dict(found)
 
 
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:
     """Tokens of each row's model input in the `pair` layout, (n,) int."""
-    pairs = packing.Pairs(frame, load_tokenizer(backbone), titles=titles)
+    pairs = batching.Pairs(frame, load_tokenizer(backbone), titles=titles)
     return pairs.prefix_length + pairs.target_length
-
-
-def phrase_batches(
-    ids: Sequence[Sequence[int]], *, tokenizer: PreTrainedTokenizerBase, batch_size: int
-) -> Iterator[tuple[Tensor, BatchEncoding]]:
-    """Every phrase once, in padded batches of like length: the places of its phrases (b,) and the encoder's input.
-
-    `ids`: the tokens of each phrase, special ones included.
-    """
-    order = np.argsort([len(tokens) for tokens in ids], kind="stable")
-    for part in np.array_split(order, -(-len(order) // batch_size)):
-        yield torch.from_numpy(part), tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt")
 
 
 @torch.inference_mode()
 def sentence_vectors(
     phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int = 256
 ) -> Tensor:
-    """Mean-pooled unit vectors (n, width) float32 of the phrases, by an encoder as it is."""
+    """Mean-pooled unit vectors (n, width) float32 of the phrases; a batch has phrases of like length."""
     vectors = torch.empty(len(phrases), model.config.hidden_size)
-    ids = tokenizer(list(phrases), truncation=True)["input_ids"]
-    for places, batch in phrase_batches(ids, tokenizer=tokenizer, batch_size=batch_size):
-        batch = batch.to(model.device)
+    ids = tokenizer(list(phrases), truncation=True, max_length=longest_sequence(model))["input_ids"]
+    order = np.argsort([len(tokens) for tokens in ids], kind="stable")
+    for part in np.array_split(order, -(-len(order) // batch_size)):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt").to(model.device)
         mask = batch["attention_mask"][..., None]
         states = model(**batch).last_hidden_state * mask
-        vectors[places] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+        vectors[torch.from_numpy(part)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
     return vectors
 
 
-def zero_shot(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
-    """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the untouched backbone; a phrase is read once."""
+def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
+    """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the pretrained backbone; a phrase is read once."""
     tokenizer, model = load_tokenizer(backbone), load_backbone(backbone).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))

@@ -3,3 +3,10 @@
 
 class InputError(ValueError):
     """Bad data, parameter or path; `str(error)` is one line: the place, the value and what is allowed."""
+
+
+def clip(value: object, longest: int = 200) -> str:
+    """A value as a message shows it: text in quotes, no control characters, at most `longest` characters."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"

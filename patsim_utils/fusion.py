@@ -1,16 +1,21 @@
-"""How the CPC class enters the token embeddings: a learnable unit vector a code, added, gated or attended to.
+"""How the CPC class enters the model: a learnable unit vector a code, which changes token embeddings or LoRA's ranks.
 
-Every way starts as the plain text model (the last projection is zero at first), so the class has to earn
-its place. The code `unknown` has the zero vector: it adds nothing, and the text alone speaks.
+Every way starts as the plain text model (the last projection is zero at first). The code `unknown` has the zero vector:
+it adds nothing, and the score comes from the text alone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patsim_utils import cpc
 
-FUSIONS = ("add", "gate", "attention", "graph", "pooled", "none")
+DIM = 50  # length of a class vector
 
 
 class CpcEmbedding(nn.Module):
@@ -67,16 +72,12 @@ class Fusion(nn.Module):
     - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
     - `graph`: h + U c with c from titles and tree (`CpcGraph`).
     - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
-    - `pooled`: h + U c, where h is not a token but the pooled feature vector of a row, as one token (N, 1, width): what
-      the source of the method really ran.
     - `none`: h.
     """
 
-    def __init__(self, kind: str, *, width: int, dim: int, titles: Tensor | None = None) -> None:
+    def __init__(self, kind: str, *, width: int, dim: int = DIM, titles: Tensor | None = None) -> None:
         """`titles`: what `CpcGraph` starts from; the other kinds do not need it."""
         super().__init__()
-        if kind not in FUSIONS:
-            raise ValueError(f"fusion {kind!r} is none of {', '.join(FUSIONS)}")
         self.kind = kind
         if kind == "none":
             return
@@ -98,7 +99,42 @@ class Fusion(nn.Module):
             seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
             return tokens + self.project(seen)
         code = self.embedding(codes)[:, None]  # (B, 1, dim)
-        if self.kind in ("add", "graph", "pooled"):
+        if self.kind in ("add", "graph"):
             return tokens + self.project(code)
         both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
         return tokens + self.gate(both).sigmoid() * self.project(code)
+
+
+class RankScale(nn.Module):
+    """HyperLoRA: delta W = B diag(1 + V c) A in each adapted layer, with the class vector c and V zero at the start.
+
+    So it starts exactly as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL
+    (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a
+    generated matrix.
+
+    Args:
+        encoder: with peft's LoRA layers in place; their A gets a hook.
+        dim: length of the class vector.
+    """
+
+    def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:
+        super().__init__()
+        sites = [a for layer in encoder.modules() if isinstance(layer, LoraLayer) for a in layer.lora_A.values()]
+        self.ranks = [site.out_features for site in sites]
+        self.project = nn.Linear(dim, sum(self.ranks), bias=False)
+        nn.init.zeros_(self.project.weight)
+        self.scales: tuple[Tensor, ...] = ()
+        for number, site in enumerate(sites):
+            site.register_forward_hook(partial(self._scale, number))
+
+    def _scale(self, number: int, site: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        return output * self.scales[number][:, None].to(output.dtype) if self.scales else output  # (B, T, r)
+
+    @contextmanager
+    def of(self, vectors: Tensor) -> Iterator[None]:
+        """While it lasts, sequence b of the encoder's batch is adapted to the class vector b; vectors (B, dim)."""
+        self.scales = torch.split(1 + self.project(vectors), self.ranks, dim=-1)
+        try:
+            yield
+        finally:
+            self.scales = ()

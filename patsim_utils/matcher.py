@@ -1,147 +1,53 @@
 """The model: tokens + CPC vector -> encoder -> span features -> ordinal head, with saving, loading and scoring."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import peft
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from patsim_utils import cpc, encoder, ordinal
-from patsim_utils.data import RATINGS
+from patsim_utils.batching import Pairs
+from patsim_utils.config import Config
+from patsim_utils.data import RATINGS, check_pairs
 from patsim_utils.errors import InputError
-from patsim_utils.evidence import EVIDENCE, Evidence
-from patsim_utils.fusion import FUSIONS, Fusion
-from patsim_utils.hyperlora import RankScale
-from patsim_utils.ordinal import RANKS, OrdinalHead, small_network
-from patsim_utils.packing import LAYOUTS, Pairs
+from patsim_utils.features import Regressor
+from patsim_utils.fusion import Fusion, RankScale
+from patsim_utils.ordinal import OrdinalHead, small_network
 
-POOLINGS = ("span", "attention", "mean", "cls")
-CONTEXT_TEXTS = ("title", "code", "none")
-JUDGE_LAYERS = 3  # of the backbone, from the lowest on
-LIST_SHUFFLES = 4  # orders of a group over which a `list` score is averaged
+FORMAT = 2  # of a model folder; a folder of another one is refused
+CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
+LIST_SHUFFLES = 4  # orders of a group over which a `listwise` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
-# A `list` keeps its company together.
-TARGETS = {"pair": 1, "packed": 64, "list": 128}
+TARGETS = {"pair": 1, "packed": 64, "compact": 64, "listwise": 128}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What a model is made of; the defaults are the described method. Raises InputError where it cannot work."""
+@dataclass
+class Output:
+    """What a batch of N rows gives.
 
-    backbone: str = "minilm"
-    layers: int = 0
-    context_text: str = "title"
-    context_tokens: int = 8
-    layout: str = "pair"
-    target_sep: bool = True
-    fusion: str = "add"
-    cpc_dim: int = 50
-    adapter: str = "lora"
-    lora_layers: str = "attention"
-    lora_rank: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.1
-    backbone_dropout: float = 0.0
-    pooling: str = "span"
-    separate_layers: int = 0
-    contrast_layer: int = 3
-    rating_weight: float = 0.0
-    evidence: str = "none"
-    stack: int = 0
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "context_text": CONTEXT_TEXTS,
-            "layout": LAYOUTS,
-            "fusion": FUSIONS,
-            "adapter": encoder.ADAPTERS,
-            "lora_layers": encoder.LORA_LAYERS,
-            "pooling": POOLINGS,
-            "evidence": EVIDENCE,
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InputError(f"parameter {name}: {getattr(self, name)!r} is none of {', '.join(values)}")
-        for name in ("context_tokens", "cpc_dim", "lora_rank", "lora_alpha"):
-            if getattr(self, name) < 1:
-                raise InputError(f"parameter {name}: {getattr(self, name)} is less than 1")
-        for name in ("lora_dropout", "backbone_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"parameter {name}: {getattr(self, name)} is not in [0, 1)")
-        for name in ("layers", "rating_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"parameter {name}: {getattr(self, name)} is less than 0")
-        if self.pooling == "cls" and self.layout != "pair":
-            raise InputError(f"pooling 'cls' needs layout 'pair': in {self.layout!r} one [CLS] serves many targets")
-        if self.layout == "pair" and not self.target_sep:
-            raise InputError("parameter target_sep: false needs layout 'packed' or 'list': in 'pair' the class follows")
-        if self.stack and (self.stack < 2 or self.evidence not in ("all", "group")):
-            raise InputError(
-                f"parameter stack: {self.stack}; use 0, or 2 or more and evidence 'all' or 'group', not"
-                f" {self.evidence!r}"
-            )
-        if self.adapter == "hyperlora" and self.fusion == "none":
-            raise InputError("adapter 'hyperlora' needs class vectors, and fusion 'none' has none")
-
-    def judge(self) -> Self:
-        """The same for a judge of its stack: small and fast, like the preset `search`."""
-        return replace(
-            self,
-            layers=min(self.layers or JUDGE_LAYERS, JUDGE_LAYERS),
-            layout="packed",
-            target_sep=False,
-            fusion="none",
-            adapter="full",
-            backbone_dropout=0.0,
-            pooling="span",
-            separate_layers=0,
-            contrast_layer=0,
-            evidence="pieces",
-            stack=0,
-        )
-
-
-class SpanFeatures(nn.Module):
-    """Hidden states and spans -> one feature vector a row (N, width).
-
-    - `span`: anchor a and target t, each the mean of its tokens -> [a; t; a * t; |a - t|]
-    - `attention`: the same with tokens weighted by a learned query (attention pooling)
-    - `mean`: the mean over both spans' tokens
-    - `cls`: the first token
+    cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
+    (N, 10), where the model learns them; anchor, target: span means at the contrast layer (N, W).
     """
 
-    def __init__(self, pooling: str, *, width: int) -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.width = 4 * width if pooling in ("span", "attention") else width
-        if pooling == "attention":
-            self.attend = nn.Sequential(nn.Linear(width, width // 4), nn.Tanh(), nn.Linear(width // 4, 1))
-            nn.init.zeros_(self.attend[-1].weight)  # starts as the mean
+    cumulative: Tensor
+    anchor: Tensor
+    target: Tensor
+    ratings: Tensor | None = None
 
-    def forward(self, states: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        if self.pooling == "cls":
-            return states[batch["sequence"], 0]
-        anchor, target = batch["anchor_span"], batch["target_span"]
-        if self.pooling == "mean":
-            return self.pool(states, torch.cat([anchor, target], dim=1))
-        a, t = self.pool(states, anchor), self.pool(states, target)  # (N, W)
-        return torch.cat([a, t, a * t, (a - t).abs()], dim=-1)
-
-    def pool(self, states: Tensor, span: Tensor) -> Tensor:
-        if self.pooling != "attention":
-            return span_mean(states, span)
-        tokens = states.flatten(0, 1)[span.clamp(min=0)]  # (N, L, W)
-        weight = self.attend(tokens).float().masked_fill((span < 0)[..., None], -1e4).softmax(1)
-        return (tokens * weight.to(tokens.dtype)).sum(1)
+    def logits(self) -> Tensor:
+        """Cumulative logits (N, 4) float32 that scores are made of: the mean probabilities of both heads."""
+        if self.ratings is None:
+            return self.cumulative.float()
+        return ordinal.combined(self.cumulative, self.ratings)
 
 
 def span_mean(states: Tensor, span: Tensor) -> Tensor:
@@ -151,211 +57,116 @@ def span_mean(states: Tensor, span: Tensor) -> Tensor:
     return (tokens * inside).sum(1) / inside.sum(1)
 
 
-@dataclass
-class Output:
-    """What a batch of N rows gives.
-
-    cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
-    (N, 10), where the model learns them; evidence: P(rank > k) by the evidence alone (N, 4), where there is any, which
-    has `evidence_share` of the score; anchor, target: span means at the contrast layer (N, W).
-    """
-
-    cumulative: Tensor
-    anchor: Tensor
-    target: Tensor
-    ratings: Tensor | None = None
-    evidence: Tensor | None = None
-    evidence_share: float = 0.0
-
-    def opinions(self) -> Tensor:
-        """What both heads say, each by itself: P(rank > k) (N, 4), then, if there are any, P(rating) (N, 10)."""
-        heads = [self.cumulative.float().sigmoid()]
-        if self.ratings is not None:
-            heads.append(self.ratings.float().softmax(-1))
-        return torch.cat(heads, dim=1)
-
-    def judgement(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 that scores are made of: P(rank > k) of both heads, and of the evidence."""
-        if self.ratings is None and self.evidence is None:
-            return self.cumulative.float()
-        above = ordinal.above(self.cumulative, self.ratings)
-        if self.evidence is not None:
-            above = torch.lerp(above, self.evidence, self.evidence_share)
-        return torch.logit(above, eps=1e-6)
-
-
 class Matcher(nn.Module):
     """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out."""
 
-    def __init__(self, architecture: Architecture, *, titles: dict[str, str] | None = None) -> None:
-        """`titles`: context text of each code (default: the built-in glosses); kept with the model."""
+    def __init__(self, config: Config, *, titles: dict[str, str] | None = None, folder: Path | None = None) -> None:
+        """A model with a pretrained encoder, ready to be trained.
+
+        Args:
+            titles: class text of each code (default: those of the configuration); kept with the model.
+            folder: of a saved model, whose encoder's shape and tokenizer are taken; the weights are loaded afterwards.
+
+        Raises:
+            InputError: there is no such backbone, or it cannot work with this configuration.
+        """
         super().__init__()
-        self.architecture = architecture
-        self.tokenizer = encoder.load_tokenizer(architecture.backbone)
-        self.titles = titles or cpc.titles()
-        a, backbone = architecture, encoder.load_backbone(architecture.backbone, layers=architecture.layers)
+        self.settings = config  # `config` would be taken for an encoder's by the Trainer
+        self.titles = titles or cpc.titles(config.cpc_titles or None)
+        if folder:
+            backbone = encoder.empty_backbone(folder / "encoder")
+            self.tokenizer = encoder.load_tokenizer(str(folder / "tokenizer"))
+        else:
+            backbone = encoder.load_backbone(config.backbone, layers=config.layers)
+            self.tokenizer = encoder.load_tokenizer(config.backbone)
         layers, width = backbone.config.num_hidden_layers, backbone.config.hidden_size
-        for name in ("separate_layers", "contrast_layer"):
-            if not 0 <= getattr(a, name) <= layers:
-                raise InputError(f"parameter {name}: {getattr(a, name)} is not in 0..{layers} of this backbone")
-        encoder.check_layout(backbone, a.layout, separate_layers=a.separate_layers)
-        encoder.check_adapter(backbone, a.adapter)
-        if a.stack and (kind := backbone.config.model_type) not in encoder.ABSOLUTE_POSITIONS:
+        if config.contrast_weight and config.contrast_layer > layers:
             raise InputError(
-                f"parameter stack: its judges read packed groups, which the relative positions of {kind} do not allow;"
-                " use 0"
+                f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone"
             )
+        encoder.check_layout(backbone, config.layout)
+        self.longest = encoder.longest_sequence(backbone)
         vectors = None
-        if a.fusion == "graph":  # before the adapter is in: the untouched backbone reads the titles
+        if config.fusion == "graph":  # before the adapter is in: the pretrained backbone reads the titles
             texts = [self.titles[code] for code in cpc.CODES]
-            vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
-        self.backbone = encoder.adapt(
-            backbone,
-            adapter=a.adapter,
-            layers=a.lora_layers,
-            rank=a.lora_rank,
-            alpha=a.lora_alpha,
-            dropout=a.lora_dropout,
-            backbone_dropout=a.backbone_dropout,
-        )
-        self.features = SpanFeatures(a.pooling, width=width)
-        fused = self.features.width if a.fusion == "pooled" else width
-        self.fusion = Fusion(a.fusion, width=fused, dim=a.cpc_dim, titles=vectors)
-        self.hyperlora = RankScale(self.encoder, dim=a.cpc_dim) if a.adapter == "hyperlora" else None
-        self.evidence = None
-        if a.evidence != "none":
-            ratings = a.rating_weight > 0
-            self.evidence = Evidence(
-                a.evidence,
-                backbone=a.backbone,
-                layers=a.layers,
-                ratings=ratings,
-                readers=a.stack,
-                opinions=(RANKS - 1 + ratings * len(RATINGS)) * (a.stack > 0),
-            ).requires_grad_(False)  # but while it is fitted
-        self.judges = nn.ModuleList(Matcher(a.judge(), titles=self.titles) for _ in range(a.stack))
-        self.judges.requires_grad_(False)
-        judged = self.features.width + (self.evidence.width if self.evidence else 0)
-        self.head = OrdinalHead(judged)
-        self.rating_head = small_network(judged, len(RATINGS)) if a.rating_weight else None
+            vectors = torch.zeros(len(texts), width)
+            if not folder:
+                vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
+        self.backbone = encoder.adapt(backbone, config)
+        self.fusion = Fusion(config.fusion, width=width, titles=vectors)
+        self.hyperlora = RankScale(self.encoder) if config.adapter == "hyperlora" else None
+        self.head = OrdinalHead(4 * width)
+        self.rating_head = small_network(4 * width, len(RATINGS)) if config.rating_weight else None
+        self.regressor: Regressor | None = None  # of similarity features; comes with a finished run only
 
     @property
     def encoder(self) -> nn.Module:
         """The encoder itself, with LoRA layers in place but without their wrapper."""
         return self.backbone.base_model.model if isinstance(self.backbone, peft.PeftModel) else self.backbone
 
+    @property
+    def device(self) -> torch.device:
+        return self.head.first.device
+
     def forward(self, batch: dict[str, Tensor]) -> Output:
         tokens = self.encoder.get_input_embeddings()(batch["input_ids"])  # (B, T, W)
-        pooled = self.architecture.fusion == "pooled"
-        if not pooled:
-            tokens = self.fusion(tokens, batch["code"])
+        tokens = self.fusion(tokens, batch["code"])
         with self.hyperlora.of(self.fusion.embedding(batch["code"])) if self.hyperlora else nullcontext():
-            states = encoder.hidden_states(
-                self.encoder,
-                tokens,
-                batch,
-                separate_layers=self.architecture.separate_layers,
-                spans_only=self.architecture.pooling != "cls",
+            states = encoder.hidden_states(self.encoder, tokens, batch)
+        with torch.autocast(self.device.type, enabled=False):  # the heads stay in float32
+            spans = batch["anchor_span"], batch["target_span"]
+            a, t = (span_mean(states[-1].float(), span) for span in spans)  # (N, W)
+            features = torch.cat([a, t, a * t, (a - t).abs()], dim=-1)
+            middle = states[min(self.settings.contrast_layer, len(states) - 1)].float()
+            return Output(
+                self.head(features),
+                *(span_mean(middle, span) for span in spans),
+                ratings=self.rating_head(features) if self.rating_head else None,
             )
-        middle = states[self.architecture.contrast_layer]
-        features = self.features(states[-1], batch)  # (N, F)
-        if pooled:
-            features = self.fusion(features[:, None], batch["row_code"])[:, 0]
-        beside = None
-        if self.evidence:
-            beside = self.evidence(batch["evidence"])  # (N, F')
-            features = torch.cat([features, beside.to(features.dtype)], dim=-1)
-        return Output(
-            cumulative=self.head(features),
-            anchor=span_mean(middle, batch["anchor_span"]),
-            target=span_mean(middle, batch["target_span"]),
-            ratings=self.rating_head(features) if self.rating_head else None,
-            evidence=self.evidence.above(beside) if self.evidence else None,
-            evidence_share=self.evidence.share if self.evidence else 0.0,
-        )
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
-        """The frame's rows, tokenised for this model, with their evidence."""
-        pairs = self.tokenised(frame, unknown=unknown)
-        if self.evidence:
-            pairs.evidence = self.evidence_of(pairs, frame, unknown=unknown)
-        return pairs
-
-    def evidence_of(
-        self, pairs: Pairs, frame: pd.DataFrame, *, unknown: str = "error", unseen: np.ndarray | None = None
-    ) -> Tensor:
-        """The numbers (n, F) that its evidence reads of the frame's rows, tokenised as `pairs`.
-
-        `unseen` (n,): for training rows, the part of the stack that has not seen the row's anchor and so compares and
-        judges it; other rows are compared and judged by all parts, on the mean.
-        """
-        opinions = None
-        if self.judges:
-            opinions = torch.zeros(len(frame), self.evidence.opinions)
-            for part, judge in enumerate(self.judges):
-                rows = np.arange(len(frame)) if unseen is None else np.flatnonzero(unseen == part)
-                if len(rows):
-                    seen_by = judge.pairs(frame.iloc[rows], unknown=unknown)
-                    found = judge._outputs(seen_by, Output.opinions)
-                    opinions[torch.from_numpy(rows)] += found / (len(self.judges) if unseen is None else 1)
-        return self.evidence.of(pairs, unseen=unseen, opinions=opinions)
-
-    def tokenised(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
-        """The frame's rows, tokenised for this model, without evidence."""
-        kind = self.architecture.context_text
-        text = {"title": self.titles, "code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}[kind]
+        """The rows of a checked frame (`data.check_pairs`), tokenised for this model."""
+        kind = self.settings.context_text
+        text = {"code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}.get(kind, self.titles)
         return Pairs(
             frame,
             self.tokenizer,
-            layout=self.architecture.layout,
+            layout=self.settings.layout,
             titles=text,
-            context_tokens=self.architecture.context_tokens,
-            target_sep=self.architecture.target_sep,
+            context_tokens=CONTEXT_TOKENS[kind],
+            longest=(self.longest - 4 - CONTEXT_TOKENS[kind]) // 2,
             unknown=unknown,
         )
 
-    def cumulative(
-        self, pairs: Pairs, *, batch_tokens: int = 0, progress: Callable[[int, int], None] | None = None
-    ) -> Tensor:
-        """Cumulative logits (n, 4) float32 of all rows, in their order, as `Output.judgement` gives them.
+    def cumulative(self, pairs: Pairs, *, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """Cumulative logits (n, 4) float32 of all rows, in their order, as `Output.logits` gives them.
 
-        A batch has about `batch_tokens` tokens; 0 stands for 2,048 on a CPU, whose caches larger batches outgrow, and
-        8,192 on a GPU. In the `list` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is
-        called after every batch, with numbers of rows.
+        In the `listwise` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is called after
+        every batch, with numbers of rows.
         """
-        return self._outputs(pairs, Output.judgement, batch_tokens=batch_tokens, progress=progress)
+        return self._outputs(pairs, Output.logits, progress=progress)
 
     @torch.inference_mode()
     def _outputs(
-        self,
-        pairs: Pairs,
-        part: Callable[[Output], Tensor],
-        *,
-        batch_tokens: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        self, pairs: Pairs, part: Callable[[Output], Tensor], *, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """The `part` (n, K) of the output for every row, in their order, as `cumulative` describes it."""
+        """The `part` (n, K) of the output for every row, in their order."""
         was_training = self.training
         if was_training:  # a walk over all modules, which takes longer than the scoring of one pair
             self.eval()
-        device = next(self.parameters()).device
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        batch_tokens = batch_tokens or (8192 if device.type == "cuda" else 2048)
-        orders = [np.random.default_rng(k) for k in range(LIST_SHUFFLES)] if pairs.layout == "list" else [None]
-        sequences = [
-            rows for order in orders for rows in pairs.sequences(largest=TARGETS[pairs.layout], generator=order)
-        ]
+        batch_tokens = 8192 if self.device.type == "cuda" else 2048  # larger batches outgrow a CPU's caches
+        orders = [np.random.default_rng(k) for k in range(LIST_SHUFFLES)] if pairs.layout == "listwise" else [None]
+        largest = TARGETS[pairs.layout]
+        sequences = [rows for order in orders for rows in pairs.sequences(largest=largest, generator=order)]
         lengths = pairs.lengths(sequences)
-        found: list[Tensor] = []
-        rows: list[Tensor] = []
-        done = 0
         order = np.argsort(lengths, kind="stable")[::-1]
+        found, rows, done = [], [], 0
         while len(order):
             size = max(1, batch_tokens // int(lengths[order[0]]))  # longest first: memory is known at once
             batch = pairs.collate([pairs[sequences[i]] for i in order[:size]])
             order = order[size:]
-            with torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else nullcontext():
-                output = self({name: tensor.to(device) for name, tensor in batch.items()})
+            with encoder.autocast(self.settings.precision, self.device):
+                output = self({name: tensor.to(self.device) for name, tensor in batch.items()})
             found.append(part(output).float().cpu())
             rows.append(batch["rows"])
             done += len(batch["rows"])
@@ -366,75 +177,106 @@ class Matcher(nn.Module):
         values = torch.cat(found)
         return torch.zeros(len(pairs), values.shape[1]).index_add_(0, torch.cat(rows), values) / len(orders)
 
+    def logits(self, frame: pd.DataFrame, *, unknown: str = "error", **options: Any) -> Tensor:
+        """Cumulative logits (n, 4) that the scores of a checked frame are made of; options as in `cumulative`."""
+        found = self.cumulative(self.pairs(frame, unknown=unknown), **options)
+        return self.regressor.blend(found, frame) if self.regressor else found
+
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context.
 
         `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone; "error" refuses it.
+        InputError with the row and column where a value is missing or no text.
         """
-        return ordinal.score(self.cumulative(self.pairs(frame, unknown=unknown))).double().numpy()
+        return self.probabilities(frame, unknown=unknown) @ ordinal.to_score(np.arange(ordinal.RANKS))
 
     def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
-        return ordinal.probabilities(self.cumulative(self.pairs(frame, unknown=unknown)).double()).numpy()
+        frame = check_pairs(frame, unknown=unknown)
+        if frame.empty:
+            return np.zeros((0, ordinal.RANKS))
+        return ordinal.probabilities(self.logits(frame, unknown=unknown).double()).numpy()
 
     def ratings(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
-        """Probability of each of data.RATINGS (n, 10), such as hyponym or antonym: what kind of match it is."""
+        """Probability of each of data.RATINGS (n, 10), such as hyponym or antonym: what kind of relation it is."""
         if self.rating_head is None:
             raise InputError("this model has not learned ratings: it was trained with rating_weight 0")
-        logits = self._outputs(self.pairs(frame, unknown=unknown), lambda output: output.ratings)
-        return pd.DataFrame(logits.double().softmax(-1).numpy(), columns=list(RATINGS), index=frame.index)
+        frame = check_pairs(frame, unknown=unknown)
+        logits = torch.zeros(0, len(RATINGS))
+        if not frame.empty:
+            logits = self._outputs(self.pairs(frame, unknown=unknown), lambda output: output.ratings)
+        return pd.DataFrame(logits.double().softmax(-1).numpy(), columns=list(RATINGS))
+
+    def rank(
+        self, query: str, candidates: Sequence[str] | Iterable[str], *, context: str, top_k: int | None = None
+    ) -> pd.DataFrame:
+        """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`."""
+        targets = list(candidates)
+        frame = pd.DataFrame({"target": pd.Series(targets, dtype=object), "anchor": query, "context": context})
+        frame["score"] = self.score(frame[["anchor", "target", "context"]])
+        found = frame.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top_k)
+        found.insert(0, "rank", range(1, len(found) + 1))
+        return found[["rank", "target", "score"]]
 
     def cpc_vectors(self) -> pd.DataFrame:
         """The learned unit vectors, one row a code (without `unknown`, which is zero)."""
-        if self.architecture.fusion == "none":
+        if self.settings.fusion == "none":
             raise InputError("fusion 'none' has learned no CPC vectors")
         with torch.inference_mode():
-            vectors = self.fusion.embedding(torch.arange(1, len(cpc.CODES), device=next(self.parameters()).device))
+            vectors = self.fusion.embedding(torch.arange(1, len(cpc.CODES), device=self.device))
         return pd.DataFrame(vectors.cpu().numpy(), index=pd.Index(cpc.CODES[1:], name="code"))
 
-    def _own_weights(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
-
     def save(self, folder: Path) -> None:
-        """Writes matcher.json, tokenizer/, own.safetensors (all but the encoder), backbone/ (adapter or encoder)."""
+        """Writes matcher.json, encoder/config.json, tokenizer/ and model.safetensors (all weights, nothing pickled)."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.backbone.save_pretrained(folder / "backbone")
+        self.encoder.config.save_pretrained(folder / "encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        save_file(
-            {name: value.contiguous() for name, value in self._own_weights().items()},
-            folder / "own.safetensors",
-        )
-        note = {"architecture": asdict(self.architecture), "codes": cpc.CODES, "titles": self.titles}
+        encoder.save_weights(self, folder / "model.safetensors")
+        if self.regressor:
+            self.regressor.save(folder / "features")
+        note = {"format": FORMAT, "config": self.settings.model_dump(exclude={"data"}), "codes": cpc.CODES}
+        note |= {"titles": self.titles, "sha256": _digests(folder)}
         (folder / "matcher.json").write_text(json.dumps(note, indent=1))
-
-    def restore(self, folder: Path) -> None:
-        """Reads the weights that `save` wrote back into this model."""
-        if isinstance(self.backbone, peft.PeftModel):
-            weights = load_file(folder / "backbone" / "adapter_model.safetensors")
-            outcome = peft.set_peft_model_state_dict(self.backbone, weights)
-            if outcome.unexpected_keys:
-                raise InputError(f"{folder}: the adapter holds weights of another model: {outcome.unexpected_keys[:3]}")
-        else:
-            self.backbone.load_state_dict(load_file(folder / "backbone" / "model.safetensors"))
-        self.load_state_dict({**self.state_dict(), **load_file(folder / "own.safetensors")})
 
     @classmethod
     def load(cls, path: str | Path) -> "Matcher":
-        """The model that `save` wrote to the folder; only safetensors and JSON are read, no pickled code runs.
+        """The model in a run folder, or in the model folder that `save` wrote; runs no code that the folder holds.
 
         It is there to score: a plain LoRA update is merged into its weights, which saves the update's own products and
-        leaves the scores as they are up to float32's rounding. Also takes a run folder, whose model/ it loads. Raises
-        InputError where there is no model.
+        leaves the scores as they are up to float32's rounding.
+
+        Raises:
+            InputError: there is no model, or a part of it is missing, damaged or of another version.
         """
         folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
-        if not (folder / "matcher.json").is_file():
-            raise InputError(f"{path}: no model here (matcher.json is missing)")
-        note = json.loads((folder / "matcher.json").read_text())
-        if tuple(note["codes"]) != cpc.CODES:
-            raise InputError(f"{folder}: the model knows another list of CPC codes than this version of patsim")
-        matcher = cls(Architecture(**note["architecture"]), titles=note["titles"])
-        matcher.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        matcher.restore(folder)
-        if matcher.architecture.adapter == "lora":  # that of `hyperlora` is another one for each class
+        try:
+            note = json.loads((folder / "matcher.json").read_text(encoding="utf-8"))
+            if note["format"] != FORMAT or tuple(note["codes"]) != cpc.CODES:
+                raise InputError(f"{folder}: the model was written by another version of patsim")
+            given, titles, digests = dict(note["config"]), dict(note["titles"]), dict(note["sha256"])
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample") from error
+        except OSError as error:
+            raise InputError(f"{folder / 'matcher.json'}: may not be read ({error.strerror})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{folder / 'matcher.json'}: is damaged, or of another version of patsim") from error
+        if _digests(folder) != digests:
+            raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
+        config = Config.parse(given, source=str(folder / "matcher.json"))
+        if sorted(titles) != sorted(cpc.CODES) or not all(isinstance(text, str) for text in titles.values()):
+            raise InputError(f"{folder / 'matcher.json'}: its titles are not those of the CPC codes")
+        matcher = cls(config, titles=titles, folder=folder)
+        encoder.load_weights(matcher, folder / "model.safetensors")
+        if config.features != "none" and (folder / "features").is_dir():
+            matcher.regressor = Regressor.load(folder / "features", matcher.tokenizer, precision=config.precision)
+        if config.adapter in ("lora", "lora_all"):  # that of `hyperlora` is another one for each class
             matcher.backbone.merge_adapter()
         return matcher.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """sha256 of the small files of a model folder, by their path in it."""
+    files = sorted(path for part in ("encoder", "tokenizer") for path in (folder / part).glob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,7 +1,7 @@
 """The ordinal head: five ordered ranks behind one latent strength, and the way between ranks and scores.
 
 A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4, so that
-P(rank > k) = sigmoid(z - threshold_k). The score is the mean of these four probabilities, that is the
+P(rank > k) = sigmoid(z - threshold_k). The score is the mean of these four cumulative probabilities, that is the
 expected rank / 4.
 """
 
@@ -36,13 +36,14 @@ def score(cumulative: Tensor) -> Tensor:
     return cumulative.sigmoid().mean(-1)
 
 
-def above(cumulative: Tensor, ratings: Tensor | None = None) -> Tensor:
-    """P(rank > k) (N, 4) float32 by cumulative logits (N, 4); with logits of data.RATINGS (N, 10) the mean of both."""
-    found = cumulative.float().sigmoid()
-    if ratings is None:
-        return found
+def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
+    """Cumulative logits (N, 4) whose probabilities are the mean of those of both heads.
+
+    `cumulative`: logits of P(rank > k) (N, 4); `ratings`: logits of data.RATINGS (N, 10), each of which has one rank.
+    """
     rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
-    return (found + ratings.float().softmax(-1) @ levels(rank).float()) / 2  # (N, 10) @ (10, 4)
+    by_rating = ratings.float().softmax(-1) @ levels(rank).float()  # (N, 10) @ (10, 4)
+    return torch.logit((cumulative.float().sigmoid() + by_rating) / 2, eps=1e-6)
 
 
 def probabilities(cumulative: Tensor) -> Tensor:

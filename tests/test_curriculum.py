@@ -6,7 +6,7 @@ import pytest
 
 from patsim_utils import cpc, curriculum, encoder
 from patsim_utils.data import load
-from patsim_utils.packing import LengthGrouped, Pairs
+from patsim_utils.batching import LengthGrouped, Pairs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_difficulty_is_the_error_out_of_fold(frame: pd.DataFrame) -> None:
     pd.testing.assert_series_equal(found, curriculum.difficulty(frame, backbone="minilm"))
 
 
-@pytest.mark.parametrize("kind", curriculum.CURRICULA[1:])
+@pytest.mark.parametrize("kind", ["easy_first", "random", "hard_first"])
 def test_pools_grow_to_all_rows(frame: pd.DataFrame, kind: str) -> None:
     pools = curriculum.pools(frame, curriculum=kind, epochs=3, backbone="minilm", seed=0)
     assert len(pools) == 3

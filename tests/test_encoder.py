@@ -1,4 +1,4 @@
-"""The backbone: loading, adapters, dropout, hidden states, the zero-shot cosine."""
+"""The backbone: loading, adapters, precision, hidden states, the pretrained cosine."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from patsim_utils import cpc, encoder
-from patsim_utils.encoder import FastDropout
+from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 
 
@@ -20,11 +20,17 @@ def test_the_bundled_minilm_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) 
     encoder.backbone_path.cache_clear()
 
 
-def test_a_backbone_that_is_not_there_is_one_line(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "content", [None, "{}", '{"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}', "{"]
+)
+def test_a_backbone_that_cannot_be_loaded_is_one_line_and_runs_nothing(tmp_path, content: str | None) -> None:
+    if content:
+        (tmp_path / "config.json").write_text(content)
+        (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
     for load in (encoder.load_backbone, encoder.load_tokenizer):
         with pytest.raises(InputError, match="backbone") as caught:
-            load(str(tmp_path / "nothing"))
-        assert "\n" not in str(caught.value)
+            load(str(tmp_path if content else tmp_path / "nothing"))
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
@@ -44,33 +50,14 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     plain = encoder.load_backbone(tiny_backbone("bert")).eval()
     ids = torch.randint(1000, 2000, (2, 7))
     before = plain(ids).last_hidden_state
-    adapted = encoder.adapt(plain, adapter="lora", rank=4, alpha=8).eval()
+    adapted = encoder.adapt(plain, Config(lora_rank=4)).eval()
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)
     torch.testing.assert_close(adapted(ids).last_hidden_state, before)
-    full = encoder.adapt(encoder.load_backbone(tiny_backbone("bert")), adapter="full")
+    full = encoder.adapt(encoder.load_backbone(tiny_backbone("bert")), Config(adapter="full", dropout=0.3))
     assert all(p.requires_grad for p in full.parameters())
-
-
-def test_fast_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    layer, x = FastDropout(0.1), torch.ones(1001, 1001)
-    y = layer(x)
-    assert (y == 0).float().mean().item() == pytest.approx(0.1, abs=1e-3)
-    assert y.mean().item() == pytest.approx(1, abs=1e-3)
-    assert y.max().item() == pytest.approx(1 / 0.9, rel=1e-4)
-    lag = torch.corrcoef(torch.stack([y[:, :-1].flatten(), y[:, 1:].flatten()]))[0, 1]
-    assert abs(lag) < 5e-3  # neighbours that come from one draw are independent
-    assert torch.equal(layer.eval()(x), x)
-    assert torch.equal(FastDropout(0.0).train()(x), x)
-
-
-def test_fast_dropout_passes_the_gradient_of_what_it_kept() -> None:
-    x = torch.ones(50, 50, requires_grad=True)
-    y = FastDropout(0.5)(x)
-    y.sum().backward()
-    torch.testing.assert_close(x.grad, y.detach())
+    assert {module.p for module in full.modules() if isinstance(module, torch.nn.Dropout)} == {0.3}
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
@@ -106,21 +93,25 @@ def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) ->
 def test_relative_positions_cannot_be_packed(tiny_backbone, kind: str) -> None:
     with pytest.raises(InputError, match="use layout 'pair'"):
         encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "packed")
-    with pytest.raises(InputError, match="separate_layers"):
-        encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "pair", separate_layers=1)
 
 
-def test_zero_shot_is_the_cosine_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:
+def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for has_amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_amx=has_amx: {"amx_bf16": has_amx}, raising=False)
+        assert encoder.uses_bf16("auto", cpu) == has_amx
+        assert encoder.uses_bf16("bf16", cpu)
+        assert not encoder.uses_bf16("fp32", cpu)
+
+
+def test_the_pretrained_cosine_is_that_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(encoder.backbone_path("minilm"), device="cpu")
     anchor, target = (
         model.encode(pairs_frame[column].to_list(), normalize_embeddings=True) for column in ("anchor", "target")
     )
-    np.testing.assert_allclose(encoder.zero_shot(pairs_frame), (anchor * target).sum(1), atol=1e-5)
-    tokenizer, backbone = encoder.load_tokenizer("minilm"), encoder.load_backbone("minilm").eval()
-    vectors = encoder.sentence_vectors(list(pairs_frame["target"]), tokenizer=tokenizer, model=backbone, batch_size=5)
-    np.testing.assert_allclose(vectors, target, atol=1e-5)
+    np.testing.assert_allclose(encoder.pretrained_cosine(pairs_frame), (anchor * target).sum(1), atol=1e-5)
 
 
 def test_token_counts(pairs_frame: pd.DataFrame) -> None:

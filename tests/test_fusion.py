@@ -1,10 +1,19 @@
-"""The CPC vector's way into the tokens."""
+"""The CPC vector's way into the tokens and into LoRA's ranks."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from patsim_utils import cpc
-from patsim_utils.fusion import FUSIONS, CpcEmbedding, CpcGraph, Fusion
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+from patsim_utils.fusion import CpcEmbedding, CpcGraph, Fusion
+from patsim_utils.matcher import Matcher
+
+FUSIONS = ("add", "gate", "attention", "graph", "none")
 
 TITLES = torch.nn.functional.normalize(
     torch.randn(len(cpc.CODES), 7, generator=torch.Generator().manual_seed(3)), dim=-1
@@ -41,7 +50,7 @@ def test_every_fusion_starts_as_the_text_alone(kind: str) -> None:
     torch.testing.assert_close(Fusion(kind, width=12, dim=5, titles=TITLES)(tokens, CODES), tokens, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["add", "gate", "attention", "graph", "pooled"])
+@pytest.mark.parametrize("kind", ["add", "gate", "attention", "graph"])
 def test_the_class_matters_once_trained_and_unknown_leaves_the_text_alone(kind: str) -> None:
     tokens = torch.randn(3, 4, 12)
     changed = trained(kind)(tokens, CODES) - tokens
@@ -105,6 +114,79 @@ def test_the_graph_passes_messages_along_the_tree() -> None:
     torch.testing.assert_close(graph(CODES)[1], before[1])  # A61 is further away
 
 
-def test_an_unknown_fusion_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="add, gate, attention, graph, pooled, none"):
-        Fusion("sum", width=12, dim=5)
+def build(backbone: str, adapter: str, **options: object) -> Matcher:
+    """A small model whose LoRA updates are no longer zero; equal seeds give equal weights."""
+    torch.manual_seed(0)
+    matcher = Matcher(
+        Config(
+            backbone=backbone,
+            adapter=adapter,
+            contrast_layer=1,
+            lora_rank=4,
+            precision="fp32",
+            rating_weight=0,
+            **options,
+        )
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in sorted(matcher.named_parameters()):
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return matcher.eval()
+
+
+@pytest.mark.parametrize("layout", ["pair", "packed"])
+def test_hyperlora_starts_exactly_as_plain_lora_on_all_layers(tiny_backbone, pairs_frame, layout: str) -> None:
+    backbone = tiny_backbone("bert")
+    plain, hyper = build(backbone, "lora_all", layout=layout), build(backbone, "hyperlora", layout=layout)
+    plain.load_state_dict({k: v for k, v in hyper.state_dict().items() if not k.startswith("hyperlora.")})
+    np.testing.assert_array_equal(hyper.score(pairs_frame), plain.score(pairs_frame))
+
+
+def test_each_sequence_gets_the_update_of_its_class(tiny_backbone) -> None:
+    """One adapted layer by hand: W x + s B diag(1 + V c) A x, for two classes in one batch."""
+    matcher = build(tiny_backbone("bert"), "hyperlora")
+    torch.nn.init.normal_(matcher.hyperlora.project.weight)
+    layer = next(module for module in matcher.encoder.modules() if isinstance(module, LoraLayer))
+    x, c = torch.randn(2, 5, layer.in_features), torch.nn.functional.normalize(torch.randn(2, 50), dim=-1)
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with matcher.hyperlora.of(c):
+        found = layer(x)
+    for i in range(2):
+        scale = 1 + matcher.hyperlora.project.weight[:4] @ c[i]
+        update = layer.scaling["default"] * b @ torch.diag(scale) @ a
+        torch.testing.assert_close(found[i], layer.base_layer(x[i]) + x[i] @ update.T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer(x), layer.base_layer(x) + layer.scaling["default"] * x @ a.T @ b.T)
+
+
+def test_the_class_matters_learns_is_saved_and_unknown_is_plain_lora(tiny_backbone, pairs_frame, tmp_path) -> None:
+    matcher = build(tiny_backbone("bert"), "hyperlora", context_text="none")
+    other, nowhere = pairs_frame.assign(context="A01"), pairs_frame.assign(context="")
+    np.testing.assert_array_equal(matcher.score(pairs_frame), matcher.score(other))  # fusion and V start at zero
+    torch.nn.init.normal_(matcher.hyperlora.project.weight)
+    assert np.abs(matcher.score(pairs_frame) - matcher.score(other)).max() > 1e-4
+    plain = copy.deepcopy(matcher.score(nowhere, unknown="embedding"))
+    torch.nn.init.normal_(matcher.hyperlora.project.weight)
+    np.testing.assert_array_equal(matcher.score(nowhere, unknown="embedding"), plain)
+    pairs = matcher.pairs(pairs_frame)
+    matcher(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative.sum().backward()
+    assert matcher.hyperlora.project.weight.grad.abs().max() > 0
+    assert matcher.fusion.embedding.table.weight.grad.abs().max() > 0
+    matcher.save(tmp_path)
+    np.testing.assert_array_equal(Matcher.load(tmp_path).score(pairs_frame), matcher.score(pairs_frame))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+def test_hyperlora_works_in_other_encoders_and_does_not_depend_on_the_batch(
+    tiny_backbone, pairs_frame, kind: str
+) -> None:
+    matcher = build(tiny_backbone(kind), "hyperlora")
+    torch.nn.init.normal_(matcher.hyperlora.project.weight)
+    alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
+    np.testing.assert_allclose(matcher.score(pairs_frame), alone, atol=1e-5)
+
+
+def test_deberta_cannot_have_hyperlora(tiny_backbone) -> None:
+    with pytest.raises(InputError, match="hyperlora' does not work with deberta-v2"):
+        build(tiny_backbone("deberta-v2"), "hyperlora")

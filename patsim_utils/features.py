@@ -1,0 +1,157 @@
+"""Similarity features: what a fine-tuned encoder sees badly, read by a small regressor that is blended in.
+
+A few numbers a row that compare two phrases and hardly say which ones they are: shared words and letters, and how alike
+the pretrained encoder finds them. So they hold on anchors that training has never seen. The model does not know them:
+the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from patsim_utils import encoder, ordinal
+from patsim_utils.config import Config
+
+BLEND_WEIGHT = 0.35  # of the regressor's probabilities; the rest is the encoder's
+HIDDEN = 128
+BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time
+
+
+def overlap(anchor: str, target: str) -> list[float]:
+    """Shares of words, word stems and letters that two phrases have in common: twelve numbers from 0 to about 1."""
+    a, t = anchor.split(), target.split()
+    stems = [{word[:4] for word in words} for words in (a, t)]
+    letters = [{f" {phrase} "[i : i + 3] for i in range(len(phrase))} for phrase in (anchor, target)]
+    shared, both = len({*a} & {*t}), len(letters[0] & letters[1])
+    return [
+        *(len(one & two) / len(one | two) for one, two in (({*a}, {*t}), stems, letters)),
+        both / len(letters[0]),
+        both / len(letters[1]),
+        shared / 4,
+        (len(a) - shared) / 4,
+        (len(t) - shared) / 4,
+        a[0] == t[0],
+        a[-1] == t[-1],
+        t[: len(a)] == a,
+        t[-len(a) :] == a,
+    ]
+
+
+@torch.inference_mode()
+def alignment(frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> np.ndarray:
+    """How alike an encoder finds anchor and target, as wholes and token by token: (n, 7), cosines.
+
+    Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the cosine of the most
+    similar token of the target, its mean and its least (the alignment of BERTScore, Zhang et al. 2020, arXiv
+    1904.09675); the same for the tokens of the target; the cosines of both first and of both last tokens.
+    """
+    found = np.empty((len(frame), 7), dtype=np.float32)
+    order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
+    for rows in np.array_split(order, max(1, -(-len(order) // ROWS))):
+        part = frame.iloc[rows]
+        ids, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
+        states, real = _states(list(phrases), tokenizer=tokenizer, model=model)
+        a, t = torch.from_numpy(ids).tensor_split(2)
+        whole = F.normalize((states * real[..., None]).sum(1), dim=-1)
+        inside = (real[a, :, None] * real[t, None, :]) > 0  # (n, T, T)
+        cosine = (states[a] @ states[t].mT).masked_fill(~inside, -1.0)
+        columns = [(whole[a] * whole[t]).sum(-1)]
+        for best, counts in ((cosine.amax(2), real[a]), (cosine.amax(1), real[t])):
+            columns += [(best * counts).sum(1) / counts.sum(1), best.masked_fill(counts == 0, 1.0).amin(1)]
+        last = real.sum(1).long() - 1
+        columns += [cosine[:, 0, 0], cosine[torch.arange(len(part)), last[a], last[t]]]
+        found[rows] = torch.stack(columns, dim=-1).numpy()
+    return found
+
+
+def _states(phrases: list[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Unit states (P, T, W) of the phrases' tokens without the special ones, and which are real: 1 or 0 (P, T)."""
+    longest = encoder.longest_sequence(model)
+    ids = tokenizer(phrases, truncation=True, max_length=longest)["input_ids"]
+    lengths = np.array([max(1, len(tokens) - 2) for tokens in ids])
+    real = (torch.arange(lengths.max()) < torch.from_numpy(lengths)[:, None]).float()
+    found = torch.zeros(*real.shape, model.config.hidden_size)
+    order = np.argsort(lengths, kind="stable")
+    for places in np.array_split(order, -(-len(order) // BATCH)):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
+        states = F.normalize(model(**batch).last_hidden_state[:, 1:-1].float().cpu(), dim=-1)
+        found[torch.from_numpy(places), : states.shape[1]] = states
+    return found * real[..., None], real
+
+
+class Regressor:
+    """Similarity features of a pair -> P(rank > k), by the pretrained encoder and a network with two hidden layers."""
+
+    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, *, precision: str) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.encoder, self.tokenizer, self.precision = backbone.eval().to(device), tokenizer, precision
+        sizes = (12 + 7, HIDDEN, HIDDEN, ordinal.RANKS - 1)
+        layers = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
+        self.network = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
+        self.weights = nn.ModuleDict({"encoder": self.encoder, "network": self.network})  # what is saved
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
+        """Fits it to the rows of a frame with scores; seconds of work beside the reading of the phrases."""
+        backbone = encoder.load_backbone(config.backbone, layers=config.layers)
+        made = cls(backbone, encoder.load_tokenizer(config.backbone), precision=config.precision)
+        numbers = made.features(frame)
+        mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
+        levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(ordinal.RANKS - 1)
+        network = MLPRegressor(
+            hidden_layer_sizes=(HIDDEN, HIDDEN),
+            alpha=1e-2,
+            batch_size=min(512, max(16, len(frame) // 64)),
+            learning_rate_init=3e-3,
+            max_iter=12,
+            random_state=config.seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
+            network.fit((numbers - mean) / deviation, levels.astype(np.float32))
+        linear = made.network[::2]
+        with torch.no_grad():
+            for layer, weight, bias in zip(linear, network.coefs_, network.intercepts_, strict=True):
+                layer.weight.copy_(torch.from_numpy(weight.T))
+                layer.bias.copy_(torch.from_numpy(bias))
+            linear[0].weight /= torch.from_numpy(deviation).to(linear[0].weight)
+            linear[0].bias -= linear[0].weight @ torch.from_numpy(mean).to(linear[0].weight)
+        return made
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.config.save_pretrained(folder)
+        encoder.save_weights(self.weights, folder / "features.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer: PreTrainedTokenizerBase, *, precision: str) -> Self:
+        """What `save` wrote; InputError where a part of it is missing or damaged."""
+        made = cls(encoder.empty_backbone(folder), tokenizer, precision=precision)
+        encoder.load_weights(made.weights, folder / "features.safetensors")
+        return made
+
+    def features(self, frame: pd.DataFrame) -> np.ndarray:
+        """The numbers (n, 19) float32 of a checked frame's rows."""
+        words = [overlap(*pair) for pair in zip(frame["anchor"], frame["target"], strict=True)]
+        with encoder.autocast(self.precision, self.encoder.device):
+            states = alignment(frame, tokenizer=self.tokenizer, model=self.encoder)
+        return np.concatenate([np.array(words, dtype=np.float32), states], axis=1)
+
+    @torch.inference_mode()
+    def __call__(self, frame: pd.DataFrame) -> Tensor:
+        """P(rank > k) (n, 4) float32, falling along k, of a checked frame's rows."""
+        found = self.network(torch.from_numpy(self.features(frame)).to(self.encoder.device)).cpu()
+        return found.sort(-1, descending=True).values.clamp(0, 1)
+
+    def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:
+        """Cumulative logits (n, 4) of the model -> those of the mean with this regressor's probabilities."""
+        return torch.logit(torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT), eps=1e-6)

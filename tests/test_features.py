@@ -1,0 +1,66 @@
+"""Similarity features against plain computations, and the regressor that is blended in."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from patsim_utils import encoder, features, ordinal, train
+from patsim_utils.config import Config
+from patsim_utils.data import load
+from patsim_utils.errors import InputError
+from patsim_utils.features import Regressor
+from patsim_utils.matcher import Matcher
+
+
+def test_overlap_counts_what_two_phrases_share() -> None:
+    found = features.overlap("strong material", "strong materials test")
+    words, stems = {"strong", "material"}, {"stro", "mate"}
+    assert found[0] == pytest.approx(1 / len(words | {"strong", "materials", "test"}))
+    assert found[1] == pytest.approx(2 / len(stems | {"test"}))
+    assert found[5:8] == [1 / 4, 1 / 4, 2 / 4]
+    assert found[8:] == [True, False, False, False]
+    assert features.overlap("a b", "a b") == [1, 1, 1, 1, 1, 0.5, 0, 0, True, True, True, True]
+
+
+def test_alignment_matches_one_pair_at_a_time(tiny_backbone, pairs_frame: pd.DataFrame) -> None:
+    tokenizer, model = (load(tiny_backbone("bert")) for load in (encoder.load_tokenizer, encoder.load_backbone))
+    model.eval()
+    found = features.alignment(pairs_frame, tokenizer=tokenizer, model=model)
+    with torch.inference_mode():
+        for row, (anchor, target) in enumerate(zip(pairs_frame["anchor"], pairs_frame["target"], strict=True)):
+            a, t = (
+                normalize(model(**tokenizer(phrase, return_tensors="pt")).last_hidden_state[0, 1:-1], dim=-1)
+                for phrase in (anchor, target)
+            )
+            cosine = a @ t.T
+            whole = torch.nn.functional.cosine_similarity(a.mean(0), t.mean(0), dim=0)
+            best = [cosine.amax(1).mean(), cosine.amax(1).min(), cosine.amax(0).mean(), cosine.amax(0).min()]
+            expected = torch.stack([whole, *best, cosine[0, 0], cosine[-1, -1]])
+            np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> None:
+    sample = load("sample")
+    splits = {"train": sample["train"], "validation": sample["test"]}
+    config = Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1, features="similarity", precision="fp32")
+    result = train.fit(splits, config, tmp_path / "run")
+    model = Matcher.load(tmp_path / "run")
+    rows = splits["validation"]
+    alone, blended = model.cumulative(model.pairs(rows)), model.score(rows)
+    regressor = model.regressor(rows)
+    assert (regressor.diff(dim=-1) <= 0).all()
+    weight = features.BLEND_WEIGHT
+    expected = (1 - weight) * ordinal.score(alone) + weight * regressor.mean(-1)
+    np.testing.assert_allclose(blended, expected, atol=1e-5)
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv", keep_default_na=False)
+    np.testing.assert_allclose(blended, predictions["prediction"], atol=1e-6)
+    # the words of the sample tell something that a random tiny encoder does not
+    assert result["baselines"]["features"]["validation"]["pearson"] > 0.15
+    assert result["validation"]["pearson"] > result["epochs"][0]["pearson"]
+    again = Regressor.fit(splits["train"], config)
+    torch.testing.assert_close(again(rows), regressor, atol=1e-5, rtol=0)
+    (tmp_path / "run" / "model" / "features" / "features.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="weights may not be read"):
+        Matcher.load(tmp_path / "run")
