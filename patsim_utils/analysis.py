@@ -80,10 +80,10 @@ def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str
 
     `names`: the values in their order, with a name for the label; what no split has is left out.
     """
-    counts = {
-        name: frame.assign(section=frame["context"].str[0])[column].value_counts().reindex(list(names), fill_value=0)
-        for name, frame in splits.items()
-    }
+    frames = {name: frame.assign(section=frame["context"].str[0]) for name, frame in splits.items()}
+    if not all(column in frame for frame in frames.values()):  # data without ratings
+        return pd.DataFrame(columns=["split", column, "label", "rows", "share"])
+    counts = {name: frame[column].value_counts().reindex(list(names), fill_value=0) for name, frame in frames.items()}
     table = pd.concat(counts, names=["split", column]).rename("rows").reset_index()
     table["share"] = table["rows"] / table["split"].map({name: len(frame) for name, frame in splits.items()})
     table.insert(2, "label", [f"{value} {names[value]}".strip() for value in table[column]])
@@ -260,10 +260,12 @@ def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.Dat
 
 
 def rank_shares(frame: pd.DataFrame, probabilities: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    """Share of each score, as seen and as the probabilities (n, 5) expect it: score, seen, low, high, expected."""
+    """Share of each score, as seen and as the probabilities (n, 5) expect it: label, seen, low, high, expected."""
     scores = to_score(np.arange(RANKS))
-    rows = [(score, *mean_interval(frame["anchor"], frame["score"] == score, seed=seed)) for score in scores]
-    return pd.DataFrame(rows, columns=["score", "seen", "low", "high"]).assign(expected=probabilities.mean(0))
+    rows = [
+        (f"score {score:g}", *mean_interval(frame["anchor"], frame["score"] == score, seed=seed)) for score in scores
+    ]
+    return pd.DataFrame(rows, columns=["label", "seen", "low", "high"]).assign(expected=probabilities.mean(0))
 
 
 def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def _cell(value: object) -> str:
         return value
     if pd.isna(value):
         return "–"
-    return f"{value:,.3f}" if isinstance(value, float | np.floating) else f"{value:,}"
+    return f"{round(value, 3) + 0:,.3f}" if isinstance(value, float | np.floating) else f"{value:,}"  # no "-0.000"
 
 
 def setup() -> float:
@@ -175,7 +175,7 @@ def forest(
     differ from it significantly is grey and open.
     """
     if table.empty:
-        return note(f"No figure, for want of pairs: {caption}")
+        return note(f"The data has too little to show here: {caption}.")
     figure, ax = new(0.9 + 0.32 * len(table))
     rows = table.reset_index(drop=True)
     known = rows[rows[value].notna()]
@@ -195,11 +195,11 @@ def forest(
     ax.set(yticks=rows.index, ylim=(len(rows) - 0.5, -0.6), xlabel=axis)
     ax.set_yticklabels(plain(rows[label]))
     ax.grid(axis="x", color=PALE)
-    told = [f"{short(name)} {text}" for name, text in zip(rows[label], spoken, strict=True)]
+    told = [f"{short(name)}: {text}" for name, text in zip(rows[label], spoken, strict=True)]
     ends = told
     if mark:
         far = (rows[value] - rows[mark]).abs().idxmax()
-        ends = [f"farthest from {mark}: {told[far]} for {rows[mark][far]:.3f}"]
+        ends = [f"{mark} differs most for {told[far]} against {rows[mark][far]:.3f}"]
     elif len(rows) > 2 and len(known):
         ends = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
     dashed = [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
@@ -207,30 +207,30 @@ def forest(
 
 
 def bars(
-    table: pd.DataFrame, label: str, value: str, *, caption: str, axis: str, hue: str | None = None, share: bool = False
+    table: pd.DataFrame, label: str, value: str, *, caption: str, axis: str = "", hue: str = "", share: bool = False
 ) -> Picture | HTML:
     """A horizontal bar with its number for each row of the table; `hue`: one for each of its values, side by side.
 
     `share`: the values are shares in [0, 1], shown in percent. The caption names the longest.
     """
     if table.empty:
-        return note(f"No figure, for want of pairs: {caption}")
+        return note(f"The data has too little to show here: {caption}.")
     series = table[hue].nunique() if hue else 1
     figure, ax = new(0.8 + (0.12 + 0.17 * series) * table[label].nunique())
     palette = list(COLOURS[:series]) if hue else None
     rows = table.assign(**{label: table[label].astype(str)})
-    sns.barplot(rows, x=value, y=label, hue=hue, orient="h", errorbar=None, ax=ax, palette=palette)
+    sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax, palette=palette)
     tell = percent if share else lambda number: f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
     for group in ax.containers:
         ax.bar_label(group, [tell(number) for number in group.datavalues], padding=3, fontsize="small", color=GREY)
     ax.margins(x=0.12)
-    ax.set(ylabel="", xlabel=axis)
+    ax.set(ylabel="", xlabel=axis or value)
     ax.set_yticks(ax.get_yticks(), plain(table[label].drop_duplicates()))
     if share:
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if hue:
         sns.move_legend(ax, "lower right", bbox_to_anchor=(1, 1), ncols=4, title=None)
-    told = [f"{short(row[label])}{f' ({row[hue]})' if hue else ''} {tell(row[value])}" for _, row in table.iterrows()]
+    told = [f"{short(row[label])}{f' ({row[hue]})' if hue else ''}, {tell(row[value])}" for _, row in table.iterrows()]
     most = told[int(np.argmax(table[value].abs()))]
     return _done(figure, f"{caption}; the longest bar: {most}.", f"{len(told)} bars: {'; '.join(told[:40])}.")
 
@@ -259,19 +259,21 @@ def lines(
     `smooth`: rows of a running mean, with the values themselves pale behind it. `reference`: name and height of a line.
     """
     figure, axes = new(0.6 + 1.5 * len(columns), rows=len(columns), sharex=True, squeeze=False)
-    said = [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
+    said = []
     for ax, (column, name), colour in zip(axes[:, 0], columns.items(), COLOURS, strict=False):
         mean = table[column].rolling(smooth, min_periods=1).mean()
         ax.plot(table[x], table[column], color=colour, lw=0.8, alpha=0.25)
         ax.plot(table[x], mean, color=colour, lw=2, marker="o" if len(table) <= 12 else "")
         if reference:
-            ax.axhline(reference[1], color=ORANGE, ls="--", lw=1.2)
+            ax.axhline(reference[1], color=ORANGE, ls="--", lw=1.2, label=reference[0])
         else:
             ax.set_ylim(bottom=min(0.0, table[column].min()), top=1.08 * table[column].quantile(0.995) or 1)
         ax.set_ylabel(name)
-        said.insert(-1 if reference else len(said), f"{name} {mean.iloc[smooth - 1]:.3g} to {mean.iloc[-1]:.3g}")
+        form = ".3f" if reference else ".3g"
+        said.append(f"{name} {mean.iloc[min(smooth, len(mean)) - 1]:{form}} to {mean.iloc[-1]:{form}}")
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1, 0].set_xlabel(x)
+    said += [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
     return _done(figure, f"{caption}: {'; '.join(said)}.", f"Curves over the {x}: {'; '.join(said)}.")
 
 
@@ -283,8 +285,8 @@ def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: 
     sns.histplot(table, x=value, hue=hue, palette=palette, ax=ax, **options)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=axis, ylabel="percent")
-    groups = table.groupby(hue, sort=False)[value] if hue else [("all", table[value])]
-    told = "; ".join(f"{name} {v.min()} to {v.max()}, mean {v.mean():.1f}" for name, v in groups)
+    groups = table.groupby(hue, sort=False)[value] if hue else [("", table[value])]
+    told = "; ".join(f"{name} {v.min()} to {v.max()}, mean {v.mean():.1f}".strip() for name, v in groups)
     return _done(figure, f"{caption}: {told}.", f"Histogram of {axis}: {told}.")
 
 
@@ -292,8 +294,8 @@ def losses(history: pd.DataFrame) -> Picture:
     """A run's history: every loss term in use at every step, times its weight, pale, with its running mean."""
     names = {"ordinal": "ordinal loss", "contrast": "weight x contrast", "rating": "weight x rating"}
     terms = {term: name for term, name in names.items() if history[term].any()}
-    window = max(1, len(history) // 25)
-    return lines(history, "step", terms, smooth=window, caption=f"Losses, each a mean of {window} in a row")
+    window = max(2, len(history) // 25)
+    return lines(history, "step", terms, smooth=window, caption=f"Losses, running mean of {window} steps")
 
 
 def epochs(found: Mapping[str, Any]) -> Picture:

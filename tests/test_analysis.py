@@ -59,6 +59,7 @@ def test_shares_and_pairs_in_two_classes_by_hand():
     assert table["share"].to_list() == [0.25, 0.25, 0.25, 0, 0.5, 0]
     sections = analysis.shares(SPLITS, "section", {"B": "b", "F": "f", "G": "g"})  # of B there is none
     assert sections[["label", "rows"]].to_numpy().tolist() == [["F f", 1], ["G g", 1], ["F f", 2], ["G g", 0]]
+    assert analysis.shares({"a": SPLITS["train"].drop(columns="rating")}, "rating", analysis.RATINGS).empty
     shares = {0: "0 %", 0.004: "0.4 %", 0.094: "9.4 %", 0.0951: "10 %", 1: "100 %"}
     assert {share: analysis.percent(share) for share in shares} == shares
     text = "1 of 5 distinct pairs are rated in two or more classes; 100 % of them have another score in another class."

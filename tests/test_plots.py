@@ -51,19 +51,19 @@ def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     figure = plots.forest(GROUPS, "group", caption="Groups", reference=("all", 0.3))
     assert marks(figure, "o") == {plots.BLUE: [0.5, -0.1, 0.25]}
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
-    lowest = "two $5 to $10_a^b -0.100 [-0.300, 0.100]"
-    assert page(figure) == f"Groups: highest one 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
-    assert "three 0.250 [0.200, 0.300]" in figure.alt
+    lowest = "two $5 to $10_a^b: -0.100 [-0.300, 0.100]"
+    assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
+    assert "three: 0.250 [0.200, 0.300]" in figure.alt
     figure = plots.forest(GROUPS, "group", caption="What is not significant is grey and open", zero=True)
     assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}
     figure = plots.forest(GROUPS, "group", caption="Both", mark="other")
     assert marks(figure, "D") == {"none": [0.5, 0.2, 0.3]}
-    assert page(figure) == f"Both: farthest from other: {lowest} for 0.200."
+    assert page(figure) == f"Both: other differs most for {lowest} against 0.200."
 
 
 def test_what_is_undefined_says_so_and_nothing_is_a_sentence():
     two = GROUPS[:2].assign(pearson=[np.nan, 0.5], low=[np.nan, 0.4], high=[np.nan, 0.6], group=["a", "b"])
-    assert page(plots.forest(two, "group", caption="Two")) == "Two: a undefined; b 0.500 [0.400, 0.600]."
+    assert page(plots.forest(two, "group", caption="Two")) == "Two: a: undefined; b: 0.500 [0.400, 0.600]."
     empty = plots.forest(two[:0], "group", caption="G"), plots.bars(two[:0], "group", "low", caption="G", axis="r")
     for nothing in (*empty, plots.table(two[:0], "G"), plots.table(two, "G", show=False)):
         assert re.fullmatch(r'<p class="note">[A-Z].+</p>', nothing.data)
@@ -74,19 +74,19 @@ def test_bars_keep_alike_names_apart_and_their_order():
     table = pd.DataFrame({"name": [f"{long}{i}" for i in (2, 1, 1)], "part": [0.25, 0.5, 1.0], "of": ["x", "x", "y"]})
     figure = plots.bars(table, "name", "part", hue="of", caption="Parts", axis="part", share=True)
     assert [[bar.get_width() for bar in group] for group in figure.axes[0].containers] == [[0.25, 0.5], [1.0]]
-    assert page(figure) == "Parts; the longest bar: a name that is the same for its first … (y) 100 %."
+    assert page(figure) == "Parts; the longest bar: a name that is the same for its first … (y), 100 %."
     figure = plots.bars(GROUPS, "group", "high", caption="Dollars", axis="r")
-    assert page(figure).endswith("one 0.6.")
+    assert page(figure).endswith("one, 0.6.")
     assert figure.axes[0].get_yticklabels()[1].get_text() == r"two \$5 to \$10_a^b"
 
 
 @pytest.mark.parametrize(
     ("draw", "panels", "said"),
     [
-        (lambda: plots.losses(HISTORY), 2, "ordinal loss 2 to 0.05; weight x contrast 0.5 to 0.5."),
+        (lambda: plots.losses(HISTORY), 2, "ordinal loss 1.5 to 0.0506; weight x contrast 0.5 to 0.5."),
         (lambda: plots.losses(HISTORY.assign(rating=1.5)), 3, "contrast 0.5 to 0.5; weight x rating 1.5 to 1.5."),
         (lambda: epochs(None), 1, "kept: Pearson 0.4 to 0.55."),
-        (lambda: epochs({"pearson": 0.3}), 1, "kept: Pearson 0.4 to 0.55; dashed line: pretrained cosine 0.300."),
+        (lambda: epochs({"pearson": 0.3}), 1, "kept: Pearson 0.400 to 0.550; dashed line: pretrained cosine 0.300."),
         (lambda: plots.heatmap(COUNTS, caption="C"), 1, "C: 75 % of all pairs are on the diagonal."),
         (lambda: plots.calibration(BINS), 1, "0.050 off on average, significantly in 1 of the bins."),
         (
