@@ -100,8 +100,8 @@ def class_counts(splits: dict[str, pd.DataFrame], *, titles: Mapping[str, str]) 
 
 def group_sizes(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Targets of each group (an anchor in a class): split, anchor, context, targets."""
-    frame = pd.concat(splits, names=["split"])
-    return frame.groupby(["split", "anchor", "context"]).size().reset_index(name="targets")
+    groups = pd.concat(splits, names=["split"]).groupby(["split", "anchor", "context"])
+    return groups.size().reset_index(name="targets")
 
 
 def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
@@ -120,8 +120,7 @@ def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
 def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Words of each distinct phrase, all splits together: side (anchor or target), phrase, words."""
     phrases = pd.concat(splits.values())[["anchor", "target"]].melt(var_name="side", value_name="phrase")
-    phrases = phrases.drop_duplicates(ignore_index=True)
-    return phrases.assign(words=phrases["phrase"].str.split().str.len())
+    return phrases.drop_duplicates(ignore_index=True).assign(words=lambda table: table["phrase"].str.split().str.len())
 
 
 def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray], *, seed: int = 0) -> pd.DataFrame:
@@ -241,8 +240,8 @@ def by_group(
 
 def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
     """How often each true value (rows) got each guess (columns), both in `order`: counts."""
-    index = [pd.Categorical(values, list(order)) for values in (true, guess)]
-    return pd.crosstab(*index, rownames=["given"], colnames=["predicted"], dropna=False)
+    pair = (pd.Categorical(values, list(order)) for values in (true, guess))
+    return pd.crosstab(*pair, rownames=["given"], colnames=["predicted"], dropna=False)
 
 
 def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
