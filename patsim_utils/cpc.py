@@ -6,12 +6,11 @@ project. The left-over classes `A99` to `H99` are not in it: they name no subjec
 
 import csv
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
-import pandas as pd
-
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, clip
 
 UNKNOWN = "unknown"
 
@@ -23,12 +22,13 @@ CLASSES: tuple[str, ...] = tuple(code for code in _GLOSSES if len(code) == 3)
 CODES: tuple[str, ...] = (UNKNOWN, *SECTIONS, *CLASSES)  # the rows of the embedding table, in this order
 
 _INDEX = {code: index for index, code in enumerate(CODES)}
-_KNOWN_CLASSES = frozenset(CLASSES)
+_SYMBOL = re.compile(r"([A-HY]\d\d)\s*([A-Z]\s*(\d{1,4}\s*(/\s*\d{2,6})?)?)?")
 
 
-def is_class(text: str) -> bool:
-    """Whether the text is a known class, with nothing around it: `H04`, but not `H`, `h04` or `H04L`."""
-    return text in _KNOWN_CLASSES
+def class_of(text: str) -> str | None:
+    """The known class of a symbol in any spelling, else None: `H01`, `h01`, `H01M` and `H01M 8/04` are `H01`."""
+    found = _SYMBOL.fullmatch(unicodedata.normalize("NFKC", text).strip().upper())
+    return found[1] if found and found[1] in _INDEX else None
 
 
 def code_index(context: str, *, unknown: str = "error") -> int:
@@ -41,26 +41,20 @@ def code_index(context: str, *, unknown: str = "error") -> int:
         raise InputError(f"parameter unknown: {unknown!r} is none of error, embedding")
     index = _INDEX.get(context, 0)
     if index == 0 and unknown == "error":
-        raise InputError(f"context {context!r} is no CPC section or class, such as H or H04")
+        raise InputError(f"context {clip(context)} is no CPC section or class, such as H or H04")
     return index
 
 
 def parent(code: str) -> str | None:
     """Class -> its section; section or `unknown` -> None. InputError for what is not in `CODES`."""
     if code not in _INDEX:
-        raise InputError(f"{code!r} is no CPC section or class, such as H or H04")
-    return code[0] if is_class(code) else None
+        raise InputError(f"{clip(code)} is no CPC section or class, such as H or H04")
+    return code[0] if code in CLASSES else None
 
 
 def section(code: str) -> str:
     """Class or section -> section; `unknown` -> `unknown`."""
     return parent(code) or code
-
-
-def path(code: str) -> tuple[str, ...]:
-    """From the section down to the code: `H04` -> ("H", "H04")."""
-    above = parent(code)
-    return (above, code) if above else (code,)
 
 
 def titles(path: str | Path | None = None) -> dict[str, str]:
@@ -74,18 +68,6 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
     return {code: official.get(code, _GLOSSES.get(code, "")) for code in CODES}
 
 
-def subclasses(code: str, path: str | Path) -> dict[str, str]:
-    """Subclasses (`H04B`) below a class or section, with their titles, from the official title list zip."""
-    parent(code)  # an unknown code is an error, not an empty answer
-    return {key: title for key, title in _official(Path(path)).items() if len(key) == 4 and key.startswith(code)}
-
-
-def tree() -> pd.DataFrame:
-    """One row a section and class: `code`, `parent` ("" above a section), `title` (gloss)."""
-    rows = [(code, parent(code) or "", _GLOSSES[code]) for code in CODES[1:]]
-    return pd.DataFrame(rows, columns=["code", "parent", "title"])
-
-
 def _official(path: Path) -> dict[str, str]:
     """Titles of the sections, classes and subclasses in the zip's files `cpc-section-H_<date>.txt`.
 
@@ -95,8 +77,8 @@ def _official(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if re.search(r"cpc-section-[A-HY]_\d+\.txt$", name)]
             lines = [line for name in names for line in archive.read(name).decode("utf-8").splitlines()]
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as the CPC title list zip ({error})") from error
+    except Exception as error:  # zipfile raises errors of many kinds for a damaged file
+        raise InputError(f"{path}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
     fields = [line.split("\t") for line in lines]
     found = {field[0]: _clean(field[2]) for field in fields if len(field) == 3 and len(field[0]) in (1, 3, 4)}
     if not found:

@@ -1,124 +1,207 @@
-"""Read, check and split phrase pairs: a row rates how alike an anchor and a target are in one CPC class.
+"""Read, normalise, check and split phrase pairs: a row rates how alike an anchor and a target are in one CPC class.
 
-Two forms of CSV are read: Google's release (anchor, target, rating, score, context) and the Kaggle
-competition (id, anchor, target, context, score). The data set is Google's Patent Phrase Similarity, CC BY 4.0
-(Aslanyan and Wetherbee 2022, arXiv 2208.01171); the sample in the package was written for this project.
+Two forms of tables are read: Google's release (anchor, target, rating, score, context) and the Kaggle competition
+(id, anchor, target, context, score). The data set is Google's Patent Phrase Similarity, CC BY 4.0 (Aslanyan and
+Wetherbee 2022, arXiv 2208.01171); the sample in the package was written for this project.
 """
 
-import csv
-import io
+import hashlib
 import itertools
+import logging
+import unicodedata
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from patsim_utils import cpc
-from patsim_utils.errors import InputError
+from patsim_utils import cpc, metrics
+from patsim_utils.errors import InputError, clip
+from patsim_utils.ordinal import RATINGS
+from patsim_utils.tables import ENDINGS, read_table
 
 SAMPLE = Path(__file__).with_name("sample")
 KAGGLE = "google/google-patent-phrase-similarity-dataset"
-SPLITS = ("train", "validation", "test")
-PROTOCOLS = ("anchor_disjoint", "random")
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
 KEY = ["anchor", "target", "context"]
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
-RATINGS = ("4", "3", "2a", "2b", "2c", "1a", "1b", "1c", "1d", "0")  # the first digit is four times the score
+
+
+def normalise(text: str) -> str:
+    """The identity of a phrase: Unicode NFKC, lower case, single spaces, without characters that cannot be seen."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    seen = (letter for letter in text if unicodedata.category(letter) != "Cf")  # such as zero-width spaces
+    return " ".join("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in seen).split())
 
 
 def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) -> dict[str, pd.DataFrame]:
     """The checked splits of a data set: `train`, `validation` and, where the data has one, `test`.
 
-    Each frame has `anchor, target, context` (text), `score` (float64, one of 0, .25, .5, .75, 1), `rating`
+    Each frame has `anchor, target, context` (normalised text), `score` (float64, one of 0, .25, .5, .75, 1), `rating`
     (text, one of `RATINGS`; absent where the file has none) and a RangeIndex.
 
     Args:
-        data: "sample" (comes with the package), "kaggle" (fetched with kagglehub) or a folder with
-            `train.csv` and, if it has them, `validation.csv` and `test.csv`. The competition's own
-            `test.csv`, which has no scores, is left aside.
-        protocol: "anchor_disjoint" takes the files as they are, and without `validation.csv` holds out one
-            of ten grouped folds of `train.csv`; two splits that share an anchor are an error. "random" splits
-            the rows of `train.csv` 90 to 10 whatever their anchors, as the source of the method did: it is
-            there only to show the leak.
+        data: the bare word "sample" (comes with the package) or "kaggle" (fetched with kagglehub), else a folder with
+            `train.csv` and, if it has them, `validation.csv` (or valid, val, dev) and `test.csv`, in any of the forms
+            of `tables.ENDINGS`. The competition's own `test.csv`, which has no scores, is left aside.
+        protocol: "anchor_disjoint" takes the files as they are, and without a validation file holds out one of ten
+            grouped folds of `train.csv`; two splits that share an anchor are an error. "random" splits the rows of
+            `train.csv` 90 to 10 whatever their anchors, as the source of the method did, to show the leak.
         seed: of either split.
 
     Raises:
-        InputError: the data is not there, or a row breaks a rule; names file, row, column and value.
+        InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"parameter protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
     folder = SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data)
-    paths = {name: folder / f"{name}.csv" for name in SPLITS}
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; data is 'sample', 'kaggle' or a folder with train.csv")
-    if not paths["train"].is_file():
-        raise InputError(f"{paths['train']}: is missing; the folder needs it")
+        raise InputError(f"{clip(str(folder))}: no such folder; data is sample, kaggle or a folder with train.csv")
+    paths = _split_files(folder)
     if protocol == "random":
-        return _split_at_random(read_pairs(paths["train"]), paths["train"], seed)
-    present = [name for name in SPLITS if paths[name].is_file() and not _is_unscored(paths[name])]
-    splits = {name: read_pairs(paths[name]) for name in present}
-    _check_disjoint(splits, paths)
-    if "validation" not in splits:
-        splits |= _split_by_anchor(splits["train"], paths["train"], seed)
+        frame = read_pairs(paths["train"])
+        if len(frame) < 20:
+            raise InputError(f"{paths['train']}: {len(frame)} rows are too few to be split 90 to 10")
+        parts = dict(
+            zip(("train", "validation"), train_test_split(frame, test_size=0.1, random_state=seed), strict=True)
+        )
+        splits = {name: part.reset_index(drop=True) for name, part in parts.items()}
+    else:
+        splits = {name: read_pairs(path) for name, path in paths.items()}
+        _check_disjoint(splits, paths)
+        if "validation" not in splits:
+            splits |= _split_by_anchor(splits["train"], paths["train"], seed)
+    for name, frame in splits.items():
+        _check_measurable(name, frame, paths.get(name, paths["train"]), seed)
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
 def read_pairs(path: str | Path, *, scored: bool = True, unknown: str = "error") -> pd.DataFrame:
-    """One CSV (UTF-8, comma, header), every row checked.
-
-    Phrases stay as they are but for outer and repeated white space; "null" and "nan" are words like others.
-    Row numbers in messages are lines of the file: the header is 1; quoted line breaks and empty lines count.
+    """One table of pairs, every row checked.
 
     Args:
-        scored: True for rated data: returns `anchor, target, context, score` and, if there, `rating`; refuses
-            a pair that stands twice in a class. False for pairs to be scored: returns the file's columns in
-            their order, all as text, and takes repeated pairs.
+        scored: True for rated data: returns the normalised `anchor, target, context, score` and, if there, `rating`;
+            refuses a pair that stands twice in a class. False for pairs to be scored: returns the file's own columns,
+            rows and values as they are; `check_pairs` of it gives what is to be scored.
         unknown: "error" refuses a context that is no CPC class, "embedding" takes any, also an empty one.
 
     Raises:
         InputError: names the file and the first row, column and value that break the first broken rule.
     """
     path = Path(path)
+    frame, lines = read_table(path)
+    checked = check_pairs(frame, unknown=unknown, place=str(path), lines=lines, scored=scored)
+    if checked.empty:
+        raise InputError(f"{path}: has no row below its header")
+    return checked if scored else frame
+
+
+def check_pairs(
+    frame: Any,
+    *,
+    unknown: str = "error",
+    place: str = "frame",
+    lines: Sequence[int] | None = None,
+    scored: bool = False,
+) -> pd.DataFrame:
+    """The rows of a frame (or of a datasets.Dataset) with normalised phrases and classes, in their order and index.
+
+    Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class, which is said once.
+
+    Args:
+        unknown: as in `read_pairs`. place, lines: how messages call the table and its rows.
+        scored: whether the rows are rated: `score`, and `rating` where there is one, are checked and returned, too.
+
+    Raises:
+        InputError: a column is missing, or the first row, column and value that break the first broken rule.
+    """
+    if hasattr(frame, "to_pandas"):
+        frame = frame.to_pandas()
     needed = [*KEY, "score"] if scored else KEY
-    frame, lines = _read_csv(path, needed)
+    columns = _columns(frame, needed, place)
 
     def refuse(row: int, column: str, complaint: str) -> NoReturn:
-        value = frame[column].iloc[row]
-        raise InputError(f"{path}, row {lines[row]}, column {column}: {value!r} {complaint}")
+        where = lines[row] if lines is not None else clip(frame.index[row])
+        raise InputError(f"{place}, row {where}, column {column}: {clip(columns[column].iloc[row])} {complaint}")
 
+    found = pd.DataFrame(index=frame.index)
     for column in KEY:
-        frame[column] = pd.Series([" ".join(text.split()) for text in frame[column].to_list()], dtype=str)
-    for column in ("anchor", "target"):
-        if (row := _first(frame[column] == "")) is not None:
-            refuse(row, column, "is an empty phrase")
-    if unknown == "error" and (row := _first(~frame["context"].isin(cpc.CLASSES))) is not None:
-        refuse(row, "context", "is no CPC class (a section letter and two digits, such as H04)")
-    if not scored:
-        return frame
+        values = columns[column].to_list()
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                refuse(row, column, "is missing" if pd.api.types.is_scalar(value) and pd.isna(value) else "is no text")
+        if column == "context":
+            continue
+        known = {value: normalise(value) for value in dict.fromkeys(values)}
+        for row, value in enumerate(values):
+            if not known[value]:
+                refuse(row, column, "is an empty phrase")
+            if any(unicodedata.category(letter) == "Cs" for letter in value):
+                refuse(row, column, "holds half of a letter (a lone surrogate)")
+        found[column] = pd.Series([known[value] for value in values], index=frame.index, dtype=str)
+    found["context"] = _classes(columns["context"], unknown, place, refuse)
+    return _scores(found, columns, place, lines, refuse) if scored else found
 
-    texts = frame["score"]
+
+def _columns(frame: pd.DataFrame, needed: list[str], place: str) -> dict[str, pd.Series]:
+    names = [str(name).strip().lower() for name in frame.columns]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        if name in (*KEY, "score", "rating", ""):
+            raise InputError(f"{place}: column {clip(name)} stands {names.count(name)} times")
+    for name in needed:
+        if name not in names:
+            raise InputError(f"{place}: column {name!r} is missing; there are {clip(', '.join(names))}")
+    return {name: frame.iloc[:, i] for i, name in enumerate(names)}
+
+
+def _classes(contexts: pd.Series, unknown: str, place: str, refuse: Any) -> pd.Series:
+    """The class of each context; one that has none is refused, or stays as it is."""
+    if unknown not in ("error", "embedding"):
+        raise InputError(f"parameter unknown: {clip(unknown)} is none of error, embedding")
+    classes = {text: cpc.class_of(text) for text in dict.fromkeys(contexts)}
+    if unknown == "error":
+        for row, text in enumerate(contexts):
+            if classes[text] is None:
+                refuse(row, "context", "is no CPC class (a section letter and two digits, such as H04)")
+    if changed := [text for text, code in classes.items() if code not in (None, text)]:
+        message = "%s: %d contexts are read by their class, such as %s as %s"
+        count = int(contexts.isin(changed).sum())
+        logging.getLogger("patsim").warning(message, place, count, clip(changed[0]), classes[changed[0]])
+    return pd.Series([classes[text] or text for text in contexts], index=contexts.index, dtype=str)
+
+
+def _scores(found: pd.DataFrame, columns: dict, place: str, lines: Sequence[int] | None, refuse: Any) -> pd.DataFrame:
+    """The pairs with their scores and ratings; a pair that stands twice in a class is refused."""
+    texts = columns["score"]
     score = texts.map({text: _number(text) for text in texts.unique()}).astype(np.float64)
     if (row := _first(~score.isin(SCORES))) is not None:
         refuse(row, "score", "is none of 0, 0.25, 0.5, 0.75, 1")
-    columns = needed
-    if "rating" in frame.columns:
-        columns = [*needed, "rating"]
-        if (row := _first(~frame["rating"].isin(RATINGS))) is not None:
+    found = found.assign(score=score)
+    if "rating" in columns:
+        rating = columns["rating"].astype(str).str.strip().str.lower()
+        if (row := _first(~rating.isin(RATINGS))) is not None:
             refuse(row, "rating", f"is none of {', '.join(RATINGS)}")
-        fourths = frame["rating"].map({rating: int(rating[0]) for rating in RATINGS})
-        if (row := _first(fourths != 4 * score)) is not None:
+        if (row := _first(rating.str[0].astype(int) != 4 * score)) is not None:
             refuse(row, "rating", f"contradicts score {texts.iloc[row]}: its first digit is four times the score")
-    if (row := _first(frame.duplicated(KEY))) is not None:
-        pair = frame[KEY].iloc[row]
-        first = _first((frame[KEY] == pair).all(axis=1))
+        found = found.assign(rating=rating)
+    if (row := _first(found.duplicated(KEY))) is not None:
+        first = _first((found[KEY] == found[KEY].iloc[row]).all(axis=1))
+        rows = [lines[i] if lines is not None else found.index[i] for i in (first, row)]
+        pair = ", ".join(clip(text, 60) for text in found[KEY].iloc[row])
         raise InputError(
-            f"{path}, row {lines[row]}, columns {', '.join(KEY)}: {', '.join(map(repr, pair))} stand in row "
-            f"{lines[first]} already (scores {texts.iloc[first]} and {texts.iloc[row]}); once is allowed"
+            f"{place}, row {rows[1]}, columns {', '.join(KEY)}: {pair} stand in row {rows[0]} already"
+            f" (scores {texts.iloc[first]} and {texts.iloc[row]}); once is allowed"
         )
-    frame["score"] = score
-    return frame[columns]
+    return found
+
+
+def fingerprint(splits: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """sha256 of the rows of each split: equal for equal data, wherever it lies."""
+    return {
+        name: hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()).hexdigest()
+        for name, frame in splits.items()
+    }
 
 
 def shared_anchors(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -164,18 +247,12 @@ def subset(frame: pd.DataFrame, share: float, *, seed: int) -> pd.DataFrame:
     return frame[frame["anchor"].isin(kept)].reset_index(drop=True)
 
 
-def _split_at_random(frame: pd.DataFrame, path: Path, seed: int) -> dict[str, pd.DataFrame]:
-    if len(frame) < 2:
-        raise InputError(f"{path}: one row cannot be split")
-    train, validation = train_test_split(frame, test_size=0.1, random_state=seed)
-    return {"train": train.reset_index(drop=True), "validation": validation.reset_index(drop=True)}
-
-
 def _split_by_anchor(frame: pd.DataFrame, path: Path, seed: int) -> dict[str, pd.DataFrame]:
+    """A tenth of the anchors is held out, of few anchors a larger part, so that an interval over them is defined."""
     anchors = frame["anchor"].nunique()
-    if anchors < 2:
-        raise InputError(f"{path}: one anchor cannot be split; add a validation.csv with other anchors")
-    held_out = grouped_folds(frame, folds=min(10, anchors), seed=seed) == 0
+    if anchors < 4:
+        raise InputError(f"{path}: {anchors} anchors are too few to be split; add a validation.csv with other anchors")
+    held_out = grouped_folds(frame, folds=min(10, max(2, anchors // 4)), seed=seed) == 0
     parts = {"train": frame[~held_out], "validation": frame[held_out]}
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
@@ -199,11 +276,25 @@ def _from_kaggle() -> Path:
     return found[0].parent
 
 
-def _is_unscored(path: Path) -> bool:
-    """Whether this is the competition's own test.csv: it has ids, but no score and no rating."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        header = set(file.readline().strip().split(","))
-    return path.name == "test.csv" and "id" in header and not header & {"score", "rating"}
+def _split_files(folder: Path) -> dict[str, Path]:
+    """The file of each split in the folder; InputError where one cannot be told, or train is missing."""
+    found: dict[str, Path] = {}
+    for split, stems in SPLITS.items():
+        names = {stem + ending for stem in stems for ending in ENDINGS}
+        here = sorted(path for path in folder.iterdir() if path.name.lower() in names and path.is_file())
+        if len(here) > 1:
+            raise InputError(
+                f"{clip(str(folder))}: {' and '.join(path.name for path in here)} are both there; keep one"
+            )
+        if here:
+            found[split] = here[0]
+    if "train" not in found:
+        raise InputError(f"{clip(str(folder / 'train.csv'))}: is missing; the folder needs it")
+    if "test" in found:  # the competition's own has ids, but no scores
+        header = {name.lower() for name in read_table(found["test"])[0].columns}
+        if "id" in header and not header & {"score", "rating"}:
+            del found["test"]
+    return found
 
 
 def _check_disjoint(splits: dict[str, pd.DataFrame], paths: dict[str, Path]) -> None:
@@ -212,59 +303,26 @@ def _check_disjoint(splits: dict[str, pd.DataFrame], paths: dict[str, Path]) -> 
         if overlap.anchors:
             later = splits[overlap.second]["anchor"]
             row = _first(later.isin(splits[overlap.first]["anchor"]))
-            _, lines = _read_csv(paths[overlap.second], KEY)
+            _, lines = read_table(paths[overlap.second])
             raise InputError(
-                f"{paths[overlap.second]}, row {lines[row]}, column anchor: {later.iloc[row]!r} stands in "
+                f"{paths[overlap.second]}, row {lines[row]}, column anchor: {clip(later.iloc[row])} stands in "
                 f"{paths[overlap.first].name} too ({overlap.anchors} shared anchors); splits may share none"
             )
 
 
-def _read_csv(path: Path, needed: list[str]) -> tuple[pd.DataFrame, list[int]]:
-    """A CSV as text, one column a header name, and the line of the file where each row begins.
-
-    By the csv module, not pandas: it counts lines, and neither fills nor shifts rows of a wrong length.
-    """
+def _check_measurable(name: str, frame: pd.DataFrame, path: Path, seed: int) -> None:
+    """InputError with the reason where a split has too little that varies for a correlation with an interval."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, row {line}: byte {content[error.start]:#04x} is not UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, lines, line = [], [], 1
-    try:
-        for row in reader:
-            if row:  # an empty line gives no values
-                rows.append(row)
-                lines.append(line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, row {line}: is no CSV ({error})") from error
-    if not rows:
-        raise InputError(f"{path}: is empty; needed are the columns {', '.join(needed)}")
-    header, top = [name.strip() for name in rows.pop(0)], lines.pop(0)
-    for name in header:
-        if header.count(name) > 1:
-            raise InputError(f"{path}, row {top}: column {name!r} stands {header.count(name)} times")
-    for name in needed:
-        if name not in header:
-            raise InputError(f"{path}, row {top}: column {name!r} is missing; there are {', '.join(header)}")
-    if not rows:
-        raise InputError(f"{path}: has no row below its header")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(header):
-            raise InputError(f"{path}, row {line}: has {len(row)} values, the header {len(header)}")
-    return pd.DataFrame(rows, columns=header, dtype=str), lines
+        metrics.check_measurable(frame, seed=seed)
+    except ValueError as error:
+        raise InputError(f"{path}: the split {name} cannot be measured ({clip(str(error))})") from error
 
 
-def _number(text: str) -> float:
-    """The number that a text spells, or infinity, which no rule allows."""
+def _number(text: object) -> float:
+    """The number that a value spells, or infinity, which no rule allows."""
     try:
         return float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         return float("inf")
 
 

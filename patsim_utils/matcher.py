@@ -207,6 +207,18 @@ class Matcher(nn.Module):
             logits = self._outputs(self.pairs(frame, unknown=unknown), lambda output: output.ratings)
         return pd.DataFrame(logits.double().softmax(-1).numpy(), columns=list(RATINGS))
 
+    def explain(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
+        """What the model says of each row: `score`, the probability of each of the five scores (`0` to `1`) and, where
+        it has learned ratings, the most probable `rating` with its `probability`.
+        """
+        p = self.probabilities(frame, unknown=unknown)
+        scores = ordinal.to_score(np.arange(ordinal.RANKS))
+        found = pd.DataFrame({"score": p @ scores} | {f"{score:g}": p[:, rank] for rank, score in enumerate(scores)})
+        if self.rating_head is not None:
+            ratings = self.ratings(frame, unknown=unknown)
+            found = found.assign(rating=ratings.idxmax(axis=1), probability=ratings.max(axis=1))
+        return found
+
     def rank(
         self, query: str, candidates: Sequence[str] | Iterable[str], *, context: str, top_k: int | None = None
     ) -> pd.DataFrame:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patsim_utils.data import RATINGS
-
+RATINGS = ("4", "3", "2a", "2b", "2c", "1a", "1b", "1c", "1d", "0")  # of the data; the first digit is the rank
 RANKS = 5
 STEP = 1 / (RANKS - 1)  # distance of two neighbouring scores
 

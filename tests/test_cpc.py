@@ -60,27 +60,52 @@ def test_a_misspelt_choice_for_unknown_codes_is_an_error():
         cpc.code_index("H04", unknown="ignore")
 
 
-def test_the_tree_goes_from_section_to_class():
+def test_the_section_is_above_the_class():
     assert (cpc.parent("H04"), cpc.parent("H"), cpc.parent("unknown")) == ("H", None, None)
     assert (cpc.section("H04"), cpc.section("H"), cpc.section("unknown")) == ("H", "H", "unknown")
-    assert (cpc.path("H04"), cpc.path("H")) == (("H", "H04"), ("H",))
-    tree = cpc.tree()
-    assert list(tree.columns) == ["code", "parent", "title"]
-    assert tuple(tree["code"]) == cpc.CODES[1:]
-    assert (tree["parent"] == "").sum() == 9
-    below = tree[tree["parent"] != ""]
-    assert (below["parent"] == below["code"].str[0]).all()
-
-
-def test_only_classes_are_classes():
-    assert cpc.is_class("H04")
-    assert not any(cpc.is_class(text) for text in ("H", "unknown", "", "h04", "H04 ", "H99", "H04L"))
-
-
-def test_what_is_no_code_has_no_place_in_the_tree():
-    for place in (cpc.parent, cpc.section, cpc.path):
+    for place in (cpc.parent, cpc.section):
         with pytest.raises(InputError, match="'Z01'"):
             place("Z01")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        *(
+            (text, "H01")
+            for text in (
+                "H01",
+                "h01",
+                " H01\t",
+                "H01M",
+                "h01m",
+                "H01M 8/04",
+                "H01M8/0432",
+                "H01M 8",
+                "\uff28\uff10\uff11",
+            )
+        ),
+        *(
+            (text, None)
+            for text in (
+                "",
+                "H",
+                "H1",
+                "H99",
+                "I01",
+                "Z01",
+                "H012",
+                "H01MM",
+                "H01 8/04",
+                "H01M 8/",
+                "unknown",
+                "H01;H02",
+            )
+        ),
+    ],
+)
+def test_a_class_is_read_in_any_spelling_of_its_symbol(text: str, code: str | None):
+    assert cpc.class_of(text) == code
 
 
 def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(small_zip: Path):
@@ -89,15 +114,6 @@ def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(small_zip: Path
     assert titles["H"] == "sparks"
     assert titles["H04"] == "talking and singing by wire; echoes; noise"
     assert titles["H05"] == cpc.titles()["H05"]
-
-
-def test_subclasses_from_a_zip(small_zip: Path):
-    expected = {"H04B": "shouting, e.g. across valleys"}
-    assert cpc.subclasses("H04", small_zip) == expected
-    assert cpc.subclasses("H", small_zip) == expected
-    assert cpc.subclasses("A01", small_zip) == {}
-    with pytest.raises(InputError, match="'H04B'"):
-        cpc.subclasses("H04B", small_zip)
 
 
 def test_a_file_that_is_no_title_list_is_an_error(tmp_path: Path):
@@ -128,4 +144,3 @@ def test_official_titles_are_read_for_every_code(cpc_zip: Path):
         assert titles[code], code
         assert titles[code] != glosses[code], f"{code}: a gloss is not to be a copy"
         assert not set(titles[code]) & set("{}()"), titles[code]
-    assert set(cpc.subclasses("H04", cpc_zip)) == {f"H04{letter}" for letter in "BHJKLMNQRSTW"}

@@ -129,6 +129,16 @@ def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame) -> 
         build(tiny_backbone("bert")).ratings(pairs_frame)
 
 
+def test_an_explanation_agrees_with_the_single_answers(tiny_backbone, pairs_frame) -> None:
+    matcher = build(tiny_backbone("bert"), rating_weight=0.5)
+    found = matcher.explain(pairs_frame)
+    np.testing.assert_allclose(found["score"], matcher.score(pairs_frame))
+    np.testing.assert_allclose(found[["0", "0.25", "0.5", "0.75", "1"]], matcher.probabilities(pairs_frame))
+    ratings = matcher.ratings(pairs_frame)
+    assert found["rating"].tolist() == ratings.idxmax(axis=1).tolist()
+    assert "rating" not in build(tiny_backbone("bert")).explain(pairs_frame)
+
+
 def test_ranking_sorts_the_candidates_as_they_were_given(tiny_backbone) -> None:
     matcher = build(tiny_backbone("bert"), layout="packed")
     candidates = ["Steel", "stout  material", "soft material", "\uff53teel"]
