@@ -340,3 +340,12 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
             difference = metrics.paired_difference(*columns, other, seed=seed)
             rows.append({"context": context, "pearson": found["pearson"]} | difference)
     return pd.DataFrame(rows, columns=["context", "pearson", "difference", "low", "high"])
+
+
+def ask(matcher: Matcher, anchor: str, target: str, context: str, *others: str) -> pd.DataFrame:
+    """What a model says of a pair in one class or several: `Matcher.explain` beside the pair, relations in words."""
+    rows = pd.DataFrame({"anchor": anchor, "target": target, "context": [context, *others]})
+    found = pd.concat([rows, matcher.explain(rows)], axis=1)
+    if "rating" in found:
+        found["rating"] = found["rating"].map(RATINGS)
+    return found.rename(columns={"rating": "most probable relation"})

@@ -150,7 +150,7 @@ class Config(BaseModel):
             f"loss {losses}",
             f"{self.layout} layout",
             f"curriculum {self.curriculum}" if self.curriculum != "none" else "",
-            f"{self.epochs} epochs",
+            f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
         ]
         return ", ".join(part for part in parts if part)
 

@@ -35,7 +35,10 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any], pd.DataFrame, pd.Dat
     """Configuration, metrics, history and predictions of a finished run; InputError where there is none."""
     try:
         given, numbers = (json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "metrics.json"))
-        tables = [pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("history", "predictions")]
+        texts = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)
+        tables = [
+            pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype=texts) for name in ("history", "predictions")
+        ]
     except FileNotFoundError as error:
         raise InputError(f"{folder}: there is no finished run here; run notebook 2 with name {folder.name}") from error
     except (OSError, ValueError) as error:

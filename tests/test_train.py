@@ -98,7 +98,7 @@ def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -
 
 def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
     config = Config(
-        epochs=40, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast_weight=0, rating_weight=0
+        epochs=20, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast_weight=0, rating_weight=0
     )
     result = train.fit({"train": pairs_frame, "validation": pairs_frame}, config, tmp_path / "run")
     assert result["validation"]["pearson"] > 0.95
@@ -128,13 +128,11 @@ KILLED = """
     def kill(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def killing(owner, name, when, before=True):
+    def killing(owner, name, when, to=""):
         plain, calls = getattr(owner, name), []
         def replaced(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == when and before:
-                kill()
             result = plain(*args, **kwargs)
+            calls.extend([1] * str(args[-1] if to else "").endswith(to))
             if len(calls) == when:
                 kill()
             return result
@@ -142,19 +140,18 @@ KILLED = """
 
     Trainer = train.DualLossTrainer
     points = {
-        "in the first checkpoint": lambda: killing(Trainer, "_save_optimizer_and_scheduler", 1),
-        "in a checkpoint": lambda: killing(Trainer, "_save_optimizer_and_scheduler", 13),
-        "after a checkpoint": lambda: killing(Trainer, "_save_checkpoint", 13, before=False),
+        "in a checkpoint": lambda: killing(Trainer, "_save_optimizer_and_scheduler", 7),
         "in the last evaluation": lambda: killing(runs, "summary", 2),
         "in the report": lambda: killing(runs, "baselines", 1),
-        "before the swap": lambda: killing(files, "swap", 1),
-        "in the swap": lambda: killing(Path, "rename", 3, before=False),
-        "after the swap": lambda: killing(files, "swap", 1, before=False),
+        "in the swap": lambda: killing(Path, "rename", 1, to=".old"),
+        "after the swap": lambda: killing(files, "swap", 1),
     }
     points[sys.argv[3]]()
     sample = load("sample")
     splits = {"train": sample["validation"], "validation": sample["test"]}
-    train.fit(splits, Config(**json.loads(sys.argv[1])), Path(sys.argv[2]))
+    run = Path(sys.argv[2])
+    run.mkdir()  # an older run, which is to be replaced
+    train.fit(splits, Config(**json.loads(sys.argv[1])), run, replace=True)
 """
 POINTS = [line.split('"')[1] for line in KILLED.splitlines() if "lambda: killing" in line]
 
@@ -175,7 +172,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(whole, tmp_path, point: 
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    resumed = train.fit(data, config, run)
+    assert run.exists() or run.with_name("killed.old").exists()
+    resumed = train.fit(data, config, run, replace=point != "after the swap")
     for name in ("pearson", "spearman", "loss"):
         assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-6)
     assert [row["epoch"] for row in resumed["epochs"]] == [1, 2]
@@ -189,6 +187,24 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+@pytest.fixture(scope="module")
+def interrupted(whole, tmp_path_factory) -> Path:
+    """Work folder of a run that was stopped after its last checkpoint."""
+    config, data, *_ = whole
+    folder, plain = tmp_path_factory.mktemp("interrupted"), train.DualLossTrainer._save_checkpoint
+
+    def stop_after_the_last(trainer, *args: object) -> None:
+        plain(trainer, *args)
+        if trainer.state.global_step == trainer.state.max_steps:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.DualLossTrainer, "_save_checkpoint", stop_after_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(data, config, folder / "run")
+    return folder
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -200,24 +216,19 @@ def truncated(path: Path) -> None:
         lambda folder: (folder / "rng_state.pth").write_bytes(b""),
     ],
 )
-def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage, monkeypatch) -> None:
+def test_the_newest_whole_checkpoint_is_taken(interrupted: Path, tmp_path, damage) -> None:
+    checkpoints = shutil.copytree(interrupted / ".run.work" / "checkpoints", tmp_path / "checkpoints")
+    older, newest = sorted(checkpoints.iterdir(), key=lambda path: int(path.name[11:]))
+    assert train.newest_checkpoint(checkpoints) == newest
+    damage(newest)
+    assert train.newest_checkpoint(checkpoints) == older
+    assert list(checkpoints.iterdir()) == [older]
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_ends_the_same(whole, interrupted: Path, tmp_path) -> None:
     config, data, expected, _ = whole
-    saves, plain = [], train.DualLossTrainer._save_checkpoint
-
-    def stop_after_the_last(trainer, *args: object) -> None:
-        plain(trainer, *args)
-        saves.append(trainer.state.global_step)
-        if trainer.state.global_step == trainer.state.max_steps:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.DualLossTrainer, "_save_checkpoint", stop_after_the_last)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(data, config, tmp_path / "run")
-    checkpoints = tmp_path / ".run.work" / "checkpoints"
-    damage(checkpoints / f"checkpoint-{saves[-1]}")
-    assert train.newest_checkpoint(checkpoints) == checkpoints / f"checkpoint-{saves[-2]}"
-    assert [path.name for path in checkpoints.iterdir()] == [f"checkpoint-{saves[-2]}"]
+    work = shutil.copytree(interrupted / ".run.work", tmp_path / ".run.work")
+    truncated(max(work.glob("checkpoints/*"), key=lambda path: int(path.name[11:])) / "model.safetensors")
     resumed = train.fit(data, config, tmp_path / "run")
     assert resumed["validation"]["pearson"] == pytest.approx(expected["validation"]["pearson"], abs=1e-6)
 
