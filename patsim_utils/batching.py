@@ -13,7 +13,7 @@ Four layouts of the same rows:
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,7 @@ UNRATED = -100  # in `rating`: what cross-entropy leaves out
 PADDING = -1  # in `block` and in span indices
 
 
-@dataclass
-class Sequence:
+class Sequence(NamedTuple):
     """One laid-out sequence: token ids, positions and blocks of equal length, and the spans of its rows."""
 
     tokens: list[int]
@@ -47,16 +46,14 @@ class Pairs:
 
     Args:
         frame: columns anchor, target, context and, for training, score and, where there is one, rating (n rows).
-        tokenizer: a Hugging Face tokenizer.
         layout: as above.
         titles: class text of each CPC code; a code that is not in it has none.
         context_tokens: tokens of a class text that are read, from its start; punctuation is left out.
         longest: tokens of a phrase that are read; what is longer is cut, which is said once.
         unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
 
-    What it knows of each row, (n,) each: `anchor` and `target`, which of the distinct `phrases` they are; `code`, its
-    place in `cpc.CODES`; `rank` and `rating`. `tokens` are the ids of each of the `phrases`, then of the class texts,
-    without special tokens.
+    Attributes, (n,) each: `anchor` and `target`, which of the distinct `phrases` they are; `code`, the place in
+    `cpc.CODES`; `rank`; `rating`. `tokens`: ids of each of the `phrases`, then of the class texts.
     """
 
     def __init__(
@@ -76,17 +73,17 @@ class Pairs:
         ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
         n = len(frame)
         self.anchor, self.target = ids[:n], ids[n:]
-        self.tokens: list[list[int]] = tokenise(tokenizer, list(self.phrases))
-        if cut := sum(len(tokens) > longest for tokens in self.tokens):
+        tokens = _tokenise(tokenizer, list(self.phrases))
+        if cut := sum(len(ids) > longest for ids in tokens):
             message = "%d of %d phrases are longer than the %d tokens that this model reads; their ends are left out"
             logging.getLogger("patsim").warning(message, cut, len(self.phrases), longest)
         # a phrase may hold only characters that the tokenizer drops
-        self.tokens = [tokens[:longest] or [tokenizer.unk_token_id] for tokens in self.tokens]
+        self.tokens = [ids[:longest] or [tokenizer.unk_token_id] for ids in tokens]
         which, contexts = pd.factorize(frame["context"].to_numpy(object), use_na_sentinel=False)
         self.code = np.array([cpc.code_index(c, unknown=unknown) for c in contexts], dtype=np.int64)[which]
         self.context = len(self.phrases) + which
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]
-        self.tokens += [tokens[:context_tokens] for tokens in tokenise(tokenizer, texts)]
+        self.tokens += [ids[:context_tokens] for ids in _tokenise(tokenizer, texts)]
         self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
         self.rating = np.full(n, UNRATED)
         if "rating" in frame:
@@ -181,12 +178,8 @@ class Pairs:
         }
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Ids of each text without special tokens."""
-    if not texts:
-        return []
-    options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
-    return tokenizer(texts, **options, verbose=False)["input_ids"]
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
 def pad(ragged: list, value: int) -> Tensor:
@@ -209,11 +202,9 @@ class LengthGrouped:
     """Batches of sequences of like length: a sampler of batches for a DataLoader, every row once an epoch.
 
     The sequences are shuffled, sorted by length within stretches of STRETCH batches, and cut into batches of about
-    `batch_size` rows; the batches come in random order. Their number is the same in every epoch. The order follows from
-    (seed, epoch) alone, so that a resumed run sees what the killed one would have seen.
-
-    With `pools`, rows for each epoch, an epoch draws on its pool only: fewer rows, each of them more often, in the same
-    number of batches. `pairs` must hold the rows of an anchor in its pool together.
+    `batch_size` rows, as many in every epoch, which come in random order. The order follows from (seed, epoch) alone,
+    so that a resumed run sees what the killed one would have seen. With `pools`, the rows of each epoch, an epoch draws
+    on its pool only: fewer rows, each of them more often.
     """
 
     STRETCH = 50

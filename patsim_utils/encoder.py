@@ -48,7 +48,7 @@ def backbone_path(name: str) -> str:
 
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a backbone (Hugging Face name, folder or `minilm`); InputError where there is none."""
+    """The tokenizer of a backbone; InputError where there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone_path(backbone), trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -59,13 +59,9 @@ def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
 
 
 def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
-    """The pretrained encoder without its pooler, weights in float32, from safetensors only.
+    """The pretrained encoder without its pooler, in float32, from safetensors only; InputError where there is none.
 
-    Args:
-        layers: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
-
-    Raises:
-        InputError: there is none, or it has fewer layers.
+    `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
     """
     try:
         config = AutoConfig.from_pretrained(backbone_path(backbone), trust_remote_code=False)
