@@ -1,200 +1,158 @@
-"""The ablation: arms are read strictly, run once each, go on where they stopped, and are compared in pairs."""
+"""The ablation: variants are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from patsim_utils import ablation, data, metrics, readings, report
-from patsim_utils.ablation import Arm, ArmsError, effects, read_arms, run_arms
-from patsim_utils.environment import ROOT
+from patsim_utils import ablation, data, metrics
+from patsim_utils.ablation import Variant, VariantsError, effects, read_variants, run_variants, sentences
+from patsim_utils.config import Config
 from patsim_utils.errors import InputError
-from patsim_utils.train import Settings
 
-
-@pytest.fixture(scope="module")
-def base(tiny_backbone) -> Settings:
-    return Settings(backbone=tiny_backbone("bert"), contrast_layer=1, epochs=1, batch_size=64)
+Read = Callable[..., list[Variant]]
 
 
 @pytest.fixture
-def arms_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Settings], list[Arm]]:
-    """`arms_of(text, base)` reads the arms of a file with that text."""
-    monkeypatch.setattr(ablation, "ARMS", tmp_path)
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """`read(text, base)` reads the variants of a file with that text."""
+    monkeypatch.setattr(ablation, "VARIANTS", tmp_path)
 
-    def read(text: str, base: Settings) -> list[Arm]:
-        (tmp_path / "few.yaml").write_text("arms:\n" + text)
-        return read_arms("few", base)
+    def reading(text: str, base: Config | None = None) -> list[Variant]:
+        (tmp_path / "few.yaml").write_text(text)
+        return read_variants("few", base or Config())
 
-    return read
-
-
-@pytest.mark.parametrize("name", [path.stem for path in ablation.ARMS.glob("*.yaml")])
-def test_every_file_of_arms_fits_the_settings(name: str) -> None:
-    arms = {arm.name: arm for arm in read_arms(name, Settings())}
-    for arm in arms.values():
-        assert not arm.against or arm.against in arms
-        assert arm.idea != arm.name
+    return reading
 
 
-def test_the_ladder_changes_what_it_says() -> None:
-    arms = {arm.name: arm for arm in read_arms("ablation", Settings())}
-    assert arms["described"].settings == Settings()
-    assert arms["full"].settings == Settings(adapter="full", learning_rate=1e-4)
-    assert arms["vector-and-title"].runs(Path("x")) == arms["described"].runs(Path("x"))  # not run twice
-    packed = {arm.name: arm for arm in read_arms("ablation", Settings(layout="packed"))}  # a cheaper base
-    assert packed["packed"].stem == arms["pair"].stem == "described"
-    assert packed["pair"].settings.layout == packed["source"].settings.layout == "pair"
-    assert list(arms["random-rows"].runs(Path("x"))) == [42]
+def test_the_committed_variants_change_what_they_say() -> None:
+    described = Config(adapter="lora_all", rating_weight=0, learning_rate=8e-4, head_learning_rate=1e-4)
+    variants = {one.name: one for one in read_variants("ablation", described)}
+    assert variants["described"].config == described
+    assert variants["full"].config == described.model_copy(update={"adapter": "full", "learning_rate": 1e-4})
+    assert variants["vector-and-title"].runs(Path("x")) == variants["described"].runs(Path("x"))  # not run twice
+    assert list(variants["random-rows"].runs(Path("x"))) == [42]
+    assert all(one.idea != one.name for one in variants.values())
+    bases = {one.config.protocol: one.name for one in variants.values()}
+    assert bases["random"] == "random-rows"
+    changed = {field for one in variants.values() for field, value in one.config if getattr(described, field) != value}
+    assert {"loss", "contrast_weight", "context_text", "fusion", "adapter", "features", "layout"} < changed
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("  a: {change: {losss: mse}}", "arm a: there is no parameter losss"),
-        ("  a: {change: {epochs: many}}", "arm a: parameter epochs: 'many' is no int"),
-        ("  a: {change: {loss: huber}}", "arm a: parameter loss: 'huber' is none of"),
-        ("  a: {against: b}\n  b: {}", "arm a: `against` names 'b'"),
-        ("  a: {idee: x}", "arm a: 'idee' is none of"),
-        ("  - a", "holds no mapping"),
+        ("a: {idea: x, change: {losss: mse}}", "variant 'a': there is no parameter 'losss'; did you mean loss"),
+        ("a: {idea: x, change: {epochs: many}}", "variant 'a': parameter epochs: 'many'"),
+        ("a: {idea: x, change: {loss: huber}}", "variant 'a': parameter loss: 'huber'"),
+        ("a: {idea: x, change: 3}", "variant 'a': is no mapping"),
+        ("a: {idea: x, against: b}\nb: {idea: x}", "variant 'a': against is 'b'"),
+        ("a: {idea: x, idee: x}", "variant 'a': idee: Extra"),
+        ("a: {idea: x, seeds: 0}", "variant 'a': seeds: .*greater"),
+        ("a: {}", "variant 'a': idea: Field required"),
+        ("../a: {idea: x}", "variant '../a': name: "),
+        ("- a", "is no mapping of variants"),
+        ("a: {idea: [x}", "is no mapping of variants"),
     ],
 )
-def test_a_broken_arms_file_is_one_line(arms_of, text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        arms_of(text, Settings())
+def test_a_broken_file_is_one_line(read: Read, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"^few.yaml: .*{said}") as error:
+        read(text)
+    assert "\n" not in str(error.value)
 
 
-def test_a_file_of_arms_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(InputError, match="'ladder' is none of .*ablation"):
-        read_arms("ladder", Settings())
+def test_a_file_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(InputError, match="'ladder' is none of ablation"):
+        read_variants("ladder", Config())
 
 
-def test_arms_run_once_go_on_and_are_compared_in_pairs(base: Settings, arms_of, tmp_path, capsys) -> None:
-    text = "  one: {seeds: 2}\n  two: {against: one, change: {loss: mse}, seeds: 2}\n  same: {against: two}\n"
-    arms = arms_of(text, base)
-    broken = replace(
-        arms[1], name="broken", stem="broken", settings=replace(base, backbone=str(tmp_path / "none")), seeds=1
-    )
-    with pytest.raises(ArmsError, match="broken-seed0: .*none"):
-        run_arms([arms[0], broken], tmp_path, share=0.1, processes=2)
-    out = capsys.readouterr().out
-    assert "0 of 3 runs are there already" in out
-    assert "3 of 3" in out
-    assert "0 min left" in out
-    before = (tmp_path / "one-seed0" / "metrics.json").stat().st_mtime_ns
-    run_arms(arms, tmp_path, share=0.1, processes=2)
-    assert "2 of 4 runs are there already" in capsys.readouterr().out
-    assert (tmp_path / "one-seed0" / "metrics.json").stat().st_mtime_ns == before
-
-    table = effects(arms, tmp_path).set_index("arm")
-    frames = {
-        name: [pd.read_csv(tmp_path / f"{name}-seed{k}" / "predictions.csv", keep_default_na=False) for k in (0, 1)]
-        for name in ("one", "two")
-    }
-    for runs in frames.values():
-        runs[:] = [frame[frame["split"] == "validation"] for frame in runs]
-    score = frames["one"][0]["score"]
-    pearson = {name: [metrics.pearson(score, frame["prediction"]) for frame in runs] for name, runs in frames.items()}
-    assert table.loc["two", "difference"] == pytest.approx(np.mean(pearson["two"]) - np.mean(pearson["one"]))
-    assert table.loc["two", "difference_low"] <= table.loc["two", "difference"] <= table.loc["two", "difference_high"]
-    assert table.loc["one", "pearson"] == pytest.approx(np.mean(pearson["one"]))
-    assert pd.isna(table.loc["one", "difference"])
-    assert table.loc["same", "difference"] == pytest.approx(pearson["one"][0] - pearson["two"][0])
-    assert table["compared"].to_dict() == {"one": 0, "two": 2, "same": 1}
-    assert table.loc["one", ["seed_low", "seed_high"]].tolist() == sorted(pearson["one"])
-    assert (table["seconds"] > 0).all()
-
-
-@pytest.mark.parametrize(("options", "said"), [({"share": 0.0}, "share: 0.0"), ({"processes": 0}, "processes: 0")])
-def test_shares_and_processes_out_of_range_are_refused(arms_of, tmp_path, options: dict, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        run_arms(arms_of("  one: {}", Settings()), tmp_path / "runs", **options)
+@pytest.mark.parametrize("options", [{"share": 0.0}, {"processes": 0}])
+def test_shares_and_processes_out_of_range_are_refused(read: Read, tmp_path: Path, options: dict) -> None:
+    with pytest.raises(InputError, match="share .*processes"):
+        run_variants(read("one: {idea: x}"), tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
 
 
-def test_another_protocol_has_no_difference(base: Settings, arms_of, tmp_path) -> None:
-    arms = arms_of("  one: {}\n  rows: {against: one, change: {protocol: random}}", base)
-    run_arms(arms, tmp_path, share=0.1)
-    table = effects(arms, tmp_path).set_index("arm")
-    assert table["difference"].isna().all()
-    assert table["pearson"].notna().all()
+def test_variants_run_once_and_failures_are_named(read: Read, tiny_backbone, tmp_path: Path, capsys) -> None:
+    tiny = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
+    text = f"one: {{idea: x}}\nbroken: {{idea: x, change: {{backbone: {tmp_path / 'none'}}}}}\nsame: {{idea: x}}\n"
+    variants, folder = read(text, Config(**tiny)), tmp_path / "runs"
+    with pytest.raises(VariantsError, match="^broken-seed0: .*none.*$"):
+        run_variants(variants, folder, share=0.05, processes=2)
+    out = capsys.readouterr().out
+    assert "0 of 2 runs are there already" in out
+    assert "2 of 2: " in out
+    assert "; about 0 min left" in out
+    before = (folder / "one-seed0" / "metrics.json").stat().st_mtime_ns
+    assert not (folder / "one-seed0" / "model").exists()
+    good = [variants[0], variants[2]]
+    run_variants(good, folder, share=0.05)
+    assert "1 of 1 runs are there already" in capsys.readouterr().out
+    assert (folder / "one-seed0" / "metrics.json").stat().st_mtime_ns == before
+    assert effects(good, folder)["parameters"].nunique() == 1
+    with pytest.raises(InputError, match="one-seed0 is the name of a finished run that differs in the data's rows"):
+        run_variants(good, folder, share=0.1)
+
+
+def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    anchor = np.repeat([f"a{i}" for i in range(20)], 5)
+    frame = pd.DataFrame({"anchor": anchor, "target": "t", "score": rng.integers(0, 5, 100) / 4, "split": "validation"})
+    noise = {"one-seed0": 0.5, "one-seed1": 0.6, "two-seed0": 0.1, "two-seed1": 0.2}
+    made = {run: frame.assign(prediction=frame["score"] + s * rng.normal(size=100)) for run, s in noise.items()}
+    made["rows-seed0"] = made["one-seed0"].assign(target="other")
+    pearson = {run: metrics.pearson(table["score"], table["prediction"]) for run, table in made.items()}
+
+    def run_of(run: Path) -> tuple:
+        cost = {"seconds": 10.0 * (1 + int(run.name[-1])), "trainable_parameters": 7}
+        numbers = {"validation": {"pearson": pearson[run.name]}, "train": cost}
+        rest = made[run.name].iloc[:10].assign(split="test")
+        return None, numbers, None, pd.concat([made[run.name], rest], ignore_index=True)
+
+    monkeypatch.setattr(ablation.runs, "read_run", run_of)
+    text = "one: {idea: base, seeds: 2}\ntwo: {idea: less noise, against: one, change: {beta: 0}, seeds: 2}\n"
+    text += "rows: {idea: other pairs, against: one, change: {alpha: 2}}\nsame: {idea: base, against: two}\n"
+    table = effects(read(text), tmp_path)
+    assert table.columns.tolist() == ablation.COLUMNS
+    assert table["variant"].tolist() == ["two", "same", "one", "rows"]  # largest first, what is not compared last
+    table = table.set_index("variant")
+    means = {one: (pearson[f"{one}-seed0"] + pearson[f"{one}-seed1"]) / 2 for one in ("one", "two")}
+    assert table.loc["two", "difference"] == pytest.approx(means["two"] - means["one"])
+    assert 0 < table.loc["two", "difference_low"] < table.loc["two", "difference"] < table.loc["two", "difference_high"]
+    assert table.loc["same", "difference"] == pytest.approx(pearson["one-seed0"] - pearson["two-seed0"])
+    assert table["compared"].to_dict() == {"two": 2, "same": 1, "one": 0, "rows": 0}
+    assert table.loc[["one", "rows"], "difference"].isna().all()
+    assert table.loc["one", ["seed_low", "seed_high"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
+    assert table.loc["one", ["pearson", "seconds", "parameters"]].tolist() == pytest.approx([means["one"], 15, 7])
+    better, worse, alone, _ = sentences(table.reset_index()).splitlines()
+    assert better.startswith("- **two** (less noise) is significantly better than `one`: 0.")
+    assert better.endswith(", seeds: 2.")
+    assert worse.startswith("- **same** (base) is significantly worse than `two`: -0.")
+    assert "reaches" in alone
+    unsure = table.reset_index().head(1).assign(difference_low=-0.01)
+    assert "makes no significant difference to `one`" in sentences(unsure)
+    assert "nan" not in sentences(table.reset_index())
 
 
 @pytest.mark.parametrize("protocol", ["anchor_disjoint", "random"])
-def test_a_share_of_the_anchors_leaks_as_much_as_all(protocol: str) -> None:
-    settings = Settings(protocol=protocol, seed=42)
-    every, part = (ablation.splits_of(settings, share=share) for share in (1.0, 0.2))
+def test_a_share_of_the_anchors_leaks_as_much_as_all(read: Read, protocol: str) -> None:
+    [variant] = read("one: {idea: x}", Config(protocol=protocol, seed=42))
+    every, part = (ablation.splits_of(variant, share=share) for share in (1.0, 0.2))
     trained = part["train"]["anchor"].unique()
     assert len(trained) == round(0.2 * every["train"]["anchor"].nunique())
+    rows = every["validation"]
     if protocol == "random":
-        assert part["validation"]["anchor"].isin(trained).all()
-        rows = every["validation"]
-        pd.testing.assert_frame_equal(part["validation"], rows[rows["anchor"].isin(trained)].reset_index(drop=True))
-    else:
-        pd.testing.assert_frame_equal(part["validation"], every["validation"])
+        rows = rows[rows["anchor"].isin(trained)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part["validation"], rows)
 
 
-def table_of_effects() -> pd.DataFrame:
-    """Three arms: one that others start from, one that surely helps, and one on another protocol."""
-    return pd.DataFrame(
-        {
-            "arm": ["better", "base", "rows"],
-            "idea": ["a better idea", "where it starts", "another split"],
-            "against": ["base", "", "base"],
-            "seeds": [2, 2, 1],
-            "pearson": [0.7, 0.6, 0.85],
-            "low": [0.6, 0.5, 0.8],
-            "high": [0.8, 0.7, 0.9],
-            "seed_low": [0.69, 0.59, 0.85],
-            "seed_high": [0.71, 0.61, 0.85],
-            "compared": [2, 0, 0],
-            "difference": [0.1, np.nan, np.nan],
-            "difference_low": [0.05, np.nan, np.nan],
-            "difference_high": [0.15, np.nan, np.nan],
-            "seconds": [10.0, 20.0, 30.0],
-            "parameters": [100, 100, 100],
-        }
-    )
-
-
-def test_the_sentences_name_effect_and_leak() -> None:
-    table = table_of_effects()
-    first, second = readings.ideas(table).splitlines()
-    assert first == "- **better** (a better idea) helps against `base`: 0.100 [0.050, 0.150], 2 seeds."
-    assert "0.850 [0.800, 0.900] on its own held-out rows, where `base` has 0.600" in second
-    assert "+0.250 is what the split alone" in second
-    alone = table.assign(compared=1)
-    assert "scored higher in its one run against `base`" in readings.ideas(alone).splitlines()[0]
-    assert "makes no sure difference" in readings.ideas(table.assign(difference_low=-0.01)).splitlines()[0]
-    said = readings.ablation_base(Settings(batch_size=48), share=0.25, table=table)
-    assert "48 pairs a step" in said
-    assert "`base` has 0.600 [0.500, 0.700]; its seeds alone lie between 0.590 and 0.610" in said
-    assert "trained on 25 % of the training anchors." in said
-    assert "2 of 3 arms have several seeds." in said
-    assert "The intervals of 1 of 1 comparison leave out zero" in said
-
-
-def test_recorded_effects_enter_the_result_table(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "5_ablation.html").write_text("a page without a run of its own")
-    table_of_effects().to_csv(tmp_path / "one" / "effects.csv", index=False)
-    text = report.results_table(tmp_path)
-    assert "ablation of <code>one</code>, 3 arms" in text
-    assert "| `better` | a better idea | 2 | 0.700 | `base` | **+0.100 [+0.050, +0.150]** | 10 |" in text
-    assert "| `rows` | another split | 1 | 0.850 | `base` |  | 30 |" in text
-    assert "nan" not in text
-    shutil.copytree(ROOT / "reports" / "template", tmp_path / "template")
-    report.write_index(tmp_path)
-    assert '<a href="one/5_ablation.html">' in (tmp_path / "index.html").read_text()
-
-
-def test_shuffled_classes_keep_groups_and_counts() -> None:
-    frame = data.load("sample")["train"]
-    shuffled = ablation.shuffled_contexts(frame, seed=0)
+def test_shuffled_classes_keep_groups_and_counts(read: Read) -> None:
+    [variant] = read("one: {idea: x, shuffle_context: true}")
+    frame, shuffled = data.load("sample")["train"], ablation.splits_of(variant, share=1.0)["train"]
     assert (shuffled["context"] != frame["context"]).mean() > 0.5
     assert shuffled.groupby([frame["anchor"], frame["context"]])["context"].nunique().max() == 1
+    groups = [one.drop_duplicates(["anchor", "target", "context"]).shape for one in (frame, shuffled)]
+    assert groups[0] == groups[1]
     pd.testing.assert_frame_equal(shuffled.drop(columns="context"), frame.drop(columns="context"))
