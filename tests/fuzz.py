@@ -1,0 +1,382 @@
+"""Random inputs against oracles: `python -m tests.fuzz --inputs 10000 --seed 0`.
+
+Tables, frames, parameters, names, YAML files and damaged models go through the entry points in process, some of them
+through the real command. Each must give the right answer or one clear line; anything else is counted and shown.
+"""
+
+import argparse
+import collections
+import contextlib
+import csv
+import gzip
+import io
+import json
+import logging
+import math
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertConfig
+
+from patsim_utils import ablation, cpc, data, encoder, study
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+
+ROOT = Path(__file__).resolve().parents[1]
+LETTERS = [
+    "a",
+    "b",
+    "Z",
+    "é",
+    "ß",
+    " ",
+    "  ",
+    "\u00a0",
+    "\u200b",
+    "\uff21",
+    "$",
+    "_",
+    "=",
+    "null",
+    "'",
+    "-",
+    "1",
+    "\t",
+    "😀",
+]
+CONTEXTS = ["H01", "h04", "A61K", "G06F 17/30", " B05", "Y02", "H", "H99", "", "I01", "H01;", "nan"]
+TOLERANCE = 1e-5
+
+
+class WrongError(Exception):
+    """A silent wrong answer."""
+
+
+def check(right: bool, what: str) -> None:
+    if not right:
+        raise WrongError(what)
+
+
+def phrase(draw: random.Random) -> str:
+    return "".join(draw.choices(LETTERS, k=draw.randint(0, 6)))
+
+
+def identity(text: str) -> str:
+    """The oracle of `data.normalise`, letter by letter."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    kept = [letter for letter in text if unicodedata.category(letter) != "Cf"]
+    return re.sub(
+        r"\s+", " ", "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in kept)
+    ).strip()
+
+
+def code(text: str) -> str | None:
+    found = re.fullmatch(r"\s*([a-hyA-HY]\d\d)\s*([A-Za-z](\s*\d+(\s*/\s*\d+)?)?)?\s*", text)
+    return found[1].upper() if found and found[1].upper() in cpc.CLASSES else None
+
+
+def rows(draw: random.Random) -> list[list[str]]:
+    sane = draw.random() < 0.6
+    contexts = CONTEXTS[:6] if sane else CONTEXTS
+    made = [[phrase(draw), phrase(draw), draw.choice(contexts)] for _ in range(draw.randint(1, 5))]
+    return [[anchor + "x", target + "y", context] for anchor, target, context in made] if sane else made
+
+
+def table(draw: random.Random, folder: Path) -> None:
+    """A file of pairs in some form, whole or broken; the rows that come in are those that were written."""
+    pairs, name = rows(draw), draw.choice(["t.csv", "t.csv.gz", "t.tsv", "t.parquet", "t.xlsx"])
+    header = draw.choice([["anchor", "target", "context"], ["Anchor", " TARGET", "Context"]])
+    path, frame = folder / name, pd.DataFrame(pairs, columns=header)
+    if name == "t.parquet":
+        frame.to_parquet(path)
+    elif name == "t.xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        text = io.StringIO()
+        end, separator = draw.choice(["\n", "\r\n"]), "\t" if name == "t.tsv" else ","
+        csv.writer(text, lineterminator=end, delimiter=separator, quoting=draw.choice([0, 1])).writerows(
+            [header, *pairs]
+        )
+        encoded = text.getvalue().encode(draw.choice(["utf-8", "utf-8-sig", "utf-16"]))
+        path.write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
+    broken = draw.random() < 0.3
+    if broken:
+        content = bytearray(path.read_bytes())
+        for _ in range(draw.randint(1, 4)):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        path.write_bytes(content[: draw.randint(1, len(content))])
+    found = data.check_pairs(data.read_pairs(path, scored=False))
+    if not broken:
+        expected = [[identity(a), identity(t), code(c)] for a, t, c in pairs]
+        check(all(all(row) for row in expected), f"accepted {pairs}")
+        check(found.to_numpy().tolist() == expected, f"{pairs} became {found.to_numpy().tolist()}")
+
+
+def frame(draw: random.Random, folder: Path) -> None:
+    """A frame with values of any type: taken where all are phrases and classes, else refused."""
+    odd = [None, math.nan, pd.NA, 3, 2.5, True, b"x", ["x"], "\ud800"]
+    pairs = [[draw.choice(odd) if draw.random() < 0.05 else value for value in row] for row in rows(draw)]
+    fine = all(isinstance(v, str) and v != "\ud800" for row in pairs for v in row)
+    fine = fine and all(identity(a) and identity(t) and code(c) for a, t, c in pairs)
+    with contextlib.ExitStack() as stack:
+        if not fine:
+            stack.enter_context(refused("a frame with a bad value"))
+        found = data.check_pairs(pd.DataFrame(pairs, columns=data.KEY, dtype=object))
+    if fine:
+        check(found["target"].tolist() == [identity(target) for _, target, _ in pairs], f"{pairs}")
+
+
+@contextlib.contextmanager
+def refused(what: str):
+    try:
+        yield
+    except InputError:
+        raise
+    raise WrongError(f"accepted {what}")
+
+
+def rated(draw: random.Random, folder: Path) -> None:
+    """Scores, ratings and repeated pairs: a contradiction is always refused."""
+    lines, seen, fine = ["anchor,target,context,rating,score"], set(), True
+    for _ in range(draw.randint(1, 6)):
+        pair = draw.choice("abc"), draw.choice(["x", "X", " x ", "y", "z"])
+        rating, score = draw.choice(data.RATINGS), draw.choice(["0", ".25", "0.5", "0.75", "1", "1.0"])
+        if draw.random() < 0.7:
+            score = str(int(rating[0]) / 4)
+        fine = fine and float(score) == int(rating[0]) / 4 and (pair[0], pair[1].strip().lower()) not in seen
+        seen.add((pair[0], pair[1].strip().lower()))
+        lines.append(f"{pair[0]},{pair[1]},H01,{rating},{score}")
+    path = folder / "r.csv"
+    path.write_text("\n".join(lines))
+    if not fine:
+        with refused(f"{lines}"):
+            data.read_pairs(path)
+    check(len(data.read_pairs(path)) == len(lines) - 1, "rows")
+
+
+def parameters(draw: random.Random, folder: Path) -> None:
+    """Settings by name: taken exactly where type, choice and range allow it."""
+    ranges = {"epochs": (1, 1000), "seed": (0, 2**32 - 1), "batch_size": (1, 100_000), "lora_rank": (1, 1024)}
+    name = draw.choice([*ranges, "learning_rate", "dropout", "fusion", "epoch", "", "datas", "precision"])
+    values = [
+        0,
+        1,
+        -1,
+        3,
+        2**40,
+        "4",
+        "x",
+        "1e-3",
+        0.5,
+        0.999,
+        1.0,
+        math.nan,
+        "inf",
+        None,
+        True,
+        [],
+        "add",
+        "bf16",
+        "\0",
+    ]
+    value = draw.choice(values)
+    if name in ranges:
+        try:
+            number = None if isinstance(value, bool | list | None) else float(value)
+        except ValueError:
+            number = None
+        fine = number is not None and number.is_integer() and ranges[name][0] <= number <= ranges[name][1]
+        fine = fine and not (isinstance(value, str) and not value.isdigit())
+    elif name in ("learning_rate", "dropout"):
+        try:
+            number = math.nan if isinstance(value, bool | list | None) else float(value)
+        except ValueError:
+            number = math.nan
+        fine = 0 < number <= 1 if name == "learning_rate" else 0 <= number < 1
+    else:
+        fine = (name, value) in (("fusion", "add"), ("precision", "bf16"))
+    if not fine:
+        with refused(f"{name}={value!r}"):
+            Config.parse({name: value}, source="-p")
+    check(getattr(Config.parse({name: value}), name) is not None, name)
+
+
+def names(draw: random.Random, folder: Path) -> None:
+    """Names of studies: what could leave its folder or stand for something else is refused."""
+    name = "".join(
+        draw.choices(["a", "B", "0", ".", "-", "_", "/", " ", "..", "\n", "ü", "$(x)", "'"], k=draw.randint(0, 5))
+    )
+    name = draw.choice([name, name * 20, "template", "index.html", "recorded", "trials.md", f"{name}.old"])
+    fine = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) and not name.lower().endswith(
+        (".old", ".new", ".work")
+    )
+    if not fine or name in ("template", "index.html", "recorded", "trials.md", "results.csv"):
+        with refused(repr(name)):
+            study.check_study_name(name)
+    study.check_study_name(name)
+
+
+def yaml_files(draw: random.Random, folder: Path) -> None:
+    """Text that is to be a file of variants: read, or refused in one line."""
+    pieces = [
+        "variants:",
+        "\n  ",
+        "a:",
+        " {",
+        "}",
+        "[",
+        "change: ",
+        "epochs: 2",
+        "x",
+        ": ",
+        "\n",
+        "- ",
+        "&a",
+        "*b",
+        "!!python/x",
+        "\t",
+    ]
+    text = "".join(draw.choices(pieces, k=draw.randint(0, 12)))
+    path = ablation.VARIANTS / "fuzz.yaml"
+    path.write_text(text)
+    try:
+        ablation.read_variants("fuzz", Config())
+    finally:
+        path.unlink()
+
+
+def models(folder: Path) -> Callable[[random.Random, Path], None]:
+    """A small model, damaged in some way: refused, or its scores are those of before."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    backbone = folder / "backbone"
+    AutoModel.from_config(BertConfig(**sizes)).save_pretrained(backbone)
+    encoder.load_tokenizer("minilm").save_pretrained(backbone)
+    Matcher(Config(backbone=str(backbone), contrast_layer=1, precision="fp32", layout="packed")).save(folder / "whole")
+    pairs = pd.DataFrame({"anchor": "a pump", "target": ["pumps", "a valve", "null"], "context": ["F04", "F16", "F04"]})
+    whole = Matcher.load(folder / "whole")
+    expected = whole.score(pairs)
+
+    def damaged(draw: random.Random, place: Path) -> None:
+        shutil.rmtree(place / "model", ignore_errors=True)
+        model = shutil.copytree(folder / "whole", place / "model")
+        victim = draw.choice(sorted(path for path in model.rglob("*") if path.is_file()))
+        kind = draw.choice(["cut", "flip", "delete", "weight", "note"])
+        if kind == "delete":
+            victim.unlink()
+        elif kind == "weight":
+            weights = load_file(model / "model.safetensors")
+            name = draw.choice(sorted(weights))
+            changes = [torch.full_like(weights[name], math.nan), weights[name].half(), weights[name][None], None]
+            change = draw.choice(changes)
+            weights = {key: value for key, value in weights.items() if key != name or change is not None}
+            save_file(weights | ({name: change} if change is not None else {}), model / "model.safetensors")
+            with refused(f"weight {name}"):
+                Matcher.load(place)
+        elif kind == "note":
+            note = json.loads((model / "matcher.json").read_text())
+            note[draw.choice(sorted(note))] = draw.choice([None, 3, [], {}, "x"])
+            (model / "matcher.json").write_text(json.dumps(note))
+            with refused("a note"):
+                Matcher.load(place)
+        else:
+            content = bytearray(victim.read_bytes())
+            if kind == "cut":
+                content = content[: draw.randrange(len(content))]
+            elif victim.suffix == ".safetensors":
+                content[draw.randrange(8)] ^= 0xFF  # of the header's length: a weight's own bits cannot be told
+            else:
+                content[draw.randrange(len(content))] ^= 0x20
+            victim.write_bytes(content)
+        found = Matcher.load(place).score(pairs)
+        check(np.abs(found - expected).max() < TOLERANCE, f"{victim.name} {kind}: {found} for {expected}")
+
+    def alone(draw: random.Random, place: Path) -> None:
+        """The score of a pair is the same alone, in another order and in another spelling."""
+        frame = pd.DataFrame([[f"{a}x", f"{t}y", "H01"] for a, t, _ in rows(draw)], columns=data.KEY)
+        together, row = whole.score(frame), draw.randrange(len(frame))
+        again = frame.iloc[[row]].assign(anchor=frame["anchor"].str.upper().str.replace(" ", "  "), context="h01")
+        # capitals of some letters are others (ß, SS), so that the identity is what counts
+        same = identity(again["anchor"].iloc[0]) == identity(frame["anchor"].iloc[row])
+        single = whole.score(again if same else frame.iloc[[row]])
+        check(abs(single[0] - together[row]) < TOLERANCE, f"{frame.iloc[row].tolist()}: {single[0]}, {together[row]}")
+
+    def command(draw: random.Random, place: Path) -> None:
+        """The real command: as many rows as came in and status 0, or one line and status 2."""
+        pairs = rows(draw)
+        path, output = place / "c.csv", place / "out.csv"
+        output.unlink(missing_ok=True)
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([data.KEY, *pairs])
+        words = ["score", "--run", str(folder / "whole"), str(path), "-o", str(output)]
+        done = subprocess.run([sys.executable, "-m", "patsim_utils", *words], cwd=ROOT, capture_output=True, text=True)
+        fine = all(identity(a) and identity(t) and code(c) for a, t, c in pairs)
+        check(done.returncode == (0 if fine else 2), f"{pairs}: status {done.returncode}, {done.stderr}")
+        check("Traceback" not in done.stderr and output.exists() == fine, f"{pairs}: {done.stderr}")
+        if fine:
+            written = pd.read_csv(output, keep_default_na=False)
+            check(written["target"].tolist() == [target for _, target, _ in pairs], f"{pairs}: {written}")
+            scores = whole.score(pd.DataFrame(pairs, columns=data.KEY))
+            check(np.abs(written["prediction"] - scores).max() < TOLERANCE, f"{pairs}: {written}")
+        else:
+            raise InputError(done.stderr.strip())
+
+    return {"damaged models": damaged, "scores alone": alone, "command": command}
+
+
+def run(inputs: int, seed: int, commands: int) -> collections.Counter:
+    draw, counts = random.Random(seed), collections.Counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        families = {"tables": table, "frames": frame, "ratings": rated, "parameters": parameters, "names": names}
+        families |= {"yaml": yaml_files} | models(folder)
+        slow = families.pop("command")
+        weights = [8, 8, 8, 6, 4, 2, 2, 4]
+        for number in range(inputs):
+            name = draw.choices(list(families), weights)[0] if number >= commands else "command"
+            counts["inputs"] += 1
+            try:
+                (slow if name == "command" else families[name])(draw, folder)
+                counts["right answers"] += 1
+            except InputError as error:
+                clear = str(error).isprintable() and len(str(error)) < 1000 and str(error).strip()
+                counts["clear refusals" if clear else "unclear refusals"] += 1
+                if not clear:
+                    print(f"{name}: {error!r}")
+            except WrongError as error:
+                counts["silent wrong answers or wrong exit statuses"] += 1
+                print(f"{name}: {error}")
+            except Exception as error:
+                counts["tracebacks"] += 1
+                print(f"{name}: {type(error).__name__}: {error}")
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--commands", type=int, default=100, help="of them, through the real command")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    logging.getLogger("patsim").setLevel(logging.ERROR)  # what is said once a file would be said thousands of times
+    counts = run(given.inputs, given.seed, given.commands)
+    bad = ("unclear refusals", "tracebacks", "silent wrong answers or wrong exit statuses")
+    for name in ("inputs", "right answers", "clear refusals", *bad):
+        print(f"{name}: {counts[name]:,}")
+    sys.exit(any(counts[name] for name in bad))
+
+
+if __name__ == "__main__":
+    main()
