@@ -2,7 +2,10 @@
 
 
 class InputError(ValueError):
-    """Bad data, parameter or path; `str(error)` is one line: the place, the value and what is allowed."""
+    """Bad data, parameter or path; `str(error)` is one printable line: the place, the value and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in message))
 
 
 def clip(value: object, longest: int = 200) -> str:

@@ -92,7 +92,7 @@ def _rows(path: Path, text: str, separator: str) -> tuple[pd.DataFrame, list[int
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, row {line}: is no CSV ({error})") from error
+        raise InputError(f"{path}, row {line}: is no CSV ({clip(str(error))})") from error
     if not rows:
         raise InputError(f"{path}: is empty")
     header, top = [name.strip() for name in rows.pop(0)], lines.pop(0)
