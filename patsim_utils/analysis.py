@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from patsim_utils import cpc, metrics
@@ -292,18 +291,6 @@ def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 
     rating = ["rating"] if "rating" in rows else []
     rows = rows.assign(field=rows["context"].map(titles))
     return rows[["anchor", "target", "score", "prediction", "error", *rating, "context", "field"]]
-
-
-def cpc_map(vectors: pd.DataFrame, *, counts: pd.Series, seed: int = 0) -> pd.DataFrame:
-    """Class vectors (codes x D; sections are left out) in the plane by t-SNE on cosines: code, section, pairs, x, y.
-
-    `counts`: scored pairs of each class, indexed by code; a class not in it gets 0.
-    """
-    classes = vectors[vectors.index.isin(cpc.CLASSES)]
-    layout = TSNE(perplexity=min(15.0, (len(classes) - 1) / 3), metric="cosine", init="random", random_state=seed)
-    plane = layout.fit_transform(classes.to_numpy())
-    table = pd.DataFrame({"code": classes.index, "section": classes.index.str[0], "x": plane[:, 0], "y": plane[:, 1]})
-    return table.assign(pairs=counts.reindex(classes.index, fill_value=0).to_numpy())
 
 
 def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping[str, str]) -> pd.DataFrame:

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
-from patsim_utils import cpc
 from patsim_utils import environment as versions
 from patsim_utils.analysis import interval, percent
 
@@ -319,20 +318,3 @@ def calibration(table: pd.DataFrame) -> Picture:
     caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
     told = "; ".join(f"{row.prediction:.2f} predicted, {row.score:.2f} given" for row in table.itertuples())
     return _done(figure, caption, f"Calibration curve: {told}.")
-
-
-def cpc_map(table: pd.DataFrame, nearest: pd.DataFrame) -> Picture:
-    """From `analysis.cpc_map` and `nearest_classes`: the codes, bold and coloured where pairs were scored."""
-    figure, ax = new(5.0)
-    colours = dict(zip(cpc.SECTIONS, COLOURS, strict=True))
-    ax.scatter(table["x"], table["y"], s=0)  # sets the limits
-    ax.axis("off")
-    for row in table.sort_values("pairs").itertuples():
-        colour, size, weight = (colours[row.section], 9, "bold") if row.pairs else (GREY, 6, "normal")
-        ax.text(row.x, row.y, row.code, ha="center", va="center", color=colour, size=size, weight=weight)
-    met = f"{(table['pairs'] > 0).sum()} of {len(table)} classes"
-    caption = f"Learned class vectors by t-SNE on their cosines; bold: {met} with scored pairs, coloured by section."
-    if len(nearest):
-        same, chance = percent(nearest["same section"].mean()), percent(nearest["chance"].mean())
-        caption += f" For {same} of these the nearest other one is of the same section; by chance it would be {chance}."
-    return _done(figure, caption, f"Map of class codes, {met} of them bold.")

@@ -148,7 +148,7 @@ def test_anchor_errors_and_worst_pairs(frame):
     assert "rating" not in analysis.worst_pairs(frame.drop(columns="rating"), titles=TITLES)
 
 
-def test_map_and_nearest_classes():
+def test_nearest_classes():
     codes, east, north = ["A01", "A21", "A23", "H01", "H02", "F16", "A"], [1.0, 0.0], [0.0, 1.0]
     vectors = pd.DataFrame([east, east, east, north, north, east, east], index=codes)
     counts = pd.Series(10, index=["A01", "A21", "A23", "H01", "H02"])
@@ -157,9 +157,6 @@ def test_map_and_nearest_classes():
     assert nearest.loc["H01", ["nearest", "cosine", "same section"]].to_list() == [f"H02 {TITLES['H02']}", 1.0, True]
     assert nearest["chance"].to_list() == [0.5, 0.5, 0.5, 0.25, 0.25]
     assert analysis.nearest_classes(vectors, counts=counts[:1], titles=TITLES).empty
-    table = analysis.cpc_map(vectors + np.random.default_rng(0).normal(0, 0.1, vectors.shape), counts=counts[:1])
-    assert (table["code"].to_list(), table["pairs"].to_list()) == (codes[:-1], [10, 0, 0, 0, 0, 0])
-    assert table[["x", "y"]].drop_duplicates().shape == (6, 2)
 
 
 def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):

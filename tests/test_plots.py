@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from patsim_utils import cpc, plots
+from patsim_utils import plots
 
 NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
 GROUPS = pd.DataFrame({"group": NAMES, "pearson": [0.5, -0.1, 0.25], "other": [0.5, 0.2, 0.3]})
@@ -100,15 +100,6 @@ def test_captions_say_the_numbers(draw, panels: int, said: str):
     figure = draw()
     assert len(figure.axes) == panels
     assert page(figure).endswith(said)
-
-
-def test_map_of_the_classes():
-    codes = list(cpc.CLASSES)
-    table = pd.DataFrame({"code": codes, "section": [code[0] for code in codes], "x": range(128), "y": range(128)})
-    nearest = pd.DataFrame({"same section": [True, False], "chance": [0.25, 0.25]})
-    figure = plots.cpc_map(table.assign(pairs=[7] + 127 * [0]), nearest)
-    assert [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"] == ["A01"]
-    assert re.search("bold: 1 of 128 classes .* For 50 % of these", page(figure))
 
 
 def test_tables_escape_align_and_keep_the_frame():
