@@ -3,39 +3,50 @@
 PYTHON ?= python3
 PRESET ?= sample
 DATA ?= sample
-NAME ?= $(PRESET)
 # Parameters of the notebooks that this study sets besides its preset, such as P="-p epochs 1 -p seed 2".
 P ?=
 # pytest processes; each keeps to one computing thread.
 JOBS ?= 2
+
+# What a user gives is text: make expands none of it, and recipes read it from the environment, quoted.
+override PRESET := $(value PRESET)
+override DATA := $(value DATA)
+NAME ?= $(PRESET)
+override NAME := $(if $(filter file,$(origin NAME)),$(PRESET),$(value NAME))
+override P := $(value P)
+override JOBS := $(value JOBS)
+export PRESET DATA NAME P JOBS
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 CODE := patsim_utils tests notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lab lint readme lock clean
+.PHONY: help study test lab lint readme record lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo 'make study PRESET=cpu DATA=path/to/folder NAME=real P="-p epochs 1"'
+	@echo 'make study PRESET=described DATA=path/to/folder NAME=real P="-p epochs 1"'
 
 study: $(INSTALLED) ## run the notebooks on DATA with PRESET and write reports/NAME (PRESET, DATA, NAME, P)
-	$(BIN)/python -m patsim_utils.study --preset '$(PRESET)' --data '$(DATA)' --name '$(NAME)' $(P)
+	@PATSIM_P="$$P" $(BIN)/python -m patsim_utils study --preset="$$PRESET" --data="$$DATA" --name="$$NAME"
 
 test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
-	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$JOBS" --dist worksteal
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab
 
 lint: $(INSTALLED) ## check style and format of the code and the notebooks
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 
 readme: $(INSTALLED) ## write the recorded results into the table of README.md
-	$(BIN)/python -m patsim_utils.study --write-readme
+	$(BIN)/python -m patsim_utils readme
+
+record: $(INSTALLED) ## share study NAME: reports/recorded/NAME and reports/results.csv
+	@$(BIN)/python -m patsim_utils record -- "$$NAME"
 
 lock: $(INSTALLED) ## pin in requirements.lock what .venv holds now
 	{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable \

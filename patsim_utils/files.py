@@ -1,14 +1,23 @@
 """The one door for outputs: files written beside and renamed, folders swapped, names locked by a living process."""
 
+import csv
 import fcntl
+import gzip
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from patsim_utils.errors import InputError
+import pandas as pd
+
+from patsim_utils.errors import InputError, clip
+
+FORMS = (".csv", ".csv.gz", ".tsv", ".parquet", ".xlsx")  # of a table, by the ending of its name
+SHEET_ROWS, CELL = 2**20 - 1, 32767  # what Excel holds: rows below the header, characters a cell
 
 
 def swap(fresh: Path, target: Path) -> None:
@@ -30,27 +39,34 @@ def recover(target: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
     """While it lasts no other process holds `path`; the lock of a dead process counts for nothing.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, also after `wait` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + wait
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{what} is being written by another process; wait for it, or choose another name") from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= end:
+                    told = f"{what} is being written by another process; wait for it, or choose another name"
+                    raise InputError(told) from error
+                time.sleep(0.1)
         yield
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file at once: beside it first, then renamed, readable as the umask allows."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which is put at `path` when all is in it; readable as the umask allows."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
             file.flush()
             os.fsync(descriptor)
         umask = os.umask(0)
@@ -60,3 +76,77 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file at once."""
+    with written(path) as file:
+        file.write(text.encode())
+
+
+def check_output(path: Path, *, overwrite: bool = False, rows: int = 0) -> None:
+    """InputError where a table of so many rows could not be written to `path`, or would replace a file unasked."""
+    if str(path) == "-":
+        return
+    place = clip(str(path))
+    if not path.name.lower().endswith(FORMS):
+        raise InputError(f"{place}: its ending is none of {', '.join(FORMS)}; - is standard output")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+        there = path.is_symlink() or path.exists()
+    except OSError as error:
+        raise InputError(f"{place}: no file can be written there ({error.strerror})") from error
+    if there and not path.is_file():
+        raise InputError(f"{place}: is a folder or a device, not a file")
+    if there and not overwrite:
+        raise InputError(f"{place}: exists already; --overwrite replaces it")
+    if path.suffix.lower() == ".xlsx" and rows > SHEET_ROWS:
+        raise InputError(f"{place}: a sheet holds {SHEET_ROWS:,} rows, not {rows:,}; choose another ending")
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = False) -> None:
+    """Writes a table at once, in the form that the ending says; `-` is CSV on standard output.
+
+    Text stays as it is. With `spreadsheet_safe`, a ' goes before text that a spreadsheet would run.
+    """
+    if spreadsheet_safe:
+        frame = frame.set_axis([_safe(name) for name in frame.columns], axis=1).map(_safe)
+    ending = path.suffix.lower()
+    if ending not in (".parquet", ".xlsx"):
+        options = {"index": False, "sep": "\t" if ending == ".tsv" else ",", "lineterminator": "\n"}
+        text = frame.to_csv(**options)
+        if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
+            text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)
+        content = gzip.compress(text.encode(), mtime=0) if ending == ".gz" else text.encode()
+    if str(path) == "-":
+        while content:
+            content = content[os.write(1, content) :]
+        return
+    with written(path) as file:
+        try:
+            if ending == ".parquet":
+                frame.to_parquet(file, index=False)
+            elif ending == ".xlsx":
+                _write_sheet(frame, file)
+            else:
+                file.write(content)
+        except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
+            raise InputError(f"{clip(str(path))}: cannot hold this table ({clip(error)})") from error
+
+
+def _safe(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
+    import openpyxl  # here, since other forms do without
+
+    sheet = (book := openpyxl.Workbook()).active
+    for row, values in enumerate([frame.columns, *frame.itertuples(index=False, name=None)], 1):
+        for column, value in enumerate(values, 1):
+            if isinstance(value, str) and (len(value) > CELL or openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.search(value)):
+                raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
+            cell = sheet.cell(row, column, None if pd.api.types.is_scalar(value) and pd.isna(value) else value)
+            if isinstance(value, str):
+                cell.data_type = "s"  # also where it looks like a formula
+    book.save(file)

@@ -1,28 +1,18 @@
-"""Run the notebooks as one study and publish them: strict papermill, then self-contained HTML.
+"""Run the notebooks as one study and publish them: checked parameters, strict papermill, self-contained HTML.
 
-`python -m patsim_utils.study --preset P --data D --name N [-p key value ...]` checks every parameter and
-every row of the data, runs copies of the notebooks one after the other, and only when all of them came to
-their end writes `reports/N/*.html`, `metrics.json` and `config.json` beside them, and `reports/index.html`.
-Exit status: 0 for that, 1 when a notebook failed, 2 when the input was wrong (one line, nothing written).
-
-`python -m patsim_utils.study ablation --preset P --data D --name N [--processes k]` runs the arms of the ablation that
-are not done yet, then the notebook that compares them.
+Everything is checked before anything runs. The pages of a study, `reports/<name>/`, change all at once when every
+notebook came to its end; a run that fails leaves them as they are, and a note that the index shows.
 """
 
-import argparse
-import difflib
 import json
-import math
 import os
 import re
 import shutil
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import papermill
@@ -30,20 +20,22 @@ import yaml
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from traitlets import default
 
-from patsim_utils import data as pairs
-from patsim_utils import report
-from patsim_utils.ablation import ArmsError, read_arms, run_arms
+from patsim_utils import files, report, runs
+from patsim_utils.config import Config, check_name, pack, unpack
+from patsim_utils.data import load
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError
-from patsim_utils.train import Settings
+from patsim_utils.errors import InputError, clip
+from patsim_utils.matcher import Matcher
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 RECORDS = ("metrics.json", "config.json", "effects.csv")  # what notebooks leave in the run folder for the reports
-SHARE = 0.25  # of the training anchors, in an ablation
 PROGRESS_SECONDS = 30.0
-TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+KERNEL_SECONDS = 5.0  # in which the kernel of a killed study ends by itself
+TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
+BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm",), "cpc_titles": ()}  # words that are no paths
 
 Value = int | float | str | bool
 
@@ -64,106 +56,124 @@ class ThisInterpreter(AsyncKernelManager):
         return "auto" if zmq.has("curve") else "disabled"  # unencrypted kernels warn on stderr
 
 
-def run_folder(name: str) -> Path:
-    """Folder of what the training of study `name` leaves (git-ignored): model, metrics, history."""
-    return ROOT / "runs" / name
-
-
-def report_folder(name: str) -> Path:
-    """Folder of the pages of study `name`."""
-    return ROOT / "reports" / name
+def check_study_name(name: str) -> None:
+    """InputError where `name` can be no folder of a study."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.lower().endswith((".old", ".new", ".work")):
+        raise InputError(
+            f"--name: {clip(name)} is no name of a study: 1 to 64 letters, digits, '.', '_', '-'; not .old, .new, .work"
+        )
+    taken = ("template", "recorded", "index.html", "results.csv", "trials.md")
+    if name.lower() in taken or (ROOT / "reports" / name).is_file():
+        raise InputError(f"--name: {clip(name)} is the name of something else in reports/")
 
 
 def declared(*notebooks: Path) -> dict[str, str]:
     """Name -> annotated type (a key of TYPES) of every parameter that the notebooks declare."""
-    found: dict[str, str] = {}
-    for notebook in notebooks:
-        entries = papermill.inspect_notebook(notebook)
-        found |= {name: entry["inferred_type_name"] for name, entry in entries.items()}
-    return found
+    entries = [entry for notebook in notebooks for entry in papermill.inspect_notebook(str(notebook)).values()]
+    return {entry["name"]: entry["inferred_type_name"] for entry in entries}
 
 
 def typed(name: str, value: object, kind: str, *, source: str) -> Value:
-    """`value` as the `kind` declared for parameter `name`, else an InputError that names `source`.
-
-    Text may stand for a finite number, or for true and false: YAML takes `2e-5` for text, and a command line
-    knows nothing else. The other way round, a number is never taken for text.
-    """
-    text = str(value).strip()
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "bool" and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if kind in ("int", "float") and not isinstance(value, bool):
-        try:
-            number = int(text) if kind == "int" else float(text)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise InputError(f"{source}: parameter {name}: {value!r} is not {TYPES[kind]} ({kind})")
-
-
-def checked(given: dict[str, object], types: dict[str, str], *, source: str) -> dict[str, Value]:
-    """`given` with every name among `types` and every value of its type, else an InputError."""
-    for name in given:
-        if name not in types:
-            near = difflib.get_close_matches(str(name), types, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(types))}"
-            raise InputError(f"{source}: no notebook has a parameter {name}; {hint}")
-    return {name: typed(name, value, types[name], source=source) for name, value in given.items()}
+    """`value` as the `kind` declared for parameter `name`; text may stand for a number, or for true and false."""
+    try:
+        if isinstance(value, bool) and kind != "bool":
+            raise InputError(f"{source}: parameter {name}: {value} is no {kind}")
+        return TypeAdapter(TYPES[kind]).validate_python(value)
+    except ValidationError as error:
+        complaint = error.errors()[0]["msg"].replace("Input should be", "is not")
+        raise InputError(f"{source}: parameter {name}: {clip(value)} {complaint}") from error
 
 
 def preset(name: str) -> dict[str, object]:
     """The mapping in `notebooks/presets/<name>.yaml`, not checked yet."""
-    folder = ROOT / "notebooks" / "presets"
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    known = {path.stem: path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
     if name not in known:
-        raise InputError(f"--preset: {name!r} is none of {', '.join(known)}")
-    found = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+        raise InputError(f"--preset: {clip(name)} is none of {', '.join(known)}")
+    try:
+        found = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{name}.yaml: is no YAML ({clip(' '.join(str(error).split()))})") from error
     if not isinstance(found, dict):
         raise InputError(f"{name}.yaml: a preset consists of lines `parameter: value`")
     return found
 
 
-def parameters(preset_name: str, *, data: str, name: str, given: list[list[str]]) -> dict[str, Value]:
-    """All parameters of a study: the preset's, over them the `given` [key, value] pairs, data and name.
+def located(key: str, text: str) -> str:
+    """A path of the caller's folder as the kernels find it, who run in ROOT; a bare word or a hub's name as it is."""
+    if not text or text in BARE[key]:
+        return text
+    try:
+        there = bool(os.stat(text))
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise InputError(f"parameter {key}: {clip(text)} cannot be read ({error.strerror})") from error
+    if key == "backbone" and not there and not text.startswith((".", "/")):
+        return text
+    path = os.path.relpath(os.path.realpath(text), ROOT)
+    return path if path.startswith("..") else f"./{path}"
 
-    A data folder is put relative to the repository's root, which is where the notebooks run.
+
+def parameters(preset_name: str, *, data: str | None, name: str, given: Sequence[Sequence[str]]) -> dict[str, Value]:
+    """All parameters of a study, of their types: the preset's, over them the `given` [key, value] pairs, data and name.
+
+    Settings that a notebook does not declare are among them; `execute` puts them into its `more`.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == "template":
-        raise InputError(f"--name: {name!r} is no name for a folder (letters, digits, '.', '_', '-'; not 'template')")
-    for key, _ in given:
-        if key in ("data", "name"):
-            raise InputError(f"-p: {key} is set with --{key}")
+    check_study_name(name)
+    if reserved := [key for key, _ in given if key in ("data", "name", "replace")]:
+        raise InputError(f"-p: {reserved[0]} is set with --{reserved[0]}")
     types = declared(*sorted((ROOT / "notebooks").glob("*.ipynb")))
-    folder = data if data in ("sample", "kaggle") else os.path.relpath(Path(data).resolve(), ROOT)
-    return {
-        **checked(preset(preset_name), types, source=f"{preset_name}.yaml"),
-        **checked(dict(given), types, source="-p"),
-        **checked({"data": folder, "name": name}, types, source="study"),
-    }
+    last = {"name": name} if data is None else {"name": name, "data": data}
+    found: dict[str, Value] = {}
+    for source, part in ((f"{preset_name}.yaml", preset(preset_name)), ("-p", dict(given)), ("study", last)):
+        for key in part:
+            check_name(key, [*Config.model_fields, *types], start=f"{source}: ")
+        own = {key: typed(key, part[key], types[key], source=source) for key in part if key not in Config.model_fields}
+        settings = {key: part[key] for key in part if key in Config.model_fields} | unpack(own.pop("more", ""))
+        config = Config.parse(settings, source=source)
+        found |= own | {key: getattr(config, key) for key in settings}
+    return found | {key: located(key, found[key]) for key in BARE if key in found}
+
+
+def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> tuple[dict[str, Value], Config]:
+    """Tries all that a run needs: notebooks, data, titles, backbone, a name under which no other run is.
+
+    Returns the parameters, without ratings where the data has none, and their configuration.
+    """
+    if unknown := [stem for stem in notebooks if not (ROOT / "notebooks" / f"{stem}.ipynb").is_file()]:
+        raise InputError(
+            f"--notebooks: {clip(unknown[0])} is no notebook of notebooks/, such as {', '.join(NOTEBOOKS)}"
+        )
+    config = Config.parse({key: value for key, value in given.items() if key in Config.model_fields})
+    with chdir(ROOT):
+        splits = load(config.data, protocol=config.protocol, seed=config.seed)
+        if config.rating_weight and "rating" not in splits["train"]:
+            print("rating_weight 0: the data has no column rating to learn from", flush=True)
+            given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
+        Matcher(config)
+        if "2_train" in notebooks:
+            run = runs.run_folder(str(given["name"]))
+            with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}", wait=KERNEL_SECONDS):
+                if not given.get("replace"):
+                    runs.finished(config, splits, run)
+    return given, config
 
 
 @contextmanager
-def told(label: str, checkpoints: Path) -> Iterator[None]:
-    """Says on stdout when `label` starts and ends and, now and then, how far its training has come."""
-    began = time.time()
-    done = threading.Event()
+def told(label: str, name: str) -> Iterator[None]:
+    """Says on stdout when `label` starts and ends and, now and then, how far the training of study `name` has come."""
+    began, done = time.time(), threading.Event()
 
     def watch() -> None:
         while not done.wait(PROGRESS_SECONDS):
-            saved = sorted(checkpoints.glob("*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
             line = f"{label}: {time.time() - began:.0f} s"
+            works = [runs.work_folder(runs.run_folder(one)) for one in (f"{name}-leak", name)]
+            saved = [path for work in works for path in work.glob("checkpoints/*/trainer_state.json")]
             try:
-                state = json.loads(saved[-1].read_text(encoding="utf-8"))
+                state = json.loads(max(saved, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
                 line += f", past step {state['global_step']} of {state['max_steps']}"
-            except (IndexError, FileNotFoundError, json.JSONDecodeError):
-                # no checkpoint yet, or one that is being written or replaced: say what there is of a stack, if any
-                stack = sorted(
-                    path.stem for path in checkpoints.glob("*-*") if path.stem.startswith(("reader", "judge"))
-                )
-                line += f", {', '.join(stack)} done or begun" if stack else ""
+            except (OSError, ValueError):  # no checkpoint yet, or one that is being written or replaced
+                pass
             print(line, flush=True)
 
     print(f"{label}: started", flush=True)
@@ -184,10 +194,11 @@ def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
     `sys.exit(0)` in a cell, which papermill takes for a good end.
     """
     own = declared(notebook)
+    more = {"more": pack({key: given[key] for key in given if key in Config.model_fields and key not in own})}
     executed = papermill.execute_notebook(
-        notebook,
-        output,
-        {name: value for name, value in given.items() if name in own},
+        str(notebook),
+        str(output),
+        {key: value for key, value in (given | more).items() if key in own},
         kernel_name="python3",
         kernel_manager_class=ThisInterpreter,
         extra_arguments=["--log-level=CRITICAL"],  # else a kernel may report its own shutdown as an error
@@ -199,112 +210,73 @@ def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
         raise StudyError("a cell left the notebook before its end")
 
 
-def last_line(error: Exception) -> str:
-    """What stopped a notebook, as the last line of its traceback says it."""
+def study(
+    name: str,
+    given: dict[str, Value],
+    *,
+    notebooks: Sequence[str] = NOTEBOOKS,
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs `before`, then the `notebooks` in order, and publishes their pages when all came to their end.
+
+    Raises:
+        InputError: the same study is running already.
+        StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/.<name>.failed/`.
+    """
+    reports = ROOT / "reports"
+    work = reports / f".{name}.work"
+    with files.lock(reports / f".{name}.lock", f"study {name}"):
+        files.recover(reports / name)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            before()
+            for stem in notebooks:
+                try:
+                    with told(f"{name}/{stem}", name):
+                        execute(ROOT / "notebooks" / f"{stem}.ipynb", work / f"{stem}.ipynb", given)
+                except Exception as error:
+                    raise StudyError(_failed(name, work / f"{stem}.ipynb", error)) from error
+            _publish(name, notebooks, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _failed(name: str, copy: Path, error: Exception) -> str:
+    """Keeps the notebook that failed and notes it for the index; returns what to tell."""
     kind, text = type(error).__name__, str(error)
     if isinstance(error, papermill.PapermillExecutionError):
         kind, text = error.ename, error.evalue
-    return f"{kind}: {(text.strip().splitlines() or [''])[-1]}"
+    last = (text.strip().splitlines() or [""])[-1][:300]
+    reason = f"{kind}: {''.join(letter for letter in last if letter.isprintable())}"
+    folder, reports = ROOT / "runs" / f".{name}.failed", ROOT / "reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if copy.exists():
+        shutil.move(copy, folder)
+    note = {"date": datetime.now(UTC).date().isoformat(), "notebook": copy.stem, "reason": reason}
+    files.write_text(reports / f".{name}.failed.json", json.dumps(note))
+    report.write_index(reports)
+    return f"{copy.stem} failed: {reason} (see {os.path.relpath(folder / copy.name)})"
 
 
-def withdraw(name: str, notebooks: tuple[str, ...]) -> None:
-    """Takes back the older pages of `notebooks` in study `name`, and with its last page the records."""
-    folder = report_folder(name)
+def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
+    """Renders the executed copies in `work` and puts them, with older pages of other notebooks, at `reports/<name>`."""
+    reports, run, fresh = ROOT / "reports", runs.run_folder(name), work / "pages"
+    if (reports / name).is_dir():
+        shutil.copytree(reports / name, fresh)
+    fresh.mkdir(exist_ok=True)
+    stems = sorted({*notebooks, *(page.stem for page in fresh.glob("*.html"))})
+    titles = {stem: report.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}
     for stem in notebooks:
-        (folder / f"{stem}.html").unlink(missing_ok=True)
-    if "5_ablation" in notebooks:
-        (folder / "effects.csv").unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.glob("*.html")):
-        shutil.rmtree(folder)
-    report.write_index(folder.parent)
-
-
-def study(name: str, given: dict[str, Value], *, notebooks: tuple[str, ...] = NOTEBOOKS) -> None:
-    """Runs `notebooks` in order and publishes their pages; when one fails, withdraws the older ones.
-
-    Raises:
-        StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/<name>/failed/`.
-    """
-    run, folder, source = run_folder(name), report_folder(name), ROOT / "notebooks"
-    failed = run / "failed"
-    shutil.rmtree(failed, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        copies = {stem: Path(temporary) / f"{stem}.ipynb" for stem in notebooks}
-        for stem, copy in copies.items():
-            try:
-                with told(f"{name}/{stem}", run / "checkpoints"):
-                    execute(source / copy.name, copy, given)
-            except Exception as error:
-                failed.mkdir(parents=True)
-                shutil.move(copy, failed)
-                withdraw(name, notebooks)
-                where = os.path.relpath(failed / copy.name)
-                raise StudyError(f"{stem} failed: {last_line(error)} (see {where})") from error
-        stems = sorted({*notebooks, *(page.stem for page in folder.glob("*.html"))})
-        titles = {stem: report.title(source / f"{stem}.ipynb") for stem in stems}
-        pages = {
-            stem: report.page(copy, name=name, titles=titles, reports=folder.parent) for stem, copy in copies.items()
-        }
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, html in pages.items():
-        (folder / f"{stem}.html").write_text(html, encoding="utf-8")
-        print(f"{os.path.relpath(folder / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
-    for records in RECORDS:
-        if (run / records).is_file():  # not after the first notebook alone
-            shutil.copyfile(run / records, folder / records)
-    report.write_index(folder.parent)
-    print(os.path.relpath(folder.parent / "index.html"))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command of this module; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m patsim_utils.study", description="Run a study, or tell what was recorded."
-    )
-    parser.add_argument("task", nargs="?", choices=["ablation"], help="run the arms of the ablation, too")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--preset", help="run a study: a file of notebooks/presets, without .yaml")
-    action.add_argument("--table", action="store_true", help="print the recorded results as a Markdown table")
-    action.add_argument("--write-readme", action="store_true", help="write that table into README.md")
-    parser.add_argument("--data", default="sample", help="sample, kaggle, or a folder that holds train.csv")
-    parser.add_argument("--name", help="name of the study and its folders in runs/ and reports/ (the preset's)")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter")
-    parser.add_argument("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
-    parser.add_argument("--processes", type=int, default=1, help="arms that train at the same time")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.preset is None:
-            table = report.results_table(ROOT / "reports")
-            if chosen.table:
-                print(table)
-            else:
-                readme = ROOT / "README.md"
-                text = report.with_results(readme.read_text(encoding="utf-8"), table)
-                readme.write_text(text, encoding="utf-8")
-        else:
-            name = chosen.preset if chosen.name is None else chosen.name
-            for stem in chosen.notebooks:
-                if not (ROOT / "notebooks" / f"{stem}.ipynb").is_file():
-                    raise InputError(f"--notebooks: there is no notebooks/{stem}.ipynb")
-            given = parameters(chosen.preset, data=chosen.data, name=name, given=chosen.p)
-            settings = Settings.pick(given)  # refuses a value that no run could have
-            splits = pairs.load(chosen.data, protocol=settings.protocol, seed=settings.seed)
-            if settings.rating_weight and "rating" not in splits["train"]:
-                print("rating_weight 0: the data has no column rating to learn from", flush=True)
-                given["rating_weight"], settings = 0.0, replace(settings, rating_weight=0.0)
-            notebooks = tuple(chosen.notebooks)
-            if chosen.task == "ablation":
-                notebooks = ("5_ablation",)
-                arms = str(given.setdefault("arms", "ablation"))
-                share = given.setdefault("share", SHARE)
-                folder = run_folder(name) / arms
-                run_arms(read_arms(arms, settings), folder, share=share, processes=chosen.processes)
-            study(name, given, notebooks=notebooks)
-    except (InputError, StudyError, ArmsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        html = report.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports)
+        (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
+        print(f"{os.path.relpath(reports / name / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
+    for record in RECORDS:
+        if (run / record).is_file():  # not after the first notebook alone
+            shutil.copyfile(run / record, fresh / record)
+    files.swap(fresh, reports / name)
+    (reports / f".{name}.failed.json").unlink(missing_ok=True)
+    shutil.rmtree(ROOT / "runs" / f".{name}.failed", ignore_errors=True)
+    report.write_index(reports)
+    print(os.path.relpath(reports / "index.html"))

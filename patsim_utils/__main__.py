@@ -1,0 +1,7 @@
+"""`python -m patsim_utils` does what `patsim` does."""
+
+import sys
+
+from patsim_utils.cli import main
+
+sys.exit(main())

@@ -1,0 +1,255 @@
+"""The command `patsim`: run a study, score a file of pairs, run an ablation, keep the record.
+
+Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothing was done; 130, 143 stopped.
+"""
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from patsim_utils.environment import ROOT
+from patsim_utils.errors import InputError, clip
+
+CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
+SAFE = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); by default text stays as it is"
+EXAMPLES = """examples:
+  patsim study --preset sample
+  patsim study --preset described --data path/to/folder --name real -p epochs 1
+  patsim score --run runs/real pairs.csv -o scored.csv
+"""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(tell(f"{message[:400]} ({self.prog} --help tells more)", 2))
+
+
+def tell(error: object, status: int) -> int:
+    """Prints an error as one line; returns the exit status."""
+    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(str(error).split()))
+    print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def run_study(given: argparse.Namespace) -> int:
+    """`patsim study` and `patsim ablation`."""
+    from patsim_utils import study  # here, as in each command: --help does without torch
+
+    found = study.parameters(given.preset, data=given.data, name=given.name or given.preset, given=given.p)
+    name, before = str(found["name"]), lambda: None
+    found["replace"] = given.replace
+    found, config = study.check(found, notebooks=given.notebooks)
+    if given.command == "ablation":
+        from patsim_utils import ablation, runs
+
+        if not 0 < given.share <= 1 or given.processes < 1:
+            raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
+        found |= {"variants": given.variants, "share": given.share}
+        variants, folder = ablation.read_variants(given.variants, config), runs.run_folder(name) / given.variants
+
+        def before() -> None:
+            try:
+                ablation.run_variants(variants, folder, share=given.share, processes=given.processes)
+            except ablation.VariantsError as error:
+                raise study.StudyError(str(error)) from error
+
+    try:
+        study.study(name, found, notebooks=given.notebooks, before=before)
+    except study.StudyError as error:
+        return tell(error, 1)
+    return 0
+
+
+class Progress:
+    """Rate and time left on stderr: on a terminal in one line, elsewhere every 30 s."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.began, self.skipped = total, time.monotonic(), 0
+        self.said = self.began
+
+    def __call__(self, done: int) -> None:
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if now - self.said >= (0.5 if terminal else 30):
+            rate, self.said = (done - self.skipped) / (now - self.began), now
+            line = f"{done:,} of {self.total:,} pairs, {rate:,.0f} a second, {(self.total - done) / rate:,.0f} s left"
+            print(f"\r{line}\033[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+
+def run_score(given: argparse.Namespace) -> None:
+    """`patsim score`: the rows of a table with the prediction of each, in their order."""
+    import pandas as pd
+
+    from patsim_utils import data, files, matcher, tables
+
+    place, output = clip(str(given.pairs)), given.output
+    files.check_output(output, overwrite=given.overwrite)
+    frame, lines = tables.read_table(given.pairs)
+    checked = data.check_pairs(frame, unknown=given.unknown, place=place, lines=lines)
+    if checked.empty:
+        raise InputError(f"{place}: has no row below its header")
+    files.check_output(output, overwrite=given.overwrite, rows=len(frame))
+    there, names = list(frame.columns), given.columns.split(",") if given.columns else None
+    if missing := [name for name in names or [] if name not in (*there, "score", "prediction")]:
+        raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
+    if "prediction" in (names or ["prediction"]) and "prediction" in there:
+        raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
+    prediction = pd.Series(_predictions(matcher.Matcher.load(given.run), checked, given))
+    scored = frame.assign(prediction=prediction)
+    if names:
+        parts = [
+            prediction if name == "score" else scored.iloc[:, [*there, "prediction"].index(name)] for name in names
+        ]
+        scored = pd.concat(parts, axis=1, keys=names)
+    files.write_table(scored, output, spreadsheet_safe=given.spreadsheet_safe)
+    print(f"{output}: {len(scored):,} pairs", file=sys.stderr if str(output) == "-" else sys.stdout)
+
+
+def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> Any:
+    """The prediction of each checked row (n,); chunks that are done outlive a break, in a folder beside the output."""
+    import numpy as np
+
+    from patsim_utils import files, ordinal
+
+    group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
+    order = np.argsort(group, kind="stable")
+    place = np.searchsorted(group[order], group[order]) if model.settings.listwise else np.arange(len(order))
+    chunks = [order[place // CHUNK == number] for number in np.unique(place // CHUNK)]  # listwise: of whole groups
+    digest = hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
+    for path in (given.pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    beside = given.output.with_name(f".{given.output.name[:100]}.parts")
+    folder = Path(tempfile.mkdtemp()) if str(given.output) == "-" else beside
+    found, done, progress = np.empty(len(order)), 0, Progress(len(order))
+    with files.lock(folder / "lock", clip(str(given.output))):
+        kept = folder / digest.hexdigest()
+        for other in folder.glob("*/"):
+            if other != kept:
+                shutil.rmtree(other)  # of another input, model or option
+        kept.mkdir(exist_ok=True)
+        for number, rows in enumerate(chunks):
+            path = kept / f"{number}.npy"
+            if path.is_file():
+                progress.skipped += len(rows)
+            else:
+
+                def told(part: int, whole: int, done: int = done, size: int = len(rows)) -> None:
+                    progress(done + size * part // whole)
+
+                logits = model.logits(checked.iloc[rows], unknown=given.unknown, progress=told)
+                with files.written(path) as file:
+                    np.save(file, ordinal.score(logits).double().numpy())
+            found[rows] = np.load(path)
+            done += len(rows)
+        shutil.rmtree(folder)
+    print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    presets = []
+    for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        presets.append(f"  {path.stem:12}{first.removeprefix('# ')}")
+    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    shown["epilog"] = "\n".join(["presets:", *presets, "", EXAMPLES])
+    top = Parser(
+        prog="patsim", description="Train, explain and use a model of how alike two patent phrases are.", **shown
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
+    for name, told in (
+        ("study", "run the notebooks, write reports/NAME"),
+        ("ablation", "compare variants of a preset"),
+    ):
+        one = commands.add_parser(name, help=told, **shown)
+        one.set_defaults(do=run_study, replace=False, notebooks=["5_ablation"])
+        one.add_argument("--preset", required=True, help="one of the presets below")
+        one.add_argument("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
+        one.add_argument(
+            "--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)"
+        )
+        one.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter")
+        if name == "study":
+            notebooks = ["1_explore", "2_train", "3_errors"]
+            one.add_argument("--notebooks", nargs="+", default=notebooks, help="run only these, such as 3_errors")
+            one.add_argument("--replace", action="store_true", help="train anew where another run has this name")
+        else:
+            one.add_argument("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
+            one.add_argument("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
+            one.add_argument("--processes", type=int, default=1, help="variants that train at the same time")
+    one = commands.add_parser("score", help="score a table of pairs with a trained model", **shown)
+    one.set_defaults(do=run_score)
+    one.add_argument("pairs", type=Path, help="table with the columns anchor, target, context: csv, tsv, parquet, xlsx")
+    one.add_argument("--run", type=Path, required=True, help="run folder, or the model folder in it")
+    one.add_argument(
+        "-o", "--output", type=Path, required=True, help="csv, csv.gz, tsv, parquet or xlsx to write; - for stdout"
+    )
+    one.add_argument(
+        "--unknown",
+        choices=("error", "embedding"),
+        default="error",
+        help="a context that is no CPC class: refuse it (default), or score by the text alone",
+    )
+    one.add_argument("--columns", help="write only these, such as id,score; score is the prediction")
+    one.add_argument("--overwrite", action="store_true", help="replace the output file if there is one")
+    one.add_argument("--spreadsheet-safe", action="store_true", help=SAFE)
+    commands.add_parser("readme", help="write the recorded results into README.md").set_defaults(do=keep_record)
+    for name, told in (
+        ("record", "share a study: reports/recorded/NAME"),
+        ("check-name", "may a study have that name?"),
+    ):
+        one = commands.add_parser(name, help=told)
+        one.set_defaults(do=keep_record)
+        one.add_argument("name", metavar="NAME")
+    return top
+
+
+def keep_record(given: argparse.Namespace) -> None:
+    """`patsim readme`, `patsim record` and `patsim check-name`."""
+    from patsim_utils import report, study
+
+    if given.command == "readme":
+        return report.write_readme()
+    study.check_study_name(given.name)
+    if given.command == "record":
+        report.record(given.name)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Stopped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] in (["study"], ["ablation"]):  # from make, which has no other way for words in quotes
+            words += shlex.split(os.environ.get("PATSIM_P", ""))
+    except ValueError as error:
+        return tell(f"P: {error}", 2)
+    given = parser().parse_args(words)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return given.do(given) or 0
+    except InputError as error:
+        return tell(error, 2)
+    except OSError as error:
+        return tell(error, 1)
+    except KeyboardInterrupt as error:
+        print("stopped; give the same command again to go on", file=sys.stderr)
+        return 143 if isinstance(error, Stopped) else 130
