@@ -46,7 +46,8 @@ class Variant(BaseModel):
 
     def runs(self, folder: Path) -> dict[int, Path]:
         """Run folder of each seed, from the configuration's own seed on."""
-        return {seed: folder / f"{self.stem}-seed{seed}" for seed in np.arange(self.seeds) + self.config.seed}
+        seeds = range(self.config.seed, self.config.seed + self.seeds)
+        return {seed: folder / f"{self.stem}-seed{seed}" for seed in seeds}
 
 
 class VariantsError(RuntimeError):
@@ -92,7 +93,7 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
     wanted = {run: (one, seed) for one in variants for seed, run in one.runs(folder).items()}
     waiting = []
     for run, (one, seed) in wanted.items():
-        request = {"variant": one.model_dump(), "seed": int(seed), "share": share}
+        request = {"variant": one.model_dump(), "seed": seed, "share": share}
         files.write_text(run.with_name(f"{run.name}.request.json"), json.dumps(request))
         if not runs.finished(one.config.model_copy(update={"seed": seed}), splits_of(one, share=share), run):
             waiting.append(run)
@@ -103,10 +104,9 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         jobs = {pool.submit(_process, run, max(1, (os.cpu_count() or 1) // processes)): run for run in waiting}
         try:
             for count, job in enumerate(as_completed(jobs), 1):
-                failed += [f"{jobs[job].name}: {job.result()[1]}"] if job.result()[0] else []
-                left = (time.time() - began) / count * (len(jobs) - count) / 60
-                said = f"{jobs[job].name}, {job.result()[1]}"
-                print(f"{count} of {len(jobs)}: {said}; about {left:,.0f} min left", flush=True)
+                (status, said), left = job.result(), (time.time() - began) / count * (len(jobs) - count) / 60
+                failed += [f"{jobs[job].name}: {said} (status {status})"] * bool(status)
+                print(f"{count} of {len(jobs)}: {jobs[job].name}, {said}; about {left:,.0f} min left", flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
     if failed:
@@ -119,7 +119,7 @@ def _process(run: Path, threads: int) -> tuple[int, str]:
     command = [sys.executable, "-m", "patsim_utils.ablation", str(run.resolve())]
     with log.open("w") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
-    return done.returncode, (log.read_text().strip().splitlines() or [f"status {done.returncode}"])[-1]
+    return done.returncode, (log.read_text().strip().splitlines() or ["no message"])[-1]
 
 
 def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
@@ -127,16 +127,16 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
 
     Columns: variant, idea, against, seeds, pearson (mean over seeds), low, high, seed_low, seed_high (worst and best
     seed), compared (seeds that both have), difference, difference_low, difference_high (NaN where there is nothing to
-    compare, or the held-out pairs are others), seconds (mean), parameters (trained).
+    compare, it is the same run, or the held-out pairs are others), seconds (mean), parameters (trained).
     """
     rows, measured = [], {}
     for one in variants:
         _, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
         held_out = [table[table["split"] == "validation"] for table in tables]
         own, pairs = [table["prediction"] for table in held_out], held_out[0][["anchor", "target", "score"]]
-        measured[one.name] = pairs, own
-        other, reference = measured.get(one.against, (None, []))
-        both = min(len(own), len(reference)) if pairs.equals(other) else 0
+        measured[one.name] = pairs, own, one.stem
+        other, reference, stem = measured.get(one.against, (None, [], ""))
+        both = min(len(own), len(reference)) if pairs.equals(other) and stem != one.stem else 0
         effect = {"difference": np.nan, "low": np.nan, "high": np.nan}
         if both:
             effect = metrics.paired_effect(pairs["anchor"], pairs["score"], reference[:both], own[:both])

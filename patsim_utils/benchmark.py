@@ -88,12 +88,9 @@ def _cross_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
 
 
 def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
-    path, texts, tokenizer = (
-        encoder.backbone_path(config.backbone),
-        words(config),
-        encoder.load_tokenizer(config.backbone),
-    )
+    path, texts = encoder.backbone_path(config.backbone), words(config)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
 
     def rows(frame: pd.DataFrame) -> datasets.Dataset:
         sides = map(list, zip(*texts(frame), strict=True))
@@ -151,12 +148,10 @@ def peak_memory() -> float:
 def measure(system: str, config: Config, *, share: float, threads: int, folder: Path) -> dict[str, Any]:
     """Trains and times one of SYSTEMS in a process of its own, on a `share` of the training anchors.
 
-    What `folder` holds of the same request and data is read, not measured again. Training includes tokenising and
-    collating; ours also its checkpoints, which the others write none of. RuntimeError with the last line of a process
-    that failed.
-
-    Returns: train_seconds, peak_memory_mb (of training), precision, pairs_per_second {what: rate}, and the frame
-    `validation` with a column `prediction`.
+    What `folder` holds of the same request and data is read, not measured again. Training includes tokenising and, for
+    ours alone, checkpoints. RuntimeError with the last line of a process that failed. Returns system, train_seconds,
+    peak_memory_mb (up to the end of training), precision, pairs_per_second {what: rate} and the frame `validation` with
+    a column `prediction`.
     """
     request = {"system": system, "config": config.model_dump(), "share": share, "threads": threads}
     request["data"] = data.fingerprint(_splits(config, share))
@@ -239,9 +234,8 @@ def matrix_rate(precision: str) -> float:
 
 
 def step(config: Config, frame: pd.DataFrame) -> dict[str, float]:
-    """A training step of a fresh model, forward and backward, on the batch of median size.
-
-    Returns: pairs, seconds, gflop (counted products), gflops (achieved a second), share (of `matrix_rate`).
+    """A training step of a fresh model, forward and backward, on the batch of median size: pairs, seconds, gflop
+    (counted products), gflops (achieved a second), share (of `matrix_rate`).
     """
     matcher = Matcher(config).to(DEVICE).train()
     pairs = matcher.pairs(frame)

@@ -1,5 +1,6 @@
 """The ablation: variants are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,12 +20,8 @@ Read = Callable[..., list[Variant]]
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """`read(text, base)` reads the variants of a file with that text."""
     monkeypatch.setattr(ablation, "VARIANTS", tmp_path)
-
-    def reading(text: str, base: Config | None = None) -> list[Variant]:
-        (tmp_path / "few.yaml").write_text(text)
-        return read_variants("few", base or Config())
-
-    return reading
+    file = tmp_path / "few.yaml"
+    return lambda text, base=None: file.write_text(text) and read_variants("few", base or Config())
 
 
 def test_the_committed_variants_change_what_they_say() -> None:
@@ -34,9 +31,6 @@ def test_the_committed_variants_change_what_they_say() -> None:
     assert variants["full"].config == described.model_copy(update={"adapter": "full", "learning_rate": 1e-4})
     assert variants["vector-and-title"].runs(Path("x")) == variants["described"].runs(Path("x"))  # not run twice
     assert list(variants["random-rows"].runs(Path("x"))) == [42]
-    assert all(one.idea != one.name for one in variants.values())
-    bases = {one.config.protocol: one.name for one in variants.values()}
-    assert bases["random"] == "random-rows"
     changed = {field for one in variants.values() for field, value in one.config if getattr(described, field) != value}
     assert {"loss", "contrast_weight", "context_text", "fusion", "adapter", "features", "layout"} < changed
 
@@ -63,15 +57,12 @@ def test_a_broken_file_is_one_line(read: Read, text: str, said: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_names_those_that_are() -> None:
+def test_what_is_not_there_or_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'ladder' is none of ablation"):
         read_variants("ladder", Config())
-
-
-@pytest.mark.parametrize("options", [{"share": 0.0}, {"processes": 0}])
-def test_shares_and_processes_out_of_range_are_refused(read: Read, tmp_path: Path, options: dict) -> None:
-    with pytest.raises(InputError, match="share .*processes"):
-        run_variants(read("one: {idea: x}"), tmp_path / "runs", **options)
+    for options in ({"share": 0.0}, {"processes": 0}):
+        with pytest.raises(InputError, match="share .*processes"):
+            run_variants(read_variants("ablation", Config()), tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
 
 
@@ -79,18 +70,16 @@ def test_variants_run_once_and_failures_are_named(read: Read, tiny_backbone, tmp
     tiny = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
     text = f"one: {{idea: x}}\nbroken: {{idea: x, change: {{backbone: {tmp_path / 'none'}}}}}\nsame: {{idea: x}}\n"
     variants, folder = read(text, Config(**tiny)), tmp_path / "runs"
-    with pytest.raises(VariantsError, match="^broken-seed0: .*none.*$"):
+    with pytest.raises(VariantsError, match=r"^broken-seed0: .*none.* \(status 1\)$"):
         run_variants(variants, folder, share=0.05, processes=2)
     out = capsys.readouterr().out
-    assert "0 of 2 runs are there already" in out
-    assert "2 of 2: " in out
-    assert "; about 0 min left" in out
-    before = (folder / "one-seed0" / "metrics.json").stat().st_mtime_ns
+    assert re.search(r"^0 of 2 runs are there already\n1 of 2: .*\n2 of 2: .*; about 0 min left$", out.strip())
+    before = (folder / "one-seed0").stat()
     assert not (folder / "one-seed0" / "model").exists()
     good = [variants[0], variants[2]]
     run_variants(good, folder, share=0.05)
     assert "1 of 1 runs are there already" in capsys.readouterr().out
-    assert (folder / "one-seed0" / "metrics.json").stat().st_mtime_ns == before
+    assert (folder / "one-seed0").stat() == before
     assert effects(good, folder)["parameters"].nunique() == 1
     with pytest.raises(InputError, match="one-seed0 is the name of a finished run that differs in the data's rows"):
         run_variants(good, folder, share=0.1)
@@ -114,26 +103,31 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     monkeypatch.setattr(ablation.runs, "read_run", run_of)
     text = "one: {idea: base, seeds: 2}\ntwo: {idea: less noise, against: one, change: {beta: 0}, seeds: 2}\n"
     text += "rows: {idea: other pairs, against: one, change: {alpha: 2}}\nsame: {idea: base, against: two}\n"
+    text += "twin: {idea: base, against: one}\n"
     table = effects(read(text), tmp_path)
     assert table.columns.tolist() == ablation.COLUMNS
-    assert table["variant"].tolist() == ["two", "same", "one", "rows"]  # largest first, what is not compared last
+    assert table["variant"].tolist() == [
+        "two",
+        "same",
+        "one",
+        "rows",
+        "twin",
+    ]  # largest first, what is not compared last
     table = table.set_index("variant")
     means = {one: (pearson[f"{one}-seed0"] + pearson[f"{one}-seed1"]) / 2 for one in ("one", "two")}
     assert table.loc["two", "difference"] == pytest.approx(means["two"] - means["one"])
     assert 0 < table.loc["two", "difference_low"] < table.loc["two", "difference"] < table.loc["two", "difference_high"]
     assert table.loc["same", "difference"] == pytest.approx(pearson["one-seed0"] - pearson["two-seed0"])
-    assert table["compared"].to_dict() == {"two": 2, "same": 1, "one": 0, "rows": 0}
-    assert table.loc[["one", "rows"], "difference"].isna().all()
+    assert table["compared"].to_dict() == {"two": 2, "same": 1, "one": 0, "rows": 0, "twin": 0}
+    assert table["difference"].isna().sum() == 3
     assert table.loc["one", ["seed_low", "seed_high"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
     assert table.loc["one", ["pearson", "seconds", "parameters"]].tolist() == pytest.approx([means["one"], 15, 7])
-    better, worse, alone, _ = sentences(table.reset_index()).splitlines()
-    assert better.startswith("- **two** (less noise) is significantly better than `one`: 0.")
-    assert better.endswith(", seeds: 2.")
+    better, worse, alone, *_ = sentences(table.reset_index()).splitlines()
+    assert re.fullmatch(r"- \*\*two\*\* \(less noise\) is significantly better than `one`: 0\..*, seeds: 2\.", better)
     assert worse.startswith("- **same** (base) is significantly worse than `two`: -0.")
     assert "reaches" in alone
-    unsure = table.reset_index().head(1).assign(difference_low=-0.01)
-    assert "makes no significant difference to `one`" in sentences(unsure)
     assert "nan" not in sentences(table.reset_index())
+    assert "no significant difference to `one`" in sentences(table.reset_index().head(1).assign(difference_low=-0.01))
 
 
 @pytest.mark.parametrize("protocol", ["anchor_disjoint", "random"])
@@ -153,6 +147,4 @@ def test_shuffled_classes_keep_groups_and_counts(read: Read) -> None:
     frame, shuffled = data.load("sample")["train"], ablation.splits_of(variant, share=1.0)["train"]
     assert (shuffled["context"] != frame["context"]).mean() > 0.5
     assert shuffled.groupby([frame["anchor"], frame["context"]])["context"].nunique().max() == 1
-    groups = [one.drop_duplicates(["anchor", "target", "context"]).shape for one in (frame, shuffled)]
-    assert groups[0] == groups[1]
     pd.testing.assert_frame_equal(shuffled.drop(columns="context"), frame.drop(columns="context"))
