@@ -38,12 +38,9 @@ class CpcEmbedding(nn.Module):
 class CpcGraph(nn.Module):
     """The same vectors from titles and the CPC tree: two steps of message passing between sections and classes.
 
-    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X and A = D^-1/2 (E + I) D^-1/2 of
-    the tree's edges E (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs: arXiv 2308.05385). A class that
-    training has hardly seen borrows from its section and its title. Row 0 (`unknown`) has the zero vector.
-
-    Args:
-        titles: vectors (len(cpc.CODES), width) of the codes' texts.
+    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X (len(cpc.CODES), width) and
+    A = D^-1/2 (E + I) D^-1/2 of the tree's edges E (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs:
+    arXiv 2308.05385). A class that training has hardly seen borrows from its section and its title.
     """
 
     def __init__(self, titles: Tensor, *, dim: int) -> None:
@@ -110,11 +107,7 @@ class RankScale(nn.Module):
 
     So it starts exactly as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL
     (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a
-    generated matrix.
-
-    Args:
-        encoder: with peft's LoRA layers in place; their A gets a hook.
-        dim: length of the class vector.
+    generated matrix. `encoder` has peft's LoRA layers in place; their A gets a hook.
     """
 
     def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:

@@ -85,11 +85,10 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
     L = sum_i w_i l_i / 2N (Chen et al. 2020, arXiv 2002.05709, eq. 1, with weights and a choice of negatives).
 
     Args:
-        anchor, target: representations (N, D), of any length; normalised here.
-        positive: weight (N,) >= 0 of each pair as a positive; with no positive at all, loss and gradient are 0. The
-            mean is over all pairs, not over the weights, so that a batch with few positives does not weigh more.
+        anchor, target: representations (N, D), of any length.
+        positive: weight (N,) >= 0 of each pair as a positive. The mean is over all pairs, not over the weights, so that
+            a batch with few positives does not weigh more; without any, loss and gradient are 0.
         negative: bool (2N, 2N), which view may be pushed from which; diagonal and partners are taken out here.
-        temperature: > 0.
     """
     view = F.normalize(_at_least_float32(torch.cat([anchor, target])), dim=-1)  # (2N, D)
     similarity = view @ view.T / temperature
@@ -104,13 +103,9 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
 
 
 def in_batch_negatives(anchor_text: Tensor, target_text: Tensor) -> Tensor:
-    """Which of the 2N views may be negatives of each other: not of the same anchor phrase, not the same text.
+    """Which of the 2N views may be negatives of each other, bool (2N, 2N): of other anchors and of other text.
 
-    Args:
-        anchor_text, target_text: integer ids (N,) of the phrases; equal ids are equal texts.
-
-    Returns:
-        bool (2N, 2N), symmetric.
+    `anchor_text`, `target_text`: integer ids (N,) of the phrases; equal ids are equal texts.
     """
     owner, text = anchor_text.repeat(2), torch.cat([anchor_text, target_text])
     return (owner[:, None] != owner) & (text[:, None] != text) & (owner[:, None] != text) & (text[:, None] != owner)

@@ -32,16 +32,12 @@ TARGETS = {"pair": 1, "packed": 64, "compact": 64, "listwise": 128}
 
 @dataclass
 class Output:
-    """What a batch of N rows gives.
+    """What a batch of N rows gives."""
 
-    cumulative: the ordinal head's logits of P(rank > k) (N, 4); ratings: the rating head's logits of data.RATINGS
-    (N, 10), where the model learns them; anchor, target: span means at the contrast layer (N, W).
-    """
-
-    cumulative: Tensor
-    anchor: Tensor
+    cumulative: Tensor  # logits of P(rank > k) (N, 4), by the ordinal head
+    anchor: Tensor  # span means at the contrast layer (N, W)
     target: Tensor
-    ratings: Tensor | None = None
+    ratings: Tensor | None = None  # logits of data.RATINGS (N, 10), where the model learns them
 
     def logits(self) -> Tensor:
         """Cumulative logits (N, 4) float32 that scores are made of: the mean probabilities of both heads."""
@@ -61,14 +57,10 @@ class Matcher(nn.Module):
     """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out."""
 
     def __init__(self, config: Config, *, titles: dict[str, str] | None = None, folder: Path | None = None) -> None:
-        """A model with a pretrained encoder, ready to be trained.
+        """A model with a pretrained encoder; InputError where that is not there, or does not suit the configuration.
 
-        Args:
-            titles: class text of each code (default: those of the configuration); kept with the model.
-            folder: of a saved model, whose encoder's shape and tokenizer are taken; the weights are loaded afterwards.
-
-        Raises:
-            InputError: there is no such backbone, or it cannot work with this configuration.
+        `titles`: class text of each code, kept with the model. `folder`: of a saved model, whose encoder's shape and
+        tokenizer are taken; its weights are loaded afterwards.
         """
         super().__init__()
         self.settings = config  # `config` would be taken for an encoder's by the Trainer
@@ -139,10 +131,9 @@ class Matcher(nn.Module):
         )
 
     def cumulative(self, pairs: Pairs, *, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """Cumulative logits (n, 4) float32 of all rows, in their order, as `Output.logits` gives them.
+        """Cumulative logits (n, 4) float32 of all rows, in their order; `progress(done, all)` follows every batch.
 
-        In the `listwise` layout the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` is called after
-        every batch, with numbers of rows.
+        In the `listwise` layout they are the mean over LIST_SHUFFLES orders of each group.
         """
         return self._outputs(pairs, Output.logits, progress=progress)
 
@@ -254,11 +245,8 @@ class Matcher(nn.Module):
     def load(cls, path: str | Path) -> "Matcher":
         """The model in a run folder, or in the model folder that `save` wrote; runs no code that the folder holds.
 
-        It is there to score: a plain LoRA update is merged into its weights, which saves the update's own products and
-        leaves the scores as they are up to float32's rounding.
-
-        Raises:
-            InputError: there is no model, or a part of it is missing, damaged or of another version.
+        It is there to score: a LoRA update is merged into its weights, which saves the update's own products.
+        InputError where there is no model, or a part of it is missing, damaged or of another version.
         """
         folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
         try:
