@@ -12,13 +12,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 
+NOTEBOOKS = ["1_explore", "2_train", "3_errors"]
 CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
 SAFE = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); by default text stays as it is"
 EXAMPLES = """examples:
@@ -41,8 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 def tell(error: object, status: int) -> int:
     """Prints an error as one line; returns the exit status."""
-    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(str(error).split()))
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {InputError(str(error))}", file=sys.stderr)
     return status
 
 
@@ -82,10 +83,14 @@ class Progress:
         self.total, self.began, self.skipped = total, time.monotonic(), 0
         self.said = self.began
 
+    def part(self, before: int, size: int, done: int, whole: int) -> None:
+        """So much of a chunk of `size` pairs is done, with `before` pairs before it."""
+        self(before + size * done // whole)
+
     def __call__(self, done: int) -> None:
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if now - self.said >= (0.5 if terminal else 30):
-            rate, self.said = (done - self.skipped) / (now - self.began), now
+            rate, self.said = max(1, done - self.skipped) / (now - self.began), now
             line = f"{done:,} of {self.total:,} pairs, {rate:,.0f} a second, {(self.total - done) / rate:,.0f} s left"
             print(f"\r{line}\033[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
@@ -108,19 +113,18 @@ def run_score(given: argparse.Namespace) -> None:
         raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
     if "prediction" in (names or ["prediction"]) and "prediction" in there:
         raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
-    prediction = pd.Series(_predictions(matcher.Matcher.load(given.run), checked, given))
-    scored = frame.assign(prediction=prediction)
+    prediction, folder = _predictions(matcher.Matcher.load(given.run), checked, given)
+    scored = pd.concat([frame, pd.Series(prediction, name="prediction")], axis=1)
     if names:
-        parts = [
-            prediction if name == "score" else scored.iloc[:, [*there, "prediction"].index(name)] for name in names
-        ]
-        scored = pd.concat(parts, axis=1, keys=names)
+        places = [-1 if name == "score" else [*there, "prediction"].index(name) for name in names]
+        scored = scored.iloc[:, places].set_axis(names, axis=1)
     files.write_table(scored, output, spreadsheet_safe=given.spreadsheet_safe)
+    shutil.rmtree(folder)
     print(f"{output}: {len(scored):,} pairs", file=sys.stderr if str(output) == "-" else sys.stdout)
 
 
-def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> Any:
-    """The prediction of each checked row (n,); chunks that are done outlive a break, in a folder beside the output."""
+def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[Any, Path]:
+    """The prediction of each checked row (n,), and the folder in which finished chunks outlive a break."""
     import numpy as np
 
     from patsim_utils import files, ordinal
@@ -137,85 +141,63 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> Any:
     found, done, progress = np.empty(len(order)), 0, Progress(len(order))
     with files.lock(folder / "lock", clip(str(given.output))):
         kept = folder / digest.hexdigest()
-        for other in folder.glob("*/"):
-            if other != kept:
-                shutil.rmtree(other)  # of another input, model or option
+        for other in set(folder.glob("*/")) - {kept}:
+            shutil.rmtree(other)  # of another input, model or option
         kept.mkdir(exist_ok=True)
         for number, rows in enumerate(chunks):
-            path = kept / f"{number}.npy"
+            path, told = kept / f"{number}.npy", partial(progress.part, done, len(rows))
             if path.is_file():
                 progress.skipped += len(rows)
             else:
-
-                def told(part: int, whole: int, done: int = done, size: int = len(rows)) -> None:
-                    progress(done + size * part // whole)
-
                 logits = model.logits(checked.iloc[rows], unknown=given.unknown, progress=told)
                 with files.written(path) as file:
                     np.save(file, ordinal.score(logits).double().numpy())
             found[rows] = np.load(path)
             done += len(rows)
-        shutil.rmtree(folder)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-    return found
+    return found, folder
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    presets = []
+    lines = ["presets:"]
     for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        presets.append(f"  {path.stem:12}{first.removeprefix('# ')}")
-    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    shown["epilog"] = "\n".join(["presets:", *presets, "", EXAMPLES])
+        lines.append(f"  {path.stem:12}" + path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "))
+    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": "\n".join([*lines, "", EXAMPLES])}
     top = Parser(
         prog="patsim", description="Train, explain and use a model of how alike two patent phrases are.", **shown
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
-    for name, told in (
-        ("study", "run the notebooks, write reports/NAME"),
-        ("ablation", "compare variants of a preset"),
-    ):
-        one = commands.add_parser(name, help=told, **shown)
-        one.set_defaults(do=run_study, replace=False, notebooks=["5_ablation"])
-        one.add_argument("--preset", required=True, help="one of the presets below")
-        one.add_argument("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
-        one.add_argument(
-            "--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)"
-        )
-        one.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter")
-        if name == "study":
-            notebooks = ["1_explore", "2_train", "3_errors"]
-            one.add_argument("--notebooks", nargs="+", default=notebooks, help="run only these, such as 3_errors")
-            one.add_argument("--replace", action="store_true", help="train anew where another run has this name")
-        else:
-            one.add_argument("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
-            one.add_argument("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
-            one.add_argument("--processes", type=int, default=1, help="variants that train at the same time")
-    one = commands.add_parser("score", help="score a table of pairs with a trained model", **shown)
-    one.set_defaults(do=run_score)
-    one.add_argument("pairs", type=Path, help="table with the columns anchor, target, context: csv, tsv, parquet, xlsx")
-    one.add_argument("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    one.add_argument(
-        "-o", "--output", type=Path, required=True, help="csv, csv.gz, tsv, parquet or xlsx to write; - for stdout"
-    )
-    one.add_argument(
-        "--unknown",
-        choices=("error", "embedding"),
-        default="error",
-        help="a context that is no CPC class: refuse it (default), or score by the text alone",
-    )
-    one.add_argument("--columns", help="write only these, such as id,score; score is the prediction")
-    one.add_argument("--overwrite", action="store_true", help="replace the output file if there is one")
-    one.add_argument("--spreadsheet-safe", action="store_true", help=SAFE)
-    commands.add_parser("readme", help="write the recorded results into README.md").set_defaults(do=keep_record)
-    for name, told in (
-        ("record", "share a study: reports/recorded/NAME"),
-        ("check-name", "may a study have that name?"),
-    ):
-        one = commands.add_parser(name, help=told)
-        one.set_defaults(do=keep_record)
-        one.add_argument("name", metavar="NAME")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, told: str, do: Callable[[argparse.Namespace], int | None], **defaults: Any) -> Callable:
+        one = commands.add_parser(name, help=told, allow_abbrev=False, **shown)
+        one.set_defaults(do=do, **defaults)
+        return one.add_argument
+
+    study = command("study", "run the notebooks, write reports/NAME", run_study)
+    ablation = command("ablation", "compare variants", run_study, replace=False, notebooks=["5_ablation"])
+    for add in (study, ablation):
+        add("--preset", required=True, help="one of the presets below")
+        add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
+        add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
+        add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter of a notebook")
+    study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
+    study("--replace", action="store_true", help="train anew where another run has this name")
+    ablation("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
+    ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
+    ablation("--processes", type=int, default=1, help="variants that train at the same time")
+    add = command("score", "score a table of pairs with a trained model", run_score)
+    add("pairs", type=Path, help="table with the columns anchor, target, context: csv, tsv, parquet or xlsx")
+    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
+    add("-o", "--output", type=Path, required=True, help="csv, csv.gz, tsv, parquet or xlsx; - for standard output")
+    unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
+    add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
+    add("--columns", help="write only these, such as id,score; score is the prediction")
+    add("--overwrite", action="store_true", help="replace the output file if there is one")
+    add("--spreadsheet-safe", action="store_true", help=SAFE)
+    command("readme", "write the recorded results into README.md", keep_record)
+    command("record", "share a study: reports/recorded/NAME", keep_record)("name", metavar="NAME")
+    command("check-name", "may a study have that name?", keep_record)("name", metavar="NAME")
     return top
 
 

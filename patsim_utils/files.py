@@ -6,7 +6,6 @@ import gzip
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,24 +38,16 @@ def recover(target: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
-    """While it lasts no other process holds `path`; the lock of a dead process counts for nothing.
-
-    Raises:
-        InputError: another process holds it, also after `wait` seconds.
-    """
+def lock(path: Path, what: str) -> Iterator[None]:
+    """While it lasts no other process holds `path`, else InputError; the lock of a dead process counts for nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + wait
     with path.open("a+") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= end:
-                    told = f"{what} is being written by another process; wait for it, or choose another name"
-                    raise InputError(told) from error
-                time.sleep(0.1)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{what} is being written by another process; wait for it, or choose another name"
+            ) from error
         yield
 
 
@@ -96,10 +87,9 @@ def check_output(path: Path, *, overwrite: bool = False, rows: int = 0) -> None:
         there = path.is_symlink() or path.exists()
     except OSError as error:
         raise InputError(f"{place}: no file can be written there ({error.strerror})") from error
-    if there and not path.is_file():
-        raise InputError(f"{place}: is a folder or a device, not a file")
-    if there and not overwrite:
-        raise InputError(f"{place}: exists already; --overwrite replaces it")
+    if there and not (overwrite and path.is_file()):
+        told = "exists already; --overwrite replaces it" if path.is_file() else "is a folder or a device, not a file"
+        raise InputError(f"{place}: {told}")
     if path.suffix.lower() == ".xlsx" and rows > SHEET_ROWS:
         raise InputError(f"{place}: a sheet holds {SHEET_ROWS:,} rows, not {rows:,}; choose another ending")
 

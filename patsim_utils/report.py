@@ -54,11 +54,10 @@ def title(notebook: Path) -> str:
 
 def studies(folder: Path, *, link: str = "") -> list[dict[str, Any]]:
     """What the index tells of each study in `folder`, by name: links to pages, headlines, facts, cautions."""
-    names = {path.parent.name for path in folder.glob("*/*.html") if not path.parent.name.startswith(".")}
-    names = {name for name in names if not name.endswith(".old")}
-    names |= {path.name[1:-12] for path in folder.glob(".*.failed.json")}
+    names = {path.parent.name for path in folder.glob("[!.]*/*.html") if path.parent.name != "recorded"}
+    names |= {path.name.removeprefix(".").removesuffix(".failed.json") for path in folder.glob(".*.failed.json")}
     found = []
-    for name in sorted(names):
+    for name in sorted(name for name in names if not name.endswith(".old")):
         pages = sorted((folder / name).glob("*.html"))
         notebooks = {path.stem: title(ROOT / "notebooks" / f"{path.stem}.ipynb") for path in pages}
         one = {"name": name, "link": link + name, "pages": notebooks, "headlines": [], "facts": [], "cautions": []}
@@ -123,64 +122,63 @@ def write_index(reports: Path) -> None:
 
 
 def results_table(path: Path) -> str:
-    """The recorded results of the studies SHOWN in Markdown, a row each, from `reports/results.csv`."""
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["study", "variant"])
-    rows = ["| study | Pearson [95 %] | split | minutes of training | what it is |", "|---|---|---|---|---|"]
-    for study in SHOWN:
-        one = table[(table["study"] == study) & table["variant"].isna()]
-        if one.empty:
-            continue
-        one = one[one["split"] == one["split"].iloc[0]]
-        mean = (
-            one[one["seed"].isna()] if one["seed"].isna().any() else one
-        )  # a row of all seeds, or rows of single ones
-        seeds = max(int(mean["seeds"].max()), len(mean))
-        figures = "{pearson:.3f} [{low:.3f}, {high:.3f}]".format(**mean[["pearson", "low", "high"]].mean())
-        first = mean.iloc[0]
-        kind = f"{first['split']}, " + ("anchors unseen" if first["protocol"] == "anchor_disjoint" else "random rows")
-        minutes = f"{mean['seconds'].mean() / 60:.0f}" if mean["seconds"].notna().any() else ""
-        cells = [f"`{study}`", figures + f", {seeds} seeds" * (seeds > 1), kind, minutes, first["what"]]
-        rows.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(rows) if len(rows) > 2 else "No result has been recorded yet."
+    """The results of the studies SHOWN in Markdown, a row each, from `reports/results.csv`.
+
+    Figures are means over the seeds, also the bounds of the intervals.
+    """
+    table = pd.read_csv(path)
+    rows = [
+        "| study | Pearson [95 % over anchors] | split | minutes of training | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    for study in [study for study in SHOWN if (table["study"] == study).any()]:
+        one = table[table["study"] == study]
+        one = one[one["variant"].isna()] if one["variant"].isna().any() else one.head(1)  # of what others published
+        one, first = one[one["split"].eq(one["split"].iloc[0]) | one["split"].isna()], one.iloc[0]
+        mean = one[["pearson", "low", "high", "seconds"]].mean()
+        figures = f"{mean['pearson']:.3f}" + (f" [{mean['low']:.3f}, {mean['high']:.3f}]" if mean["low"] > -1 else "")
+        figures += f", {len(one)} seeds" if len(one) > 1 else ""
+        split = f"{first['split']}, " if isinstance(first["split"], str) else ""
+        split += "anchors unseen" if first["protocol"] == "anchor_disjoint" else "anchors seen in training"
+        split += ", listwise" if first["track"] == "listwise" else ""
+        minutes = f"{mean['seconds'] / 60:.0f}" if mean["seconds"] > 0 else ""
+        rows.append(f"| `{study}` | {figures} | {split} | {minutes} | {first['what']} |")
+    return "\n".join(rows)
 
 
 def write_readme() -> None:
     """Writes the table between the two marks of README.md; InputError where a mark is missing."""
-    start, end = README_MARKS
-    before, found_start, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(start)
-    _, found_end, after = rest.partition(end)
-    if not (found_start and found_end):
-        raise InputError(f"README.md: the marks {start} and {end} are not both there")
-    table = results_table(ROOT / "reports" / "results.csv")
-    files.write_text(ROOT / "README.md", f"{before}{start}\n{table}\n{end}{after}")
+    text, table = (ROOT / "README.md").read_text(encoding="utf-8"), results_table(ROOT / "reports" / "results.csv")
+    parts = re.fullmatch("(.*{}\n).*({}.*)".format(*README_MARKS), text, flags=re.DOTALL)
+    if not parts:
+        raise InputError(f"README.md: the marks {' and '.join(README_MARKS)} are not both there")
+    files.write_text(ROOT / "README.md", f"{parts[1]}{table}\n{parts[2]}")
 
 
 def record(name: str) -> None:
-    """Copies the pages of study `name` to `reports/recorded/` and puts its figures into `reports/results.csv`."""
+    """Copies the pages of study `name` to `reports/recorded/` and puts its figures into `reports/results.csv`.
+
+    A study `<base>-seed<k>` is a seed of study `<base>`.
+    """
     reports = ROOT / "reports"
     try:
         metrics, config = (json.loads((reports / name / f"{one}.json").read_text()) for one in ("metrics", "config"))
     except (OSError, ValueError) as error:
-        raise InputError(f"reports/{name}: there is no study with a run to record ({clip(str(error))})") from error
-    parsed, environment, train = Config.parse(config), metrics["environment"], metrics["train"]
-    base, _, _ = name.partition("-seed")
-    common = {"study": base, "seed": environment["seed"], "seeds": 1, "protocol": metrics["protocol"]}
-    common |= {"track": "listwise" if parsed.listwise else "pair", "what": parsed.describe()}
-    common |= {"seconds": train["seconds"], "parameters": train["trainable_parameters"], "device": train["device"]}
-    common |= {key: environment[key] for key in ("date", "commit")}
-    rows = []
+        raise InputError(f"reports/{name}: there is no study of a run to record ({clip(str(error))})") from error
+    config, rows = Config.parse(config, source="config.json"), []
     for split in [split for split in ("validation", "test") if split in metrics]:
-        scores = metrics[split]
-        low, high = scores["pearson_ci"]
-        figures = {key: scores[key] for key in ("n", "pearson", "spearman", "mae", "qwk", "loss")}
-        rows.append({**common, "split": split, **figures, "low": low, "high": high})
-    table = pd.read_csv(reports / "results.csv")
-    key = ["study", "variant", "seed", "split"]
-    table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns)]).drop_duplicates(key, keep="last")
+        row = metrics["environment"] | metrics["train"] | metrics[split]
+        row |= {"study": re.sub(r"-seed\d+$", "", name), "seeds": 1, "split": split, "protocol": metrics["protocol"]}
+        row |= {"track": "listwise" if config.listwise else "pair", "what": config.describe()}
+        row |= {"parameters": row["trainable_parameters"], "seconds": round(row["seconds"])}
+        row |= dict(zip(("low", "high"), row["pearson_ci"], strict=True))
+        rows.append({key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in row.items()})
+    table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
+    table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns, fill_value="")])
+    table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
     files.write_text(reports / "results.csv", table.to_csv(index=False))
     fresh = reports / "recorded" / f".{name}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(reports / name, fresh)
-    files.recover(reports / "recorded" / name)
     files.swap(fresh, reports / "recorded" / name)
     write_index(reports)

@@ -32,8 +32,8 @@ from patsim_utils.matcher import Matcher
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 RECORDS = ("metrics.json", "config.json", "effects.csv")  # what notebooks leave in the run folder for the reports
+TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
-KERNEL_SECONDS = 5.0  # in which the kernel of a killed study ends by itself
 TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
 BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm",), "cpc_titles": ()}  # words that are no paths
 
@@ -59,11 +59,9 @@ class ThisInterpreter(AsyncKernelManager):
 def check_study_name(name: str) -> None:
     """InputError where `name` can be no folder of a study."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.lower().endswith((".old", ".new", ".work")):
-        raise InputError(
-            f"--name: {clip(name)} is no name of a study: 1 to 64 letters, digits, '.', '_', '-'; not .old, .new, .work"
-        )
-    taken = ("template", "recorded", "index.html", "results.csv", "trials.md")
-    if name.lower() in taken or (ROOT / "reports" / name).is_file():
+        rule = "1 to 64 letters, digits, '.', '_', '-', and none of .old, .new, .work at the end"
+        raise InputError(f"--name: {clip(name)} is no name of a study: {rule}")
+    if name.lower() in TAKEN or (ROOT / "reports" / name).is_file():
         raise InputError(f"--name: {clip(name)} is the name of something else in reports/")
 
 
@@ -153,7 +151,7 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
         Matcher(config)
         if "2_train" in notebooks:
             run = runs.run_folder(str(given["name"]))
-            with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}", wait=KERNEL_SECONDS):
+            with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
                 if not given.get("replace"):
                     runs.finished(config, splits, run)
     return given, config
@@ -210,13 +208,7 @@ def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
         raise StudyError("a cell left the notebook before its end")
 
 
-def study(
-    name: str,
-    given: dict[str, Value],
-    *,
-    notebooks: Sequence[str] = NOTEBOOKS,
-    before: Callable[[], None] = lambda: None,
-) -> None:
+def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], before: Callable = lambda: None) -> None:
     """Runs `before`, then the `notebooks` in order, and publishes their pages when all came to their end.
 
     Raises:

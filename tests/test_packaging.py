@@ -1,10 +1,13 @@
 """Package, lock, environment, workflows and Makefile agree with each other and with what is installed."""
 
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,25 +91,75 @@ def test_ci_runs_style_tests_and_the_sample_study() -> None:
     assert "reports/sample" in steps[-1]["with"]["path"]
 
 
-def test_the_gpu_study_hands_its_inputs_to_make() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/study-gpu.yml").read_text())
+def test_the_workflows_use_inputs_as_text_alone() -> None:
+    """Inputs reach a shell through its environment, and a path only after the name was checked; actions are pinned."""
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            for step in job["steps"]:
+                assert "${{" not in step.get("run", "")
+                assert "inputs." not in str(step.get("with", ""))
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}"))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "study-gpu.yml").read_text())
     inputs = workflow[True]["workflow_dispatch"]["inputs"]  # YAML 1.1 takes the key `on` for true
-    (study,) = (step for step in workflow["jobs"]["study"]["steps"] if step.get("name") == "Study")
-    assert set(inputs) == {value.removeprefix("${{ inputs.").removesuffix(" }}") for value in study["env"].values()}
-    assert {"preset": "gpu", "data": "kaggle"}.items() <= {key: one["default"] for key, one in inputs.items()}.items()
-    assert all(f'="${variable}"' in study["run"] for variable in study["env"])
+    steps = {step.get("name"): step for step in workflow["jobs"]["study"]["steps"]}
+    given = {value.removeprefix("${{ inputs.").removesuffix(" }}") for value in steps["Study"]["env"].values()}
+    assert set(inputs) == given
+    assert set(steps["Study"]["env"]) == {"PRESET", "DATA", "NAME", "P"}
+    assert 'check-name -- "$NAME"' in steps["Name"]["run"]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., str]:
+    """`make(arguments, variables)` -> what a stand-in for the interpreter was called with."""
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "[%s]" "$@" "$PATSIM_P"\n')
+    python.chmod(0o755)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/installed"):
+        (tmp_path / name).touch()
+
+    def run(*arguments: str, **variables: str) -> str:
+        command = ["make", "-C", str(tmp_path), "--no-print-directory", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | variables)
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("text", ["it's here", "x' ; echo hit ; '", "$(shell echo hit >&2)", '$HOME "`id`" \\', "a\nb"])
+@pytest.mark.parametrize("name", ["DATA", "PRESET", "NAME", "P"])
+@pytest.mark.parametrize("place", ["argument", "environment"])
+def test_make_takes_what_it_is_given_as_text(make: Callable[..., str], text: str, name: str, place: str) -> None:
+    given = {"PRESET": "sample", "DATA": "sample", "P": ""} | {name: text}
+    given = {"NAME": given["PRESET"]} | given
+    said = make("study", f"{name}={text}") if place == "argument" else make("study", **{name: text})
+    options = "".join(f"[--{option}={given[option.upper()]}]" for option in ("preset", "data", "name"))
+    assert said == f"[-m][patsim_utils][study]{options}[{given['P']}]"
+
+
+def test_make_record_shares_a_study(make: Callable[..., str]) -> None:
+    assert make("record", "NAME=a; echo hit") == "[-m][patsim_utils][record][--][a; echo hit][]"
+
+
+def test_the_installed_command_is_the_module() -> None:
+    assert PROJECT["scripts"] == {"patsim": "patsim_utils.cli:main"}
+
+
+def test_git_keeps_the_record_and_nothing_else_of_the_reports() -> None:
+    kept = ["recorded/a/x.html", "template/style.css", "results.csv", "trials.md"]
+    ignored = ["a/x.html", "index.html", ".a.lock", ".a.failed.json", "recorded/.a.new/x"]
+    command = ["git", "check-ignore", "--no-index", *(f"reports/{path}" for path in [*kept, *ignored])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 128:
+        pytest.skip("not a checkout of git")
+    assert done.stdout.split() == [f"reports/{path}" for path in ignored]
 
 
 def made(*arguments: str) -> str:
     """What make says it would do, or says."""
     command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def test_make_study_is_the_study_command() -> None:
-    said = made("-n", "study", "PRESET=cpu", "DATA=some folder", "NAME=real", "P=-p epochs 1")
-    assert "-m patsim_utils.study --preset 'cpu' --data 'some folder' --name 'real' -p epochs 1" in said
-    assert "--preset 'sample' --data 'sample' --name 'sample'" in made("-n", "study")
 
 
 def test_make_installs_the_lock_before_anything_else() -> None:

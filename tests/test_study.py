@@ -31,7 +31,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (study, runs, report):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(study, "Matcher", lambda config: None)
-    monkeypatch.setattr(study, "KERNEL_SECONDS", 0.1)
     return tmp_path
 
 

@@ -1,0 +1,151 @@
+"""Outputs: written beside and renamed, folders swapped, names locked, tables in the form that the ending says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from patsim_utils import files
+from patsim_utils.errors import InputError
+from patsim_utils.tables import read_table
+
+FORMS = ["a.csv", "a.csv.gz", "a.tsv", "a.parquet", "A.XLSX"]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rows = [("=1+1", "null", "a,\tb"), ("-5", "a\rb", '"x"'), ("", "@x", "two\nlines"), ("01", "NA", "é")]
+    return pd.DataFrame(rows, columns=["note", "note", "anchor"], dtype=str)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_table_comes_back_as_it_went(frame: pd.DataFrame, tmp_path: Path, name: str) -> None:
+    if name in ("a.parquet", "A.XLSX"):  # in which no two columns have one name
+        frame = frame.set_axis(["note", "note2", "anchor"], axis=1)
+    if name == "A.XLSX":
+        frame = frame.replace("a\rb", "ab")  # XML has no carriage return
+    files.write_table(frame, tmp_path / name)
+    back, _ = read_table(tmp_path / name)
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_cells_that_a_spreadsheet_would_run_are_escaped_if_told(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"=x": ["=1", "+1", "-1", "@a", "\tb", "a=1", ""], "n": [-1.0] * 7})
+    files.write_table(frame, tmp_path / name, spreadsheet_safe=True)
+    back, _ = read_table(tmp_path / name)
+    assert back.columns.tolist() == ["'=x", "n"]
+    assert back["'=x"].tolist() == ["'=1", "'+1", "'-1", "'@a", "'\tb", "a=1", ""]
+    assert back["n"].astype(float).eq(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x.zst", "its ending is none of .csv,"),
+        ("x", "its ending is none of"),
+        ("no/x.csv", "no file can be written there (No such file or directory)"),
+        ("there.csv/x.csv", "no file can be written there (Not a directory)"),
+        ("folder.csv", "is a folder or a device"),
+        ("there.csv", "exists already; --overwrite replaces it"),
+        ("x" * 300 + ".csv", "no file can be written there (File name too long)"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "there.csv").touch()
+    with pytest.raises(InputError) as error:
+        files.check_output(tmp_path / name)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_an_output_that_can_be(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").touch()
+    files.check_output(tmp_path / "there.csv", overwrite=True)
+    files.check_output(Path("-"))
+    files.check_output(tmp_path / "x.csv", rows=2**21)
+    with pytest.raises(InputError, match=r"a sheet holds 1,048,575 rows, not 2,097,152"):
+        files.check_output(tmp_path / "x.xlsx", rows=2**21)
+
+
+@pytest.mark.parametrize("value", ["a\x01b", "x" * 32768])
+def test_a_sheet_never_changes_a_value_silently(tmp_path: Path, value: str) -> None:
+    with pytest.raises(InputError, match=r"x\.xlsx.*cannot hold this table \(row 2: '"):
+        files.write_table(pd.DataFrame({"a": [value]}), tmp_path / "x.xlsx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path: Path) -> None:
+    """In a process of its own that may write no file above 4 kB."""
+    (tmp_path / "x.csv").write_text("older")
+    program = (
+        "import resource, sys, pathlib; from patsim_utils import files; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+        "files.write_text(pathlib.Path(sys.argv[1]), 'x' * 10000)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "x.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27]" in done.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.csv", "older")]
+
+
+def folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "file").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_a_swap_that_is_killed_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    """Cut off before its first, second ... step: afterwards there is the older or the new folder, and nothing else."""
+    target, steps = folder(tmp_path / "run", "older"), iter(range(9))
+
+    def step(done):
+        def either(*given, **options):
+            if next(steps) == cut:
+                raise KeyboardInterrupt
+            return done(*given, **options)
+
+        return either
+
+    fresh = folder(tmp_path / "fresh", "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", step(files.shutil.rmtree))
+        patch.setattr(Path, "rename", step(Path.rename))
+        try:
+            files.swap(fresh, target)
+        except KeyboardInterrupt:
+            assert cut < 4
+    files.recover(target)
+    assert (target / "file").read_text() == ("new" if cut > 2 else "older")
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if cut > 2 else ["fresh", "run"])
+
+
+def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from patsim_utils import files\n"
+        "with files.lock(pathlib.Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with (
+            pytest.raises(InputError, match=r"^the run is being written by another"),
+            files.lock(tmp_path / "lock", "the run"),
+        ):
+            pass
+        process.kill()
+    with files.lock(tmp_path / "lock", "the run"):
+        pass

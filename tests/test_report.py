@@ -1,0 +1,168 @@
+"""Pages, indexes and result tables."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from patsim_utils import report, study
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+
+FIXTURES = Path(__file__).parent / "notebooks"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the fixture notebook that shows each kind of output."""
+    copy = tmp_path_factory.mktemp("page") / "ends_well.ipynb"
+    study.execute(FIXTURES / "ends_well.ipynb", copy, {"name": "a & b"})
+    titles = {"ends_well": "It ends <well>", "other": "Another: with more"}
+    return report.page(copy, name="a & b", titles=titles, reports=ROOT / "reports")
+
+
+def external(html: str) -> list[str]:
+    """What a page would load from elsewhere: scripts, styles, fonts, images, frames."""
+    tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio|object|embed|use|image)\b[^>]*>", html)
+    loaded = [tag for tag in tags if re.search(r"""(?:src|srcset|href|data)\s*=\s*["']?(?!data:|#)[^"'\s>]""", tag)]
+    return [*loaded, *re.findall(r"(?:url\(|@import)\s*[\"']?(?!data:|#)[^)\s]+", html)]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://example.org/a.js"></script>',
+        "<link rel=stylesheet href=//example.org/a.css>",
+        "<img alt='' src='figure.png'>",
+        "<style>@import 'a.css'</style>",
+        "<style>a { background: url(https://example.org/a.png) }</style>",
+    ],
+)
+def test_external_finds_what_is_loaded(html: str) -> None:
+    assert external(html)
+
+
+def test_a_page_loads_nothing_and_folds_code_and_messages(page: str) -> None:
+    assert external(page) == []
+    assert "<script" not in page
+    folds = re.compile(r'<details class="folded.*?</details>', flags=re.DOTALL)
+    folded, shown = "".join(folds.findall(page)), folds.sub("", page)
+    for text in ("# Parameters", "learning_rate", "a warning that belongs behind a fold", "not bold"):
+        assert text in folded
+        assert text not in shown
+    assert page.count("<summary>Messages</summary>") == 1
+    assert "<b>not bold" not in page
+    assert "<details open" not in page
+
+
+def test_a_page_says_where_it_comes_from_but_names_no_folder_of_the_machine(page: str) -> None:
+    assert "<title>It ends &lt;well&gt; · a &amp; b</title>" in page
+    assert 'href="../index.html"' in page
+    assert '<a href="other.html">Another</a>' in page
+    assert re.search(r"\d{4}-\d\d-\d\d · commit \S+", page)
+    assert f"interpreter {sys.executable.removeprefix(f'{ROOT}/')} folder" in page
+    assert f"{ROOT}/" not in page
+
+
+def test_a_page_shows_every_kind_of_output(page: str) -> None:
+    for text in ("cell 11 of a wide table", "<strong>0.001</strong>", '<img alt="one pixel"', "<pre>6</pre>"):
+        assert text in page
+
+
+def test_the_recorded_pages_load_nothing_and_are_small() -> None:
+    for html in sorted((ROOT / "reports" / "recorded").rglob("*.html")):
+        assert external(html.read_text(encoding="utf-8")) == [], html
+        assert html.stat().st_size < 2e6, html
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "reports" / "template", tmp_path / "reports" / "template")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    columns = "study,variant,seed,seeds,split,protocol,track,n,pearson,low,high,spearman,mae,qwk,loss,against,"
+    columns += "difference,difference_low,difference_high,what,seconds,parameters,device,date,commit"
+    (tmp_path / "reports" / "results.csv").write_text(f"{columns}\npublished,theirs,,,,,,,0.8150,,,,,,,,,,,who,,,,,\n")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    return tmp_path
+
+
+def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed: object) -> Path:
+    """Leaves the record of a study."""
+    folder = root / "reports" / name
+    folder.mkdir()
+    (folder / "2_train.html").write_text("a page")
+    scores = {"n": 1234, "pearson": pearson, "pearson_ci": [0.65, 0.75], "spearman": 0.68, "mae": 0.15}
+    metrics = {"validation": scores | {"qwk": 0.6, "loss": 0.5}, "protocol": changed.get("protocol", "anchor_disjoint")}
+    metrics["train"] = {"seconds": 90.2, "device": "cpu", "trainable_parameters": 7}
+    metrics["environment"] = {"commit": "abc", "date": "2026-01-02", "seed": seed}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "config.json").write_text(Config(seed=seed, **changed).model_dump_json())
+    return folder
+
+
+def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path) -> None:
+    put(root, "one")
+    put(root, "random", protocol="random", layout="listwise")
+    for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
+        path = put(root, name) / file
+        path.write_text(path.read_text()[:-20] if name == "cut" else '{"epocs": 3}')
+    (root / "reports" / ".gone.failed.json").write_text(
+        '{"date": "2026-01-03", "notebook": "2_train", "reason": "<x>"}'
+    )
+    shutil.copytree(root / "reports" / "one", root / "reports" / "recorded" / "shared")
+    put(root, "two.old")
+    report.write_index(root / "reports")
+    index = (root / "reports" / "index.html").read_text()
+    assert re.findall(r"<h2>(\w+)", index) == ["cut", "gone", "odd", "one", "random", "shared"]
+    assert external(index) == []
+    assert index.count("0.700 [0.650, 0.750] <small>Pearson on validation, 1,234 pairs") == 4
+    assert index.count(Config().describe()) == 2
+    assert "2026-01-02 · commit abc · trained 90 s on cpu" in index
+    assert index.count("so the figure flatters") == index.count("A track of its own") == 1
+    assert "broken: JSONDecodeError" in index
+    assert "broken: config.json: there is no parameter &#39;epocs&#39;; did you mean epochs?" in index
+    assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in index
+    assert re.search(r'<a href="one/2_train.html">[^:<]+</a>', index)
+    links = re.findall(r'href="(recorded/shared/2_train.html)"', index)
+    assert all((root / "reports" / link).is_file() for link in links)
+    assert len(links) == 1
+    recorded = (root / "reports" / "recorded" / "index.html").read_text()
+    assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"]
+
+
+def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
+    readme = root / "README.md"
+    readme.write_text("before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
+    for name, seed, pearson in (("best", 0, 0.71), ("best-seed1", 1, 0.73), ("other", 0, 0.5)):
+        put(root, name, seed=seed, pearson=pearson)
+        report.record(name)
+        report.record(name)
+    table = pd.read_csv(root / "reports" / "results.csv", dtype=str)
+    assert table["study"].tolist() == ["published", "best", "best", "other"]
+    row = table.iloc[2][["seed", "n", "pearson", "low", "high", "seconds", "parameters", "commit"]]
+    assert row.tolist() == ["1", "1234", "0.7300", "0.6500", "0.7500", "90", "7", "abc"]
+    assert (root / "reports" / "recorded" / "best" / "2_train.html").read_text() == "a page"
+    report.write_readme()
+    before, header, rule, *rows, after = readme.read_text().splitlines()[1:]
+    assert (before, after) == ("<!-- results:start -->", "after")
+    what = Config().describe()
+    assert rows == [
+        f"| `best` | 0.720 [0.650, 0.750], 2 seeds | validation, anchors unseen | 2 | {what} |",
+        "| `published` | 0.815 | anchors seen in training |  | who |",
+        "<!-- results:end -->",
+    ]
+    readme.write_text("no marks")
+    with pytest.raises(InputError, match=r"^README.md: the marks"):
+        report.write_readme()
+    with pytest.raises(InputError, match=r"^reports/none: there is no study of a run to record"):
+        report.record("none")
+
+
+def test_the_readme_shows_the_recorded_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.results_table(ROOT / "reports" / "results.csv") in readme, "run: make readme"
