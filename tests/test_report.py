@@ -33,18 +33,9 @@ def external(html: str) -> list[str]:
     return [*loaded, *re.findall(r"(?:url\(|@import)\s*[\"']?(?!data:|#)[^)\s]+", html)]
 
 
-@pytest.mark.parametrize(
-    "html",
-    [
-        '<script src="https://example.org/a.js"></script>',
-        "<link rel=stylesheet href=//example.org/a.css>",
-        "<img alt='' src='figure.png'>",
-        "<style>@import 'a.css'</style>",
-        "<style>a { background: url(https://example.org/a.png) }</style>",
-    ],
-)
-def test_external_finds_what_is_loaded(html: str) -> None:
-    assert external(html)
+def test_external_finds_what_is_loaded() -> None:
+    for html in ("<script src='//a.org/a.js'>", "<link href=a.css>", "<img src=a.png>", "<style>@import 'a'</style>"):
+        assert external(html)
 
 
 def test_a_page_loads_nothing_and_folds_code_and_messages(page: str) -> None:

@@ -68,6 +68,10 @@ def test_a_study_that_ends_well(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATSIM_P", "-p epochs 5 -p show_pairs false")
+    other = root / "jupyter" / "kernels" / "python3"  # a kernel that is registered here, but not to be taken
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "Another", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(root / "jupyter"))
     assert cli.main(["study", "--preset", "tiny", "--data", ".", "--name", "one"]) == 0
     records = [f"{place}/one/{name}.json" for place in ("runs", "reports") for name in ("metrics", "config")]
     pages = [f"reports/one/{name}.html" for name in study.NOTEBOOKS]
@@ -82,16 +86,6 @@ def test_a_study_that_ends_well(
     # Settings that the notebook does not declare are in its `more`.
     more = re.search(r"more (epochs: 5.*)", (root / "reports/one/2_train.html").read_text())
     assert more[1].replace("&#34;", '"') == "epochs: 5, learning_rate: 2e-05, lora_rank: 4"
-
-
-def test_kernels_run_this_interpreter(
-    root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = tmp_path / "jupyter" / "kernels" / "python3"
-    other.mkdir(parents=True)
-    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "Another", "language": "python"}')
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    assert run(folder, "--notebooks", "2_train") == 0
 
 
 @pytest.mark.parametrize(
@@ -194,17 +188,13 @@ def test_a_bad_preset(root: Path, folder: Path, capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("data", ["sample", "./sample", "sample/", "kaggle/"])
-def test_a_keyword_is_only_the_bare_word(root: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
-    (root / "else" / data).mkdir(parents=True)
-    monkeypatch.chdir(root / "else")
-    expected = data if data == "sample" else f"./else/{data.strip('./')}"
-    assert study.parameters("tiny", data=data, name="one", given=[])["data"] == expected
-
-
-def test_a_backbone_is_a_folder_of_the_caller_or_a_name_of_a_hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path, monkeypatch) -> None:
     (root / "else" / "org" / "model").mkdir(parents=True)
+    (root / "else" / "sample").mkdir()
     monkeypatch.chdir(root / "else")
+    data = {text: study.located("data", text) for text in ("sample", "./sample", "sample/", "kaggle/", "..")}
+    expected = {"sample": "sample", "./sample": "./else/sample", "sample/": "./else/sample", "kaggle/": "./else/kaggle"}
+    assert data == expected | {"..": "./."}
     located = {text: study.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
     assert located == {"org/model": "./else/org/model", "org/other": "org/other", "minilm": "minilm", "./x": "./else/x"}
 
