@@ -131,8 +131,9 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
 
     group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
     order = np.argsort(group, kind="stable")
-    place = np.searchsorted(group[order], group[order]) if model.settings.listwise else np.arange(len(order))
-    chunks = [order[place // CHUNK == number] for number in np.unique(place // CHUNK)]  # listwise: of whole groups
+    chunks = np.split(order, range(CHUNK, len(order), CHUNK))  # the rows of an anchor side by side, as packing wants
+    if model.settings.listwise:
+        chunks = [np.arange(len(order))]  # the orders in which targets are read are drawn for all rows together
     digest = hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
     for path in (given.pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -36,14 +36,13 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any], pd.DataFrame, pd.Dat
     try:
         given, numbers = (json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "metrics.json"))
         texts = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)
-        tables = [
-            pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype=texts) for name in ("history", "predictions")
-        ]
+        history = pd.read_csv(folder / "history.csv")
+        predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False, dtype=texts)
     except FileNotFoundError as error:
         raise InputError(f"{folder}: there is no finished run here; run notebook 2 with name {folder.name}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: the run is damaged ({clip(error)})") from error
-    return Config.parse(given, source=str(folder / "config.json")), numbers, *tables
+    return Config.parse(given, source=str(folder / "config.json")), numbers, history, predictions
 
 
 def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> dict[str, Any] | None:

@@ -98,7 +98,9 @@ def _rows(path: Path, text: str, separator: str) -> tuple[pd.DataFrame, list[int
     header, top = [name.strip() for name in rows.pop(0)], lines.pop(0)
     if len(header) == 1 and (found := re.search(r"[;\t,|]", header[0])):
         raise InputError(f"{path}, row {top}: the columns seem to be separated by {found[0]!r}, not by {separator!r}")
-    width = max(place for place, name in enumerate(header, 1) if name or any(any(row[place - 1 : place]) for row in rows))
+    width = max(
+        place for place, name in enumerate(header, 1) if name or any(any(row[place - 1 : place]) for row in rows)
+    )
     for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
         if not any(row[width:]) and len(row) > width:
             rows[place] = row = row[:width]

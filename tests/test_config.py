@@ -61,7 +61,8 @@ def test_more_survives_the_way_into_a_notebook() -> None:
 
 def test_the_line_that_describes_a_run_follows_its_settings() -> None:
     assert Config().describe() == (
-        "minilm, LoRA r=8, class text title, class vector add, loss smooth_k2 + 0.4 NT-Xent + 1 ratings, pair layout, 3 epochs"
+        "minilm, LoRA r=8, class text title, class vector add, "
+        "loss smooth_k2 + 0.4 NT-Xent + 1 ratings, pair layout, 3 epochs"
     )
     other = Config(
         backbone="/home/me/large", layers=3, adapter="full", contrast_weight=0, rating_weight=1, layout="compact"

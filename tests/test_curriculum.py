@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from patsim_utils import cpc, curriculum, encoder
-from patsim_utils.data import load
 from patsim_utils.batching import LengthGrouped, Pairs
+from patsim_utils.data import load
 
 
 @pytest.fixture(scope="module")
