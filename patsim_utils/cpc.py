@@ -10,7 +10,7 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 
 UNKNOWN = "unknown"
 
@@ -32,13 +32,9 @@ def class_of(text: str) -> str | None:
 
 
 def code_index(context: str, *, unknown: str = "error") -> int:
-    """Row of a section or class in `CODES`, from 1.
-
-    Args:
-        unknown: what any other text does: "error" raises InputError, "embedding" gives 0 (`unknown`).
-    """
+    """Row of a section or class in `CODES`, from 1; other text: InputError, or 0 where `unknown` is "embedding"."""
     if unknown not in ("error", "embedding"):
-        raise InputError(f"parameter unknown: {unknown!r} is none of error, embedding")
+        raise InputError(f"parameter unknown: {clip(unknown)} is none of error, embedding")
     index = _INDEX.get(context, 0)
     if index == 0 and unknown == "error":
         raise InputError(f"context {clip(context)} is no CPC section or class, such as H or H04")
@@ -78,11 +74,11 @@ def _official(path: Path) -> dict[str, str]:
             names = [name for name in archive.namelist() if re.search(r"cpc-section-[A-HY]_\d+\.txt$", name)]
             lines = [line for name in names for line in archive.read(name).decode("utf-8").splitlines()]
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
-        raise InputError(f"{path}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
+        raise InputError(f"{named(path)}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
     fields = [line.split("\t") for line in lines]
     found = {field[0]: _clean(field[2]) for field in fields if len(field) == 3 and len(field[0]) in (1, 3, 4)}
-    if not found:
-        raise InputError(f"{path}: holds no titles in files named cpc-section-X_DATE.txt")
+    if not found.keys() & _INDEX.keys():
+        raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
     return found
 
 

@@ -8,33 +8,41 @@ Wetherbee 2022, arXiv 2208.01171); the sample in the package was written for thi
 import hashlib
 import itertools
 import logging
+import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from patsim_utils import cpc, metrics
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 from patsim_utils.ordinal import RATINGS
-from patsim_utils.tables import ENDINGS, read_table
+from patsim_utils.tables import COLUMNS, ENDINGS, read_table
 
 SAMPLE = Path(__file__).with_name("sample")
 KAGGLE = "google/google-patent-phrase-similarity-dataset"
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
+PROTOCOLS = ("anchor_disjoint", "random")
 KEY = ["anchor", "target", "context"]
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# What Unicode tells programs not to show, such as zero-width spaces, joiners, fillers and soft hyphens
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+)
+_SAID: set[str] = set()  # the tables of which it was said that their class symbols are read as classes
 
 
 def normalise(text: str) -> str:
-    """The identity of a phrase: Unicode NFKC, lower case, single spaces, without characters that cannot be seen."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    seen = (letter for letter in text if unicodedata.category(letter) != "Cf")  # such as zero-width spaces
-    return " ".join("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in seen).split())
+    """The identity of a phrase: NFKC, lower case, single spaces, nothing unseen; control characters count as spaces."""
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFKC", re.sub(r"[\0-\x1f\x7f-\x9f]", " ", _UNSEEN.sub("", text)))
+        text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text.lower()))
+    return " ".join(text.lower().split())
 
 
 def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -45,186 +53,152 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
 
     Args:
         data: the bare word "sample" (comes with the package) or "kaggle" (fetched with kagglehub), else a folder with
-            `train.csv` and, if it has them, `validation.csv` (or valid, val, dev) and `test.csv`, in any of the forms
-            of `tables.ENDINGS`. The competition's own `test.csv`, which has no scores, is left aside.
+            `train.csv` and, if it has them, `validation.csv` (or valid, val, dev) and `test.csv`, or other of
+            `tables.ENDINGS`. The competition's own `test.csv`, which has no scores, is left aside.
         protocol: "anchor_disjoint" takes the files as they are, and without a validation file holds out one of ten
-            grouped folds of `train.csv`; two splits that share an anchor are an error. "random" splits the rows of
-            `train.csv` 90 to 10 whatever their anchors, as the source of the method did, to show the leak.
-        seed: of either split.
+            grouped folds of train, of few anchors more; two splits that share an anchor are an error. "random" splits
+            the rows of train 90 to 10 whatever their anchors, as the source of the method did, to show the leak.
 
-    Raises:
-        InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
+    InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
     """
-    folder = SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data)
-    if not folder.is_dir():
-        raise InputError(f"{clip(str(folder))}: no such folder; data is sample, kaggle or a folder with train.csv")
-    paths = _split_files(folder)
-    if protocol == "random":
-        frame = read_pairs(paths["train"])
-        if len(frame) < 20:
-            raise InputError(f"{paths['train']}: {len(frame)} rows are too few to be split 90 to 10")
-        parts = dict(
-            zip(("train", "validation"), train_test_split(frame, test_size=0.1, random_state=seed), strict=True)
-        )
-        splits = {name: part.reset_index(drop=True) for name, part in parts.items()}
-    else:
-        splits = {name: read_pairs(path) for name, path in paths.items()}
-        _check_disjoint(splits, paths)
-        if "validation" not in splits:
-            splits |= _split_by_anchor(splits["train"], paths["train"], seed)
+    if protocol not in PROTOCOLS:
+        raise InputError(f"parameter protocol: {clip(protocol)} is none of {', '.join(PROTOCOLS)}")
+    paths = _split_files(SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data))
+    paths = {"train": paths["train"]} if protocol == "random" else paths
+    splits = {name: read_pairs(path) for name, path in paths.items()}
+    _check_disjoint(splits, paths)
+    if "validation" not in splits:
+        splits |= _held_out(splits["train"], named(paths["train"]), protocol, seed)
     for name, frame in splits.items():
-        _check_measurable(name, frame, paths.get(name, paths["train"]), seed)
-    return {name: splits[name] for name in SPLITS if name in splits}
+        try:
+            metrics.check_measurable(frame, seed=seed)
+        except ValueError as error:
+            complaint = f"the split {name} cannot be measured ({error})"
+            raise InputError(f"{named(paths.get(name, paths['train']))}: {complaint}") from error
+    return {name: splits[name].reset_index(drop=True) for name in SPLITS if name in splits}
 
 
 def read_pairs(path: str | Path, *, scored: bool = True, unknown: str = "error") -> pd.DataFrame:
-    """One table of pairs, every row checked.
+    """One table of pairs, every row checked; InputError names the file and the first row, column and value at fault.
 
     Args:
         scored: True for rated data: returns the normalised `anchor, target, context, score` and, if there, `rating`;
             refuses a pair that stands twice in a class. False for pairs to be scored: returns the file's own columns,
-            rows and values as they are; `check_pairs` of it gives what is to be scored.
+            rows and values as they are, to be written back, of which `check_pairs` gives what is to be scored.
         unknown: "error" refuses a context that is no CPC class, "embedding" takes any, also an empty one.
-
-    Raises:
-        InputError: names the file and the first row, column and value that break the first broken rule.
     """
-    path = Path(path)
     frame, lines = read_table(path)
-    checked = check_pairs(frame, unknown=unknown, place=str(path), lines=lines, scored=scored)
-    if checked.empty:
-        raise InputError(f"{path}: has no row below its header")
+    checked = check_pairs(frame, unknown=unknown, place=named(path), lines=lines, scored=scored)
+    if not lines:
+        raise InputError(f"{named(path)}: has no row below its header")
     return checked if scored else frame
 
 
-def check_pairs(
-    frame: Any,
-    *,
-    unknown: str = "error",
-    place: str = "frame",
-    lines: Sequence[int] | None = None,
-    scored: bool = False,
-) -> pd.DataFrame:
-    """The rows of a frame (or of a datasets.Dataset) with normalised phrases and classes, in their order and index.
+class _Rows(NamedTuple):
+    """The columns of a table that mean something, and what messages call the table and its rows."""
 
-    Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class, which is said once.
+    place: str
+    labels: pd.Index | list[int]
+    columns: dict[str, list]
 
-    Args:
-        unknown: as in `read_pairs`. place, lines: how messages call the table and its rows.
-        scored: whether the rows are rated: `score`, and `rating` where there is one, are checked and returned, too.
+    def refuse(self, row: int, column: str, complaint: str, **more: object) -> NoReturn:
+        values = {name: clip(values[row]) for name, values in self.columns.items()}
+        where = f"{self.place}, row {clip(self.labels[row])}, column {column}"
+        raise InputError(f"{where}: {complaint.format(values[column], **values, **more)}")
 
-    Raises:
-        InputError: a column is missing, or the first row, column and value that break the first broken rule.
-    """
-    if hasattr(frame, "to_pandas"):
-        frame = frame.to_pandas()
-    needed = [*KEY, "score"] if scored else KEY
-    columns = _columns(frame, needed, place)
+    def refuse_any(self, broken: pd.Series, column: str, complaint: str) -> None:
+        if broken.any():
+            self.refuse(int(np.argmax(broken)), column, complaint)
 
-    def refuse(row: int, column: str, complaint: str) -> NoReturn:
-        where = lines[row] if lines is not None else clip(frame.index[row])
-        raise InputError(f"{place}, row {where}, column {column}: {clip(columns[column].iloc[row])} {complaint}")
-
-    found = pd.DataFrame(index=frame.index)
-    for column in KEY:
-        values = columns[column].to_list()
-        for row, value in enumerate(values):
+    def read(self, column: str, read: Callable[[str], str | None], complaint: str) -> list[str]:
+        """`read` of each value; the first that is missing, is no text, or of which it makes None, is refused."""
+        known: dict[str, str | None] = {}
+        for row, value in enumerate(self.columns[column]):
             if not isinstance(value, str):
-                refuse(row, column, "is missing" if pd.api.types.is_scalar(value) and pd.isna(value) else "is no text")
-        if column == "context":
-            continue
-        known = {value: normalise(value) for value in dict.fromkeys(values)}
-        for row, value in enumerate(values):
-            if not known[value]:
-                refuse(row, column, "is an empty phrase")
-            if any(unicodedata.category(letter) == "Cs" for letter in value):
-                refuse(row, column, "holds half of a letter (a lone surrogate)")
-        found[column] = pd.Series([known[value] for value in values], index=frame.index, dtype=str)
-    found["context"] = _classes(columns["context"], unknown, place, refuse)
-    return _scores(found, columns, place, lines, refuse) if scored else found
+                missing = pd.api.types.is_scalar(value) and pd.isna(value)
+                self.refuse(row, column, "the value is missing" if missing else "{} is no text")
+            if value not in known:
+                known[value] = None if re.search("[\ud800-\udfff]", value) else read(value)
+            if known[value] is None:
+                self.refuse(row, column, complaint)
+        return [known[value] for value in self.columns[column]]
 
 
-def _columns(frame: pd.DataFrame, needed: list[str], place: str) -> dict[str, pd.Series]:
-    names = [str(name).strip().lower() for name in frame.columns]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        if name in (*KEY, "score", "rating", ""):
-            raise InputError(f"{place}: column {clip(name)} stands {names.count(name)} times")
-    for name in needed:
-        if name not in names:
-            raise InputError(f"{place}: column {name!r} is missing; there are {clip(', '.join(names))}")
-    return {name: frame.iloc[:, i] for i, name in enumerate(names)}
+def check_pairs(
+    frame: Any, *, unknown: str = "error", place: str = "frame", lines: list[int] | None = None, scored: bool = False
+) -> pd.DataFrame:
+    """`anchor, target, context` of a DataFrame or datasets.Dataset, normalised, in their order and with their index.
 
-
-def _classes(contexts: pd.Series, unknown: str, place: str, refuse: Any) -> pd.Series:
-    """The class of each context; one that has none is refused, or stays as it is."""
+    Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class, which is said once a
+    place, as a warning of the logger "patsim". `unknown` as in `read_pairs`: other contexts stay as they are.
+    `place` and `lines` (else the index) are what messages call the table and its rows. `scored`: `score`, and `rating`
+    if there, are checked and returned, too. InputError: a column is missing, or the first row that breaks a rule.
+    """
     if unknown not in ("error", "embedding"):
         raise InputError(f"parameter unknown: {clip(unknown)} is none of error, embedding")
-    classes = {text: cpc.class_of(text) for text in dict.fromkeys(contexts)}
-    if unknown == "error":
-        for row, text in enumerate(contexts):
-            if classes[text] is None:
-                refuse(row, "context", "is no CPC class (a section letter and two digits, such as H04)")
-    if changed := [text for text, code in classes.items() if code not in (None, text)]:
-        message = "%s: %d contexts are read by their class, such as %s as %s"
-        count = int(contexts.isin(changed).sum())
-        logging.getLogger("patsim").warning(message, place, count, clip(changed[0]), classes[changed[0]])
-    return pd.Series([classes[text] or text for text in contexts], index=contexts.index, dtype=str)
+    frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"{place}: is of type {type(frame).__name__}; needed is a DataFrame or a datasets.Dataset")
+    names, columns = [normalise(str(name)) for name in frame.columns], {}
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise InputError(f"{place}: column {name!r} stands {names.count(name)} times, capitals aside")
+        if name in names:
+            columns[name] = frame.iloc[:, names.index(name)].to_list()
+        elif name in KEY or (scored and name == "score"):
+            raise InputError(
+                f"{place}: column {name!r} is missing; there are {clip(', '.join(map(str, frame.columns)))}"
+            )
+    rows = _Rows(place, frame.index if lines is None else lines, columns)
+    empty, no_class = "{} is an empty phrase, or holds half a character", "{} is no CPC class, such as H04"
+    found = {name: rows.read(name, lambda text: normalise(text) or None, empty) for name in ("anchor", "target")}
+    kept = {"error": lambda text: None, "embedding": str.strip}[unknown]
+    found["context"] = rows.read("context", lambda text: cpc.class_of(normalise(text)) or kept(text), no_class)
+    changed = [pair for pair in zip(columns["context"], found["context"], strict=True) if pair[0].strip() != pair[1]]
+    if changed and place not in _SAID:
+        _SAID.add(place)
+        text = "%s: %d contexts are read as their CPC class, such as %s as %s"
+        logging.getLogger("patsim").warning(text, place, len(changed), clip(changed[0][0]), changed[0][1])
+    checked = pd.DataFrame(found, index=frame.index, dtype=str)
+    return _with_scores(checked, rows) if scored else checked
 
 
-def _scores(found: pd.DataFrame, columns: dict, place: str, lines: Sequence[int] | None, refuse: Any) -> pd.DataFrame:
+def _with_scores(pairs: pd.DataFrame, rows: _Rows) -> pd.DataFrame:
     """The pairs with their scores and ratings; a pair that stands twice in a class is refused."""
-    texts = columns["score"]
-    score = texts.map({text: _number(text) for text in texts.unique()}).astype(np.float64)
-    if (row := _first(~score.isin(SCORES))) is not None:
-        refuse(row, "score", "is none of 0, 0.25, 0.5, 0.75, 1")
-    found = found.assign(score=score)
-    if "rating" in columns:
-        rating = columns["rating"].astype(str).str.strip().str.lower()
-        if (row := _first(~rating.isin(RATINGS))) is not None:
-            refuse(row, "rating", f"is none of {', '.join(RATINGS)}")
-        if (row := _first(rating.str[0].astype(int) != 4 * score)) is not None:
-            refuse(row, "rating", f"contradicts score {texts.iloc[row]}: its first digit is four times the score")
-        found = found.assign(rating=rating)
-    if (row := _first(found.duplicated(KEY))) is not None:
-        first = _first((found[KEY] == found[KEY].iloc[row]).all(axis=1))
-        rows = [lines[i] if lines is not None else found.index[i] for i in (first, row)]
-        pair = ", ".join(clip(text, 60) for text in found[KEY].iloc[row])
-        raise InputError(
-            f"{place}, row {rows[1]}, columns {', '.join(KEY)}: {pair} stand in row {rows[0]} already"
-            f" (scores {texts.iloc[first]} and {texts.iloc[row]}); once is allowed"
-        )
-    return found
+    texts, ratings = rows.columns["score"], rows.columns.get("rating")
+    pairs["score"] = pd.to_numeric([str(text) for text in texts], errors="coerce") + 0.0  # no negative zero
+    rows.refuse_any(~pairs["score"].isin(SCORES), "score", "{} is none of 0, 0.25, 0.5, 0.75, 1")
+    if ratings is not None:
+        pairs["rating"] = pd.Series([str(rating).strip().lower() for rating in ratings], pairs.index, dtype=str)
+        rows.refuse_any(~pairs["rating"].isin(RATINGS), "rating", "{} is none of " + ", ".join(RATINGS))
+        broken = pairs["rating"].str[0].astype(int) != 4 * pairs["score"]
+        rows.refuse_any(broken, "rating", "{} contradicts score {score}: its first digit is four times the score")
+    if (twice := pairs.duplicated(KEY)).any():
+        row = int(np.argmax(twice))
+        first = int(np.argmax((pairs[KEY] == pairs[KEY].iloc[row]).all(axis=1)))
+        complaint = "{anchor}, {target}, {context} stand in row {first} already (scores {earlier} and {score})"
+        where = {"first": clip(rows.labels[first]), "earlier": clip(texts[first])}
+        rows.refuse(row, "target", complaint + "; once is allowed", **where)
+    return pairs
 
 
 def fingerprint(splits: dict[str, pd.DataFrame]) -> dict[str, str]:
     """sha256 of the rows of each split: equal for equal data, wherever it lies."""
-    return {
-        name: hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()).hexdigest()
-        for name, frame in splits.items()
-    }
+    texts = {name: frame.to_csv(index=False, lineterminator="\n") for name, frame in splits.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def shared_anchors(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """How far the splits overlap, a row each two splits: `first, second, anchors, pairs` (numbers shared).
-
-    `pairs` counts distinct (anchor, target), whatever their context.
-    """
+    """The numbers of `anchors` and distinct (anchor, target) `pairs` that each two splits, `first, second`, share."""
     rows = []
     for (first, one), (second, two) in itertools.combinations(splits.items(), 2):
-        shared = set(one["anchor"]) & set(two["anchor"])
-        # only rows of shared anchors can be shared pairs: usually none, so this costs nothing
-        candidates = [frame.loc[frame["anchor"].isin(shared), ["anchor", "target"]] for frame in (one, two)]
-        pairs = pd.merge(*[frame.drop_duplicates() for frame in candidates])
-        rows.append((first, second, len(shared), len(pairs)))
+        pairs = [set(zip(frame["anchor"], frame["target"], strict=True)) for frame in (one, two)]
+        rows.append((first, second, len({*one["anchor"]} & {*two["anchor"]}), len(pairs[0] & pairs[1])))
     return pd.DataFrame(rows, columns=["first", "second", "anchors", "pairs"])
 
 
 def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Fold 0..folds-1 of each row (n,): an anchor's rows in one fold, the scores spread evenly over all.
-
-    Raises:
-        InputError: fewer than two folds, or more folds than anchors.
-    """
+    """Fold 0..folds-1 of each row (n,), 2 <= folds <= anchors: an anchor's rows in one, scores spread evenly."""
     anchors = frame["anchor"].nunique()
     if not 2 <= folds <= anchors:
         raise InputError(f"parameter folds: {folds} is not in 2..{anchors} (the number of anchors)")
@@ -247,14 +221,15 @@ def subset(frame: pd.DataFrame, share: float, *, seed: int) -> pd.DataFrame:
     return frame[frame["anchor"].isin(kept)].reset_index(drop=True)
 
 
-def _split_by_anchor(frame: pd.DataFrame, path: Path, seed: int) -> dict[str, pd.DataFrame]:
-    """A tenth of the anchors is held out, of few anchors a larger part, so that an interval over them is defined."""
+def _held_out(frame: pd.DataFrame, place: str, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
+    """Train and validation: a tenth is held out; of few anchors more, so that an interval over them is defined."""
     anchors = frame["anchor"].nunique()
-    if anchors < 4:
-        raise InputError(f"{path}: {anchors} anchors are too few to be split; add a validation.csv with other anchors")
-    held_out = grouped_folds(frame, folds=min(10, max(2, anchors // 4)), seed=seed) == 0
-    parts = {"train": frame[~held_out], "validation": frame[held_out]}
-    return {name: part.reset_index(drop=True) for name, part in parts.items()}
+    if len(frame) < 20 if protocol == "random" else anchors < 4:
+        raise InputError(f"{place}: {len(frame)} rows of {anchors} anchors are too few to be split")
+    if protocol == "random":
+        return dict(zip(SPLITS, train_test_split(frame, test_size=0.1, random_state=seed), strict=False))
+    fold = grouped_folds(frame, folds=min(10, max(2, anchors // 4)), seed=seed)
+    return {"train": frame[fold > 0], "validation": frame[fold == 0]}
 
 
 def _from_kaggle() -> Path:
@@ -262,36 +237,34 @@ def _from_kaggle() -> Path:
     try:
         import kagglehub  # here, since no other source needs it
 
-        folder = Path(kagglehub.dataset_download(KAGGLE))
+        found = list(Path(kagglehub.dataset_download(KAGGLE)).rglob("train.csv"))
+        if len(found) != 1:
+            raise FileNotFoundError(f"it should hold one train.csv, not {len(found)}")
+        return found[0].parent
     except Exception as error:  # package, network or account missing: kagglehub passes on errors of many kinds
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(
-            f"data 'kaggle': {KAGGLE} cannot be fetched ({type(error).__name__}: {reason}); "
-            "download it by hand and give its folder"
-        ) from error
-    found = sorted(folder.rglob("train.csv"))
-    if len(found) != 1:
-        names = ", ".join(sorted(path.name for path in folder.rglob("*") if path.is_file()))
-        raise InputError(f"data 'kaggle': {folder} should hold one train.csv, but holds {names or 'no file'}")
-    return found[0].parent
+        reason = f"{KAGGLE} cannot be fetched ({clip(f'{type(error).__name__}: {error}')})"
+        raise InputError(f"data 'kaggle': {reason}; download it by hand and give its folder") from error
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
     """The file of each split in the folder; InputError where one cannot be told, or train is missing."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = f"no such folder, or no right to read it ({clip(getattr(error, 'strerror', None) or error)})"
+        raise InputError(f"{named(folder)}: {reason}; data is sample, kaggle or a folder with train.csv") from error
     found: dict[str, Path] = {}
     for split, stems in SPLITS.items():
         names = {stem + ending for stem in stems for ending in ENDINGS}
-        here = sorted(path for path in folder.iterdir() if path.name.lower() in names and path.is_file())
+        here = [path for path in files if path.name.lower() in names]
         if len(here) > 1:
-            raise InputError(
-                f"{clip(str(folder))}: {' and '.join(path.name for path in here)} are both there; keep one"
-            )
+            raise InputError(f"{named(folder)}: {' and '.join(path.name for path in here)} are both there; keep one")
         if here:
             found[split] = here[0]
     if "train" not in found:
-        raise InputError(f"{clip(str(folder / 'train.csv'))}: is missing; the folder needs it")
+        raise InputError(f"{named(folder / 'train.csv')}: is missing; the folder needs it")
     if "test" in found:  # the competition's own has ids, but no scores
-        header = {name.lower() for name in read_table(found["test"])[0].columns}
+        header = {normalise(str(name)) for name in read_table(found["test"])[0].columns}
         if "id" in header and not header & {"score", "rating"}:
             del found["test"]
     return found
@@ -299,33 +272,8 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 def _check_disjoint(splits: dict[str, pd.DataFrame], paths: dict[str, Path]) -> None:
     """InputError with the first row whose anchor stands in an earlier split."""
-    for overlap in shared_anchors(splits).itertuples():
-        if overlap.anchors:
-            later = splits[overlap.second]["anchor"]
-            row = _first(later.isin(splits[overlap.first]["anchor"]))
-            _, lines = read_table(paths[overlap.second])
-            raise InputError(
-                f"{paths[overlap.second]}, row {lines[row]}, column anchor: {clip(later.iloc[row])} stands in "
-                f"{paths[overlap.first].name} too ({overlap.anchors} shared anchors); splits may share none"
-            )
-
-
-def _check_measurable(name: str, frame: pd.DataFrame, path: Path, seed: int) -> None:
-    """InputError with the reason where a split has too little that varies for a correlation with an interval."""
-    try:
-        metrics.check_measurable(frame, seed=seed)
-    except ValueError as error:
-        raise InputError(f"{path}: the split {name} cannot be measured ({clip(str(error))})") from error
-
-
-def _number(text: object) -> float:
-    """The number that a value spells, or infinity, which no rule allows."""
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return float("inf")
-
-
-def _first(broken: pd.Series) -> int | None:
-    """Position of the first True."""
-    return int(broken.to_numpy().argmax()) if broken.any() else None
+    for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
+        row = int(np.argmax(splits[second]["anchor"].isin(splits[first]["anchor"])))
+        where = f"{named(paths[second])}, row {read_table(paths[second])[1][row]}, column anchor"
+        shared = f"{clip(splits[second]['anchor'].iloc[row])} stands in {paths[first].name} too"
+        raise InputError(f"{where}: {shared} ({anchors} shared anchors); splits may share none")

@@ -80,8 +80,8 @@ def test_a_value_of_any_length_is_read(tmp_path: Path) -> None:
         ("a.csv", TEXT.encode("utf-16")[:-1], "is not UTF-16"),
         ("a.csv.gz", gzip.compress(TEXT.encode())[:-9], "no whole gzip file"),
         ("a.csv.gz", TEXT, "no whole gzip file"),
-        ("a.parquet", b"PAR1xxxx", "cannot be read as Parquet"),
-        ("a.xlsx", b"PK\3\4xx", "cannot be read as Excel"),
+        ("a.parquet", b"PAR1xxxx", "cannot be read as a Parquet"),
+        ("a.xlsx", b"PK\3\4xx", "cannot be read as an Excel"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_with_its_cause(tmp_path: Path, name: str, content, message: str) -> None:
