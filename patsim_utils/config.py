@@ -33,7 +33,7 @@ class Config(BaseModel):
     backbone: Text = Field("minilm", min_length=1, description="minilm, a Hugging Face name or a local folder")
     layers: int = Field(0, ge=0, le=1000, description="lowest layers of the backbone that are kept; 0 for all")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of matrix products; auto is bf16 where the GPU, or a CPU with AMX, multiplies it fast"
+        "auto", description="of matrix products; auto is bf16 on a GPU that has it, else fp32"
     )
     layout: Literal["pair", "packed", "compact", "listwise"] = Field("pair", description="how rows become sequences")
     context_text: Literal["title", "whole_title", "code", "none"] = Field(

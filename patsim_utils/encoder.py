@@ -178,17 +178,11 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products are in bfloat16; `auto` where the device multiplies it several times as fast.
+    """Whether matrix products are in bfloat16; `auto` on a GPU that has it.
 
-    A CPU does so with AMX only: elsewhere it computes bfloat16 by way of float32, several times as slowly.
+    On a CPU with AMX training MiniLM so was measured to take as long as in float32; see reports/trials.md.
     """
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return (
-        bool(torch.cpu.get_capabilities().get("amx_bf16", False)) if hasattr(torch.cpu, "get_capabilities") else False
-    )
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -95,13 +95,14 @@ def test_relative_positions_cannot_be_packed(tiny_backbone, kind: str) -> None:
         encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "packed")
 
 
-def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    for has_amx in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_amx=has_amx: {"amx_bf16": has_amx}, raising=False)
-        assert encoder.uses_bf16("auto", cpu) == has_amx
+def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for has_it in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it: has_it)
+        assert encoder.uses_bf16("auto", gpu) == has_it
+        assert not encoder.uses_bf16("auto", cpu)
         assert encoder.uses_bf16("bf16", cpu)
-        assert not encoder.uses_bf16("fp32", cpu)
+        assert not encoder.uses_bf16("fp32", gpu)
 
 
 def test_the_pretrained_cosine_is_that_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:
