@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 
 NOTEBOOKS = ["1_explore", "2_train", "3_errors"]
 CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
@@ -101,7 +101,7 @@ def run_score(given: argparse.Namespace) -> None:
 
     from patsim_utils import data, files, matcher, tables
 
-    place, output = clip(str(given.pairs)), given.output
+    place, output = named(given.pairs), given.output
     files.check_output(output, overwrite=given.overwrite)
     frame, lines = tables.read_table(given.pairs)
     checked = data.check_pairs(frame, unknown=given.unknown, place=place, lines=lines)

