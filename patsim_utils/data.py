@@ -1,8 +1,7 @@
 """Read, normalise, check and split phrase pairs: a row rates how alike an anchor and a target are in one CPC class.
 
-Two forms of tables are read: Google's release (anchor, target, rating, score, context) and the Kaggle competition
-(id, anchor, target, context, score). The data set is Google's Patent Phrase Similarity, CC BY 4.0 (Aslanyan and
-Wetherbee 2022, arXiv 2208.01171); the sample in the package was written for this project.
+Read are Google's Patent Phrase Similarity (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171: anchor, target,
+rating, score, context) and its Kaggle competition's form (id, anchor, target, context, score). The sample is our own.
 """
 
 import hashlib
@@ -66,7 +65,11 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
     paths = _split_files(SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data))
     paths = {"train": paths["train"]} if protocol == "random" else paths
     splits = {name: read_pairs(path) for name, path in paths.items()}
-    _check_disjoint(splits, paths)
+    for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
+        row = int(np.argmax(splits[second]["anchor"].isin(splits[first]["anchor"])))
+        where = f"{named(paths[second])}, row {read_table(paths[second])[1][row]}, column anchor"
+        shared = f"{clip(splits[second]['anchor'].iloc[row])} stands in {paths[first].name} too"
+        raise InputError(f"{where}: {shared} ({anchors} shared anchors); splits may share none")
     if "validation" not in splits:
         splits |= _held_out(splits["train"], named(paths["train"]), protocol, seed)
     for name, frame in splits.items():
@@ -118,9 +121,9 @@ class _Rows(NamedTuple):
                 missing = pd.api.types.is_scalar(value) and pd.isna(value)
                 self.refuse(row, column, "the value is missing" if missing else "{} is no text")
             if value not in known:
-                known[value] = None if re.search("[\ud800-\udfff]", value) else read(value)
-            if known[value] is None:
-                self.refuse(row, column, complaint)
+                known[value] = read(value)
+                if known[value] is None or re.search("[\ud800-\udfff]", value):
+                    self.refuse(row, column, complaint if known[value] is None else "{} holds half a character")
         return [known[value] for value in self.columns[column]]
 
 
@@ -146,11 +149,9 @@ def check_pairs(
         if name in names:
             columns[name] = frame.iloc[:, names.index(name)].to_list()
         elif name in KEY or (scored and name == "score"):
-            raise InputError(
-                f"{place}: column {name!r} is missing; there are {clip(', '.join(map(str, frame.columns)))}"
-            )
+            raise InputError(f"{place}: column {name!r} is missing; there are {clip(', '.join(names))}")
     rows = _Rows(place, frame.index if lines is None else lines, columns)
-    empty, no_class = "{} is an empty phrase, or holds half a character", "{} is no CPC class, such as H04"
+    empty, no_class = "{} is an empty phrase", "{} is no CPC class (a letter and two digits, such as H04)"
     found = {name: rows.read(name, lambda text: normalise(text) or None, empty) for name in ("anchor", "target")}
     kept = {"error": lambda text: None, "embedding": str.strip}[unknown]
     found["context"] = rows.read("context", lambda text: cpc.class_of(normalise(text)) or kept(text), no_class)
@@ -268,12 +269,3 @@ def _split_files(folder: Path) -> dict[str, Path]:
         if "id" in header and not header & {"score", "rating"}:
             del found["test"]
     return found
-
-
-def _check_disjoint(splits: dict[str, pd.DataFrame], paths: dict[str, Path]) -> None:
-    """InputError with the first row whose anchor stands in an earlier split."""
-    for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
-        row = int(np.argmax(splits[second]["anchor"].isin(splits[first]["anchor"])))
-        where = f"{named(paths[second])}, row {read_table(paths[second])[1][row]}, column anchor"
-        shared = f"{clip(splits[second]['anchor'].iloc[row])} stands in {paths[first].name} too"
-        raise InputError(f"{where}: {shared} ({anchors} shared anchors); splits may share none")

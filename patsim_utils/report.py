@@ -22,7 +22,7 @@ from patsim_utils.environment import ROOT, commit
 from patsim_utils.errors import InputError, clip
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
-SHOWN = ("described", "best", "listwise", "search", "described-random", "published")  # studies in the README
+SHOWN = ("described-v1", "best", "best-minilm", "listwise-minilm", "search", "published")  # studies in the README
 
 
 def page(executed: Path, *, name: str, titles: dict[str, str], reports: Path) -> str:

@@ -108,8 +108,8 @@ def _text(place: str, text: str, separator: str) -> tuple[pd.DataFrame, list[int
     """By the csv module, not pandas: it counts lines, and neither fills nor shifts rows of a wrong length."""
     if text.count("\r\r\n") == text.count("\n"):
         text = text.replace("\r\r\n", "\r\n")  # line ends that a program wrote twice
-    header = re.match(r'[\r\n]*[^"\r\n]*(?:"[^"]*"[^"\r\n]*)*', text).end()
-    old = re.compile(r"\r(?!\n)").match(text, header)  # lines end as the header does; the other sign alone is a value's
+    # lines end as the header does: the other sign, where it stands alone, is part of a value
+    old = re.match(r'[\r\n]*[^"\r\n]*(?:"[^"]*"[^"\r\n]*)*\r(?!\n)', text)
     text, sign = re.sub(r"(?<!\r)\n" if old else r"\r(?!\n)", "\0", text), "\n" if old else "\r"
     spaced = re.match(rf'[^\r\n]*"{separator} +"', text) is not None  # `"a", "b"`: the space is none of the value
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)

@@ -164,9 +164,9 @@ def test_what_cannot_be_scored_is_one_line(run: Path, pairs: Path, capsys, words
 def test_bad_rows_are_one_line(run: Path, pairs: Path, capsys) -> None:
     header = "anchor,target,context"
     for text, said in {
-        f"{header}\na,,H04\n": "pairs.csv', row 2, column target",
-        f"{header}\n": "pairs.csv': has no row below its header",
-        f"{header},prediction\na,b,H04,1\n": "pairs.csv': there is a column 'prediction' already",
+        f"{header}\na,,H04\n": "pairs.csv, row 2, column target",
+        f"{header}\n": "pairs.csv: has no row below its header",
+        f"{header},prediction\na,b,H04,1\n": "pairs.csv: there is a column 'prediction' already",
     }.items():
         pairs.write_text(text)
         assert score(run, pairs, "-o", "x.csv") == 2
