@@ -62,7 +62,8 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"parameter protocol: {clip(protocol)} is none of {', '.join(PROTOCOLS)}")
-    paths = _split_files(SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data))
+    folder = SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data)
+    paths = _split_files(folder)
     paths = {"train": paths["train"]} if protocol == "random" else paths
     splits = {name: read_pairs(path) for name, path in paths.items()}
     for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
@@ -76,8 +77,7 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
         try:
             metrics.check_measurable(frame, seed=seed)
         except ValueError as error:
-            complaint = f"the split {name} cannot be measured ({error})"
-            raise InputError(f"{named(paths.get(name, paths['train']))}: {complaint}") from error
+            raise InputError(f"{named(paths.get(name, folder))}: split {name} cannot be measured ({error})") from error
     return {name: splits[name].reset_index(drop=True) for name in SPLITS if name in splits}
 
 
@@ -178,8 +178,7 @@ def _with_scores(pairs: pd.DataFrame, rows: _Rows) -> pd.DataFrame:
         row = int(np.argmax(twice))
         first = int(np.argmax((pairs[KEY] == pairs[KEY].iloc[row]).all(axis=1)))
         complaint = "{anchor}, {target}, {context} stand in row {first} already (scores {earlier} and {score})"
-        where = {"first": clip(rows.labels[first]), "earlier": clip(texts[first])}
-        rows.refuse(row, "target", complaint + "; once is allowed", **where)
+        rows.refuse(row, "target", complaint, first=clip(rows.labels[first]), earlier=clip(texts[first]))
     return pairs
 
 

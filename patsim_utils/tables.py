@@ -124,8 +124,7 @@ def _text(place: str, text: str, separator: str) -> tuple[pd.DataFrame, list[int
         raise InputError(f"{place}, row {line}: is no CSV ({clip(error)})") from error
     for other in ";\t|,".replace(separator, "") if rows else "":
         if {"anchor", "target"} <= {name.strip(' "').lower() for name in separator.join(rows[0]).split(other)}:
-            complaint = f"the columns seem to be separated by {other!r}, not by {separator!r}"
-            raise InputError(f"{place}, row {lines[0]}: {complaint}")
+            raise InputError(f"{place}, row {lines[0]}: columns seem separated by {other!r}, not by {separator!r}")
     return _table(place, rows, lines)
 
 
