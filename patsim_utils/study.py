@@ -196,7 +196,7 @@ def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
     executed = papermill.execute_notebook(
         str(notebook),
         str(output),
-        {key: value for key, value in (given | more).items() if key in own},
+        {key: value for key, value in ({"form": False} | given | more).items() if key in own},  # a page has no form
         kernel_name="python3",
         kernel_manager_class=ThisInterpreter,
         extra_arguments=["--log-level=CRITICAL"],  # else a kernel may report its own shutdown as an error
