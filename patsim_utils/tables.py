@@ -145,6 +145,6 @@ def _table(place: str, rows: list[list[str]], lines: list[int]) -> tuple[pd.Data
 def _header(place: str, line: int, names: list[str]) -> list[str]:
     names = [name.strip(" \t\r\n\ufeff\u200b\u00a0") for name in names]
     for name in names:
-        if names.count(name) > 1:
+        if name.lower() in COLUMNS and names.count(name) > 1:  # others are only carried along
             raise InputError(f"{place}, row {line}: column {clip(name)} stands {names.count(name)} times")
     return names

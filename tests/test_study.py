@@ -134,7 +134,7 @@ def test_a_failed_run_loses_nothing(
         (["-p", "more", "lora_ran: 3"], "-p: there is no parameter 'lora_ran'; did you mean lora_rank?"),
         (["-p", "data", "x"], "-p: data is set with --data"),
         (["-p", "cpc_titles", "no.zip"], "no.zip: cannot be read as the CPC title list"),
-        (["-p", "backbone", "./typo"], "backbone './typo': no encoder can be loaded"),
+        (["-p", "backbone", "./typo"], "backbone './typo': no such folder"),
         (["-p", "layers", "99"], "parameter layers: 99 is more than the 6 of backbone 'minilm'"),
         (["--preset", "huge"], "--preset: 'huge' is none of tiny"),
         (["--notebooks", "4_more"], "--notebooks: '4_more' is no notebook"),

@@ -89,7 +89,7 @@ def test_an_empty_row_between_others_is_a_row_and_values_may_be_long(tmp_path: P
     [
         ("a.csv", b"", "is empty"),
         ("a.csv", "\n , \n", "is empty"),
-        ("a.csv", "anchor,note,note \n1,2,3\n", "column 'note' stands 2 times"),
+        ("a.csv", "anchor,score,score \n1,2,3\n", "column 'score' stands 2 times"),
         ("a.csv", TEXT.replace(",", ";"), "row 1: columns seem separated by ';', not by ','"),
         ("a.tsv", TEXT, "separated by ',', not by"),
         ("a.csv", TEXT + "a,b\n", "row 4: has 2 values, the header 3"),
