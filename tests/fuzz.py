@@ -22,6 +22,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -249,12 +250,9 @@ def yaml_files(draw: random.Random, folder: Path) -> None:
         "\t",
     ]
     text = "".join(draw.choices(pieces, k=draw.randint(0, 12)))
-    path = ablation.VARIANTS / "fuzz.yaml"
-    path.write_text(text)
-    try:
+    (folder / "fuzz.yaml").write_text(text)
+    with mock.patch.object(ablation, "VARIANTS", folder):
         ablation.read_variants("fuzz", Config())
-    finally:
-        path.unlink()
 
 
 def models(folder: Path) -> Callable[[random.Random, Path], None]:
