@@ -1,12 +1,14 @@
 """From rows to batches: phrases tokenised once, laid out as sequences, grouped by length, hardly padded.
 
-Four layouts of the same rows:
+Five layouts of the same rows:
 
 - `pair`:     [CLS] anchor [SEP] target [SEP] class [SEP], one row a sequence, every token sees every other.
 - `packed`:   [CLS] anchor [SEP] class [SEP] target 1 [SEP] target 2 [SEP] ..., the rows of one anchor in one class. A
   target sees the prefix and itself, its positions go on from the prefix, and the prefix sees no target, so that a score
   does not depend on what else is packed with it.
 - `compact`:  like `packed`, without a [SEP] behind each target: a quarter fewer tokens.
+- `repeated`: [CLS] class [SEP] anchor [SEP] target 1 [SEP] anchor [SEP] target 2 [SEP] ...: each target has an anchor
+  of its own, so that both see each other, as in `pair`.
 - `listwise`: like `packed`, but the targets see each other: a row's score depends on the others of its sequence.
 """
 
@@ -36,7 +38,7 @@ class Sequence(NamedTuple):
     positions: list[int]
     block: list[int]  # 0: seen by all; j > 0: seen by block j only
     rows: list[int]
-    anchor: range
+    anchors: list[range]
     targets: list[range]
     code: int
 
@@ -90,8 +92,13 @@ class Pairs:
             self.rating = frame["rating"].map({rating: i for i, rating in enumerate(RATINGS)}).to_numpy()
         length = np.array([len(token_ids) for token_ids in self.tokens])
         context = length[self.context]
-        self.prefix_length = 2 + length[self.anchor] + context + (context > 0)  # without targets
+        anchor = length[self.anchor] + 1
+        self.prefix_length = 1 + context + (context > 0)  # without targets
         self.target_length = length[self.target] + len(self.target_end)
+        if layout == "repeated":
+            self.target_length += anchor
+        else:
+            self.prefix_length += anchor
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -129,24 +136,26 @@ class Pairs:
     def __getitem__(self, rows: np.ndarray) -> Sequence:
         anchor, context = self.tokens[self.anchor[rows[0]]], self.tokens[self.context[rows[0]]]
         context_part = [*context, self.sep] if context else []
-        tokens = [self.cls, *anchor, self.sep]
+        repeated = [*anchor, self.sep] if self.layout == "repeated" else []
+        tokens = [self.cls]
+        if not repeated:
+            tokens += [*anchor, self.sep]
         if self.layout != "pair":
             tokens += context_part
-        prefix, spans = len(tokens), []
+        prefix, starts, targets = len(tokens), [], []
         for row in rows:
-            target = self.tokens[self.target[row]]
-            spans.append(range(len(tokens), len(tokens) + len(target)))
-            tokens += target + self.target_end
+            starts.append(len(tokens))
+            tokens += repeated + self.tokens[self.target[row]] + self.target_end
+            end = len(tokens) - len(self.target_end)
+            targets.append(range(starts[-1] + len(repeated), end))
+        anchors = [range(start, start + len(anchor)) for start in (starts if repeated else [1] * len(rows))]
         if self.layout == "pair":
             tokens += context_part
         positions, block = list(range(len(tokens))), [0] * len(tokens)
-        if self.layout in ("packed", "compact"):
-            for j, span in enumerate(spans, 1):
-                size = len(span) + len(self.target_end)
-                own = slice(span.start, span.start + size)
-                positions[own], block[own] = range(prefix, prefix + size), [j] * size
-        code = int(self.code[rows[0]])
-        return Sequence(tokens, positions, block, list(rows), range(1, 1 + len(anchor)), spans, code)
+        if self.layout not in ("pair", "listwise"):
+            for j, (start, end) in enumerate(zip(starts, [*starts[1:], len(tokens)], strict=True), 1):
+                positions[start:end], block[start:end] = range(prefix, prefix + end - start), [j] * (end - start)
+        return Sequence(tokens, positions, block, list(rows), anchors, targets, int(self.code[rows[0]]))
 
     def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
         """Sequences -> one batch, padded to its longest sequence (B sequences, T tokens, N rows).
@@ -159,10 +168,10 @@ class Pairs:
         width = max(len(s.tokens) for s in sequences)
         starts = range(0, width * len(sequences), width)
         rows = [row for s in sequences for row in s.rows]
-        anchor = [
-            range(o + s.anchor.start, o + s.anchor.stop) for o, s in zip(starts, sequences, strict=True) for _ in s.rows
-        ]
-        target = [range(o + t.start, o + t.stop) for o, s in zip(starts, sequences, strict=True) for t in s.targets]
+        anchor, target = (
+            [range(o + span.start, o + span.stop) for o, s in zip(starts, sequences, strict=True) for span in spans(s)]
+            for spans in (lambda s: s.anchors, lambda s: s.targets)
+        )
         return {
             "input_ids": pad([s.tokens for s in sequences], self.pad),
             "position_ids": pad([s.positions for s in sequences], 0),

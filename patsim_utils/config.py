@@ -35,7 +35,9 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of matrix products; auto is bf16 on a GPU that has it, else fp32"
     )
-    layout: Literal["pair", "packed", "compact", "listwise"] = Field("pair", description="how rows become sequences")
+    layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = Field(
+        "pair", description="how rows become sequences"
+    )
     context_text: Literal["title", "whole_title", "code", "none"] = Field(
         "title", description="what the encoder reads of the class; title: its first eight tokens"
     )

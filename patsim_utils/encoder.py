@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from patsim_utils import batching
+from patsim_utils import batching, positions
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError, clip
 
@@ -27,9 +27,6 @@ QUERY_KEY_VALUE = (
     r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
 )
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Learned absolute positions: only there can a target be moved to any place in a sequence without a change. The number
-# says whether the positions start at 0 or behind the padding id.
-ABSOLUTE_POSITIONS = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0}
 
 
 @cache
@@ -145,38 +142,21 @@ def adapt(backbone: nn.Module, config: Config) -> nn.Module:
         return peft.get_peft_model(backbone, lora)
 
 
-def check_layout(backbone: nn.Module, layout: str) -> None:
-    """InputError where the encoder's attention cannot keep packed targets apart."""
-    kind = backbone.config.model_type
-    if layout != "pair" and kind not in ABSOLUTE_POSITIONS:
-        raise InputError(
-            f"layout {layout!r} needs learned absolute positions; {kind} has relative ones, so that a target's score "
-            f"would depend on its place: use layout 'pair'"
-        )
-
-
 def longest_sequence(backbone: nn.Module) -> int:
     """Tokens that the encoder can read at once; 512 where it does not say."""
-    kind, config = backbone.config.model_type, backbone.config
-    offset = ABSOLUTE_POSITIONS.get(kind, 0) * (1 + (config.pad_token_id or 0))
-    return min(getattr(config, "max_position_embeddings", 512) or 512, 4096) - offset
+    return min(getattr(backbone.config, "max_position_embeddings", 512) or 512, 4096) - positions.first(backbone.config)
 
 
 def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
-    block, kind = batch["block"], backbone.config.model_type
-    where = {}
-    if kind in ABSOLUTE_POSITIONS:
-        offset = ABSOLUTE_POSITIONS[kind] * (1 + (backbone.config.pad_token_id or 0))
-        where = {"position_ids": batch["position_ids"] + offset}
-    if bool((block > 0).any()):
-        hidden = ~batching.visible(block)
-        mask = torch.zeros_like(hidden, dtype=embeddings.dtype)
-        mask = mask.masked_fill(hidden, torch.finfo(embeddings.dtype).min)
-    else:
-        mask = (block >= 0).long()
-    output = backbone(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, **where)
-    return output.hidden_states
+    block, where = batch["block"], {}
+    if backbone.config.model_type in positions.PASSED:
+        where = {"position_ids": batch["position_ids"] + positions.first(backbone.config)}
+    call = partial(backbone, inputs_embeds=embeddings, output_hidden_states=True, **where)
+    if not bool((block > 0).any()):
+        return call(attention_mask=(block >= 0).long()).hidden_states
+    with positions.packed(backbone, batch["position_ids"], batching.visible(block)) as mask:
+        return call(attention_mask=mask).hidden_states
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:

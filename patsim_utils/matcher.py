@@ -14,7 +14,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from patsim_utils import cpc, encoder, ordinal
+from patsim_utils import cpc, encoder, ordinal, positions
 from patsim_utils.batching import Pairs
 from patsim_utils.config import Config
 from patsim_utils.data import RATINGS, check_pairs
@@ -27,7 +27,7 @@ FORMAT = 2  # of a model folder; a folder of another one is refused
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
 LIST_SHUFFLES = 4  # orders of a group over which a `listwise` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
-TARGETS = {"pair": 1, "packed": 64, "compact": 64, "listwise": 128}
+TARGETS = {"pair": 1, "packed": 64, "compact": 64, "repeated": 32, "listwise": 128}
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Matcher(nn.Module):
             raise InputError(
                 f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone"
             )
-        encoder.check_layout(backbone, config.layout)
+        positions.check(backbone, config.layout)
         self.longest = encoder.longest_sequence(backbone)
         vectors = None
         if config.fusion == "graph":  # before the adapter is in: the pretrained backbone reads the titles

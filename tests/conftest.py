@@ -58,14 +58,15 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
             "norm_rel_ebd": "layer_norm",
             "position_biased_input": False,
         },
-        "modernbert": {"reference_compile": False, "cls_token_id": 101, "sep_token_id": 102},
+        "mpnet": {"max_position_embeddings": 514, "pad_token_id": 1},
+        "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "reference_compile": False, "cls_token_id": 101, "sep_token_id": 102},
     }
 
     @cache
     def build(kind: str) -> str:
         torch.manual_seed(0)
         folder = tmp_path_factory.mktemp(kind)
-        model = AutoModel.from_config(AutoConfig.for_model(kind, **sizes, **extra[kind]))
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **{**sizes, **extra[kind]}))
         model.save_pretrained(folder)
         encoder.load_tokenizer("minilm").save_pretrained(folder)
         return str(folder)

@@ -12,7 +12,7 @@ from patsim_utils.batching import LengthGrouped, Pairs
 from patsim_utils.errors import InputError
 
 TOKENIZER = encoder.load_tokenizer("minilm")
-LAYOUTS = ("pair", "packed", "compact", "listwise")
+LAYOUTS = ("pair", "packed", "compact", "repeated", "listwise")
 
 
 def build(frame: pd.DataFrame, layout: str, **options: object) -> Pairs:
@@ -27,14 +27,14 @@ def test_pair_reads_anchor_target_context(pairs_frame: pd.DataFrame) -> None:
     sequence = build(pairs_frame, "pair")[np.array([0])]
     gloss = words(TOKENIZER(cpc.titles()["E04"].replace(",", ""), add_special_tokens=False)["input_ids"][:8])
     assert words(sequence.tokens) == f"[CLS] strong material [SEP] steel [SEP] {gloss} [SEP]"
-    assert words([sequence.tokens[i] for i in sequence.anchor]) == "strong material"
+    assert words([sequence.tokens[i] for i in sequence.anchors[0]]) == "strong material"
     assert words([sequence.tokens[i] for i in sequence.targets[0]]) == "steel"
     assert sequence.positions == list(range(len(sequence.tokens)))
     assert set(sequence.block) == {0}
     assert cpc.CODES[sequence.code] == "E04"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
+@pytest.mark.parametrize("layout", ("packed", "compact", "listwise"))
 def test_a_group_shares_its_prefix(pairs_frame: pd.DataFrame, layout: str) -> None:
     sequence = build(pairs_frame, layout)[np.array([0, 1, 2])]
     text, spans = words(sequence.tokens), sequence.targets
@@ -50,6 +50,19 @@ def test_a_group_shares_its_prefix(pairs_frame: pd.DataFrame, layout: str) -> No
     else:
         assert [sequence.positions[span.start] for span in spans] == [prefix] * 3
         assert sequence.block == [0] * prefix + [1] * (1 + extra) + [2] * (2 + extra) + [3] * (2 + extra)
+
+
+def test_a_repeated_anchor_stands_before_each_target(pairs_frame: pd.DataFrame) -> None:
+    sequence = build(pairs_frame, "repeated")[np.array([0, 1])]
+    prefix = sequence.block.count(0)
+    text = words(sequence.tokens)
+    assert text.startswith("[CLS] ")
+    assert text.endswith(" [SEP] strong material [SEP] steel [SEP] strong material [SEP] stout material [SEP]")
+    assert sequence.block == [0] * prefix + [1] * 5 + [2] * 6
+    assert sequence.positions[prefix:] == [*range(prefix, prefix + 5), *range(prefix, prefix + 6)]
+    for anchor, target, phrase in zip(sequence.anchors, sequence.targets, ("steel", "stout material"), strict=True):
+        assert words([sequence.tokens[i] for i in anchor]) == "strong material"
+        assert words([sequence.tokens[i] for i in target]) == phrase
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -60,7 +60,7 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     assert {module.p for module in full.modules() if isinstance(module, torch.nn.Dropout)} == {0.3}
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
 def test_padding_does_not_change_the_states(tiny_backbone, kind: str) -> None:
     model = encoder.load_backbone(tiny_backbone(kind)).eval()
     tokens = torch.randn(1, 6, 32)
@@ -78,7 +78,7 @@ def test_padding_does_not_change_the_states(tiny_backbone, kind: str) -> None:
         torch.testing.assert_close(a, b[:, :6], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
 def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) -> None:
     model = AutoModel.from_pretrained(tiny_backbone(kind)).eval()
     ids = torch.randint(1000, 2000, (2, 6))
@@ -87,12 +87,6 @@ def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) ->
         expected = model(ids).last_hidden_state
         found = encoder.hidden_states(model, model.get_input_embeddings()(ids), batch)[-1]
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("kind", ["deberta-v2", "modernbert"])
-def test_relative_positions_cannot_be_packed(tiny_backbone, kind: str) -> None:
-    with pytest.raises(InputError, match="use layout 'pair'"):
-        encoder.check_layout(encoder.load_backbone(tiny_backbone(kind)), "packed")
 
 
 def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher, span_mean
 
-LAYOUTS = ("pair", "packed", "compact", "listwise")
+LAYOUTS = ("pair", "packed", "compact", "repeated", "listwise")
 
 
 def build(backbone: str, **options: object) -> Matcher:
@@ -38,7 +38,7 @@ def test_span_mean_skips_the_padding() -> None:
     torch.testing.assert_close(span_mean(states, span), expected)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
 @pytest.mark.parametrize("options", [{"adapter": "lora"}, {"adapter": "full", "layers": 2, "rating_weight": 1.0}])
 def test_saved_and_loaded_it_scores_the_same_without_its_backbone(
     tiny_backbone, pairs_frame, tmp_path, kind: str, options: dict
@@ -95,7 +95,7 @@ def test_an_unknown_context_is_an_error_or_the_text_alone(tiny_backbone, pairs_f
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
 def test_only_a_listwise_score_depends_on_the_other_targets(
     tiny_backbone, pairs_frame, kind: str, layout: str, monkeypatch
 ) -> None:

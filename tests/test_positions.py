@@ -1,0 +1,38 @@
+"""What cannot be packed exactly is refused; that the rest is exact stands in test_matcher."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from patsim_utils import encoder, positions
+from patsim_utils.errors import InputError
+
+
+@pytest.mark.parametrize("config", [{"model_type": "nomic_bert"}, {"model_type": "deberta-v2", "conv_kernel_size": 3}])
+def test_an_encoder_that_cannot_keep_targets_apart_is_refused(config: dict) -> None:
+    backbone = SimpleNamespace(config=SimpleNamespace(**config))
+    with pytest.raises(InputError, match="use layout 'pair'"):
+        positions.check(backbone, "packed")
+    positions.check(backbone, "listwise")
+
+
+@pytest.mark.parametrize("kind", ["mpnet", "deberta-v2"])
+def test_a_version_of_transformers_without_the_replaced_method_is_refused(tiny_backbone, monkeypatch, kind) -> None:
+    backbone = encoder.load_backbone(tiny_backbone(kind))
+    positions.check(backbone, "packed")
+    monkeypatch.delattr(type(backbone.encoder), positions.RELATIVE[kind][0])
+    with pytest.raises(InputError, match="of this version of transformers"):
+        positions.check(backbone, "packed")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
+def test_positions_in_their_natural_order_give_the_encoder_s_own_states(tiny_backbone, kind: str) -> None:
+    backbone, tokens = encoder.load_backbone(tiny_backbone(kind)).eval(), torch.randn(2, 40, 32)
+    natural = {"position_ids": torch.arange(40).expand(2, -1)}
+    with torch.inference_mode():
+        own, ours = (
+            encoder.hidden_states(backbone, tokens, natural | {"block": torch.full((2, 40), block)}) for block in (0, 1)
+        )
+    for one, other in zip(own, ours, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
