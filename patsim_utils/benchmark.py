@@ -25,7 +25,7 @@ import transformers
 from sentence_transformers import cross_encoder
 from torch.utils.flop_counter import FlopCounterMode
 
-from patsim_utils import cpc, data, encoder, files, metrics, train
+from patsim_utils import backbones, cpc, data, encoder, files, metrics, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.environment import ROOT
@@ -77,7 +77,7 @@ def _ours(splits: Splits, config: Config, folder: Path) -> Measured:
 
 
 def _cross_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
-    model = sentence_transformers.CrossEncoder(encoder.backbone_path(config.backbone), num_labels=1, max_length=LONGEST)
+    model = sentence_transformers.CrossEncoder(backbones.path(config.backbone), num_labels=1, max_length=LONGEST)
     texts, loss = words(config), cross_encoder.losses.BinaryCrossEntropyLoss(model)
     arguments, began = cross_encoder.CrossEncoderTrainingArguments(**_arguments(config, folder)), time.perf_counter()
     anchor, target = zip(*texts(splits["train"]), strict=True)
@@ -88,7 +88,7 @@ def _cross_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
 
 
 def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
-    path, texts = encoder.backbone_path(config.backbone), words(config)
+    path, texts = backbones.path(config.backbone), words(config)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
 
@@ -105,7 +105,7 @@ def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
 
 
 def _bi_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
-    model = sentence_transformers.SentenceTransformer(encoder.backbone_path(config.backbone))
+    model = sentence_transformers.SentenceTransformer(backbones.path(config.backbone))
 
     def score(frame: pd.DataFrame) -> np.ndarray:
         place, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))

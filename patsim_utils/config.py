@@ -30,10 +30,10 @@ class Config(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="of split, initial weights, order of batches and bootstrap")
     cpc_titles: Text = Field("", description="official CPC title list (zip); empty for the built-in glosses")
     # the model
-    backbone: Text = Field("minilm", min_length=1, description="minilm, a Hugging Face name or a local folder")
+    backbone: Text = Field("minilm", min_length=1, description="minilm, mpnet, a Hugging Face name or a local folder")
     layers: int = Field(0, ge=0, le=1000, description="lowest layers of the backbone that are kept; 0 for all")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of matrix products; auto is bf16 on a GPU that has it, else fp32"
+        "auto", description="of matrix products; auto is bf16 on a GPU, or a CPU with AMX, that has it, else fp32"
     )
     layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = Field(
         "pair", description="how rows become sequences"

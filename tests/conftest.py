@@ -59,7 +59,13 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
             "position_biased_input": False,
         },
         "mpnet": {"max_position_embeddings": 514, "pad_token_id": 1},
-        "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "reference_compile": False, "cls_token_id": 101, "sep_token_id": 102},
+        "modernbert": {
+            "local_attention": 8,
+            "global_attn_every_n_layers": 2,
+            "reference_compile": False,
+            "cls_token_id": 101,
+            "sep_token_id": 102,
+        },
     }
 
     @cache

@@ -34,7 +34,7 @@ def test_pair_reads_anchor_target_context(pairs_frame: pd.DataFrame) -> None:
     assert cpc.CODES[sequence.code] == "E04"
 
 
-@pytest.mark.parametrize("layout", ("packed", "compact", "listwise"))
+@pytest.mark.parametrize("layout", ["packed", "compact", "listwise"])
 def test_a_group_shares_its_prefix(pairs_frame: pd.DataFrame, layout: str) -> None:
     sequence = build(pairs_frame, layout)[np.array([0, 1, 2])]
     text, spans = words(sequence.tokens), sequence.targets

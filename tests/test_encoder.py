@@ -6,18 +6,9 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from patsim_utils import cpc, encoder
+from patsim_utils import backbones, cpc, encoder
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
-
-
-def test_the_bundled_minilm_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert encoder.load_backbone("minilm").config.num_hidden_layers == 6
-    encoder.backbone_path.cache_clear()
-    monkeypatch.setattr(encoder, "MINILM_SHA256", "0" * 64)
-    with pytest.raises(InputError, match="not 0000"):
-        encoder.backbone_path("minilm")
-    encoder.backbone_path.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -89,20 +80,21 @@ def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) ->
     torch.testing.assert_close(found, expected)
 
 
-def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_it", [True, False])
+def test_auto_precision_is_bf16_where_the_device_multiplies_it_fast(monkeypatch, has_it: bool) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for has_it in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it: has_it)
-        assert encoder.uses_bf16("auto", gpu) == has_it
-        assert not encoder.uses_bf16("auto", cpu)
-        assert encoder.uses_bf16("bf16", cpu)
-        assert not encoder.uses_bf16("fp32", gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_it})
+    for device in (cpu, gpu):
+        assert encoder.uses_bf16("auto", device) == has_it
+        assert encoder.uses_bf16("bf16", device)
+        assert not encoder.uses_bf16("fp32", device)
 
 
 def test_the_pretrained_cosine_is_that_of_sentence_embeddings(pairs_frame: pd.DataFrame) -> None:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(encoder.backbone_path("minilm"), device="cpu")
+    model = SentenceTransformer(backbones.path("minilm"), device="cpu")
     anchor, target = (
         model.encode(pairs_frame[column].to_list(), normalize_embeddings=True) for column in ("anchor", "target")
     )
