@@ -144,7 +144,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         if device.type == "cuda":
             return torch.cuda.is_bf16_supported()
-        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))  # older versions of torch lack it
     return precision == "bf16"
 
 

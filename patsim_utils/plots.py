@@ -5,9 +5,8 @@ and `figure.axes[0]` restyles it. Colours are those of Okabe and Ito, and no fac
 """
 
 import html
-import re
+import os
 import time
-import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from io import BytesIO
@@ -23,6 +22,7 @@ from PIL import Image
 
 from patsim_utils import environment as versions
 from patsim_utils.analysis import interval, percent
+from patsim_utils.html_tables import Table
 
 WIDTH, DPI = 5.6, 150  # inches, pixels an inch: sharp on a phone, about 40 kB
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#5F6B73", "#D9E2E8"
@@ -49,63 +49,12 @@ class Picture(Figure):
         )
 
 
-class Table:
-    """A frame that JupyterLab and the pages show as a table with a caption; `frame` is the frame itself."""
-
-    def __init__(self, frame: pd.DataFrame, caption: str, *, search: bool = False) -> None:
-        self.frame, self.caption, self.search = frame, caption, search
-
-    def _repr_html_(self) -> str:
-        name = f"table-{zlib.crc32((self.caption + self.frame.to_csv()).encode()):08x}"
-        with pd.option_context("display.max_colwidth", None):
-            body = self.frame.map(_cell).to_html(index=False, border=0, justify="left")
-        button = r'<button type="button">\1 <span aria-hidden="true">↕</span></button>' if self.search else r"\1"
-        body = re.sub(r"<th>(.*?)</th>", rf'<th scope="col">{button}</th>', body)
-        numbers = self.frame.columns.isin(self.frame.select_dtypes("number").columns).nonzero()[0] + 1
-        style = _STYLE + "".join(f"#ID :is(td,th):nth-child({place}) {{text-align:right}}\n" for place in numbers)
-        field = '<label>Search <input type="search"></label> <span role="status"></span>' if self.search else ""
-        script = f"<script>{_SCRIPT.replace('ID', name)}</script>" if self.search else ""
-        caption = html.escape(self.caption)
-        start = f'<style>{style.replace("ID", name)}</style><figure id="{name}" class="mathjax_ignore">'
-        box = f'<div tabindex="0" role="region" aria-label="{caption}">{body}</div>'
-        return f"{start}<figcaption>{caption}</figcaption>{field}{box}</figure>{script}"
-
-
-# A box that scrolls by itself, so that the page never does; on paper it has its full height.
-_STYLE = """#ID {margin:1em 0} #ID div {overflow:auto; max-height:36em} @media print {#ID div {max-height:none}}
-#ID :is(td, th) {text-align:left} #ID button {font:inherit; font-weight:bold; border:0; background:none; padding:0}
-"""
-
-# Sorting and searching without a library: real buttons and a field, which keyboard and screen reader reach.
-_SCRIPT = """(() => {
-  const box = document.getElementById("ID"), body = box.querySelector("tbody"), rows = [...body.rows];
-  const filter = () => {
-    const words = box.querySelector("input").value.toLowerCase().split(/\\s+/);
-    rows.forEach(row => row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word)));
-    box.querySelector("[role=status]").textContent = rows.filter(row => !row.hidden).length + " of " + rows.length;
-  };
-  box.querySelector("input").addEventListener("input", filter);
-  box.querySelectorAll("th").forEach((head, i) => head.querySelector("button").addEventListener("click", () => {
-    const sign = head.ariaSort === "ascending" ? -1 : 1, text = row => row.cells[i].textContent.replace(/,/g, "");
-    box.querySelectorAll("th").forEach(other => other.ariaSort = null);
-    head.ariaSort = sign > 0 ? "ascending" : "descending";
-    rows.sort((a, b) => sign * ((text(a) - text(b)) || text(a).localeCompare(text(b))));
-    body.append(...rows);
-  }));
-  filter();
-})();"""
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return "–"
-    return f"{round(value, 3) + 0:,.3f}" if isinstance(value, float | np.floating) else f"{value:,}"  # no "-0.000"
-
-
 def setup() -> float:
-    """Sets the style of all figures; returns the clock (seconds) for `environment`."""
+    """Sets the style of all figures; returns the clock (seconds) for `environment`.
+
+    From here on the notebook runs in the repository's root, so that a path means the same as on the command line.
+    """
+    os.chdir(versions.ROOT)
     spines = {f"axes.spines.{side}": False for side in ("top", "right")}
     sns.set_theme("paper", "ticks", palette=COLOURS, rc=spines | {"axes.edgecolor": GREY, "legend.frameon": False})
     return time.perf_counter()

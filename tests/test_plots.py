@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from patsim_utils import plots
+from patsim_utils.html_tables import Link
 
 NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
 GROUPS = pd.DataFrame({"group": NAMES, "pearson": [0.5, -0.1, 0.25], "other": [0.5, 0.2, 0.3]})
@@ -110,7 +111,21 @@ def test_tables_escape_align_and_keep_the_frame():
     assert "<figcaption>Four &lt;kinds&gt;.</figcaption>" in shown
     for cell in (html.escape(frame["a"][0]), "1,234", "0.250", "–"):
         assert f"<td>{cell}</td>" in shown
-    assert re.findall(r"nth-child\((\d)\) {text-align:right}", shown) == ["2", "3", "4"]
+    assert re.findall(r"nth-child\((\d)\) {text-align:left}", shown) == ["1"]  # numbers stand right
+
+
+def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
+    frame = pd.DataFrame({"study": pd.Series([Link("<best>", "a.html"), "x"], dtype=object), "pearson": [0.8, 0.7]})
+    frame = frame.assign(low=[0.75, np.nan], high=[0.85, np.nan], recall_low=0.1, recall_high=0.2)
+    shown = plots.table(frame, "Two")._repr_html_()
+    assert re.findall(r'scope="col">(.*?)<', shown) == ["study", "pearson", "interval", "recall interval"]
+    assert re.findall(r"<td>(.*?)</td>", shown)[:4] == [
+        '<a href="a.html">&lt;best&gt;</a>',
+        "0.800",
+        "[0.750, 0.850]",
+        "[0.100, 0.200]",
+    ]
+    assert "<td>–</td>" in shown
 
 
 def test_search_tables_do_not_share_their_script():
