@@ -46,8 +46,8 @@ MIN_ROWS, MIN_ANCHORS = 40, 3  # below either, a group gets no correlation of it
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, three decimals: `0.736 [0.701, 0.769]`."""
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    """A number with its interval, if it has one, three decimals: `0.736 [0.701, 0.769]`."""
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def percent(share: float) -> str:
@@ -291,6 +291,12 @@ def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 
     rating = ["rating"] if "rating" in rows else []
     rows = rows.assign(field=rows["context"].map(titles))
     return rows[["anchor", "target", "score", "prediction", "error", *rating, "context", "field"]]
+
+
+def right_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 20) -> pd.DataFrame:
+    """As `worst_pairs`, of the pairs rated .5 or more that share no word those with the smallest error."""
+    rows = frame[(frame["score"] >= 0.5) & (frame["overlap"] == "no word shared")]
+    return worst_pairs(rows.nsmallest(count, "size", keep="first"), titles=titles, count=count).iloc[::-1]
 
 
 def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping[str, str]) -> pd.DataFrame:

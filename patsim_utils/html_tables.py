@@ -88,7 +88,7 @@ def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
         high = f"{low[:-3]}high"
         if high in frame:
             ends = zip(frame[low], frame[high], strict=True)
-            joined = [f"[{_cell(a)}, {_cell(b)}]" if pd.notna(a) and pd.notna(b) else "–" for a, b in ends]
+            joined = [f"[{_cell(a)},\u00a0{_cell(b)}]" if pd.notna(a) and pd.notna(b) else "–" for a, b in ends]
             frame = frame.assign(**{low: joined}).drop(columns=high)
             frame = frame.rename(columns={low: f"{low[:-3].replace('_', ' ')}interval".strip()})
     return frame

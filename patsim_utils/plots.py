@@ -28,7 +28,7 @@ WIDTH, DPI = 5.6, 150  # inches, pixels an inch: sharp on a phone, about 40 kB
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#5F6B73", "#D9E2E8"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#8A6D00", "#56B4E9", "#E69F00", "#000000", "#777777")
 Line = tuple[str, float] | None  # name and place of a dashed line
-HIDDEN = "The pairs themselves are left out of this page: show_pairs is false."
+HIDDEN = "No phrases of the data stand here: a page may be passed on, and the data is not ours to pass on."
 
 
 class Picture(Figure):
@@ -55,9 +55,14 @@ def setup() -> float:
     From here on the notebook runs in the repository's root, so that a path means the same as on the command line.
     """
     os.chdir(versions.ROOT)
+    style()
+    return time.perf_counter()
+
+
+def style() -> None:
+    """Sets the style of all figures."""
     spines = {f"axes.spines.{side}": False for side in ("top", "right")}
     sns.set_theme("paper", "ticks", palette=COLOURS, rc=spines | {"axes.edgecolor": GREY, "legend.frameon": False})
-    return time.perf_counter()
 
 
 def environment(started: float, *, seed: int) -> Markdown:
@@ -142,6 +147,8 @@ def forest(
         ax.text(1.02, y, text.split(" ")[0], transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     ax.set(yticks=rows.index, ylim=(len(rows) - 0.5, -0.6), xlabel=axis)
     ax.set_yticklabels(plain(rows[label]))
+    if axis.startswith("Pearson"):  # the same in all figures, so that they can be compared
+        ax.set_xlim(min(0, 1.05 * known[low].min() if len(known) else 0), 1)
     ax.grid(axis="x", color=PALE)
     told = [f"{short(name)}: {text}" for name, text in zip(rows[label], spoken, strict=True)]
     ends = told
@@ -223,6 +230,33 @@ def lines(
     axes[-1, 0].set_xlabel(x)
     said += [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
     return _done(figure, f"{caption}: {'; '.join(said)}.", f"Curves over the {x}: {'; '.join(said)}.")
+
+
+def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
+    """Precision and recall over the threshold, from `selection.thresholds`, a panel for each of the tables."""
+    known = {name: table for name, table in tables.items() if len(table)}
+    if not known:
+        return note("No pair is rated so high that there would be something to find.")
+    figure, axes = new(0.6 + 2.1 * len(known), rows=len(known), sharex=True, squeeze=False)
+    said = []
+    for ax, (name, table) in zip(axes[:, 0], known.items(), strict=True):
+        for column, colour, line in (("precision", BLUE, "-"), ("recall", ORANGE, "--")):
+            ax.plot(table["threshold"], table[column], color=colour, ls=line, lw=2, label=column)
+            ax.fill_between(
+                table["threshold"], table[f"{column}_low"], table[f"{column}_high"], color=colour, alpha=0.15, lw=0
+            )
+        ax.set(ylim=(0, 1.02), ylabel=f"share, {name}")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.grid(color=PALE)
+        half = table.iloc[(table["threshold"] - 0.5).abs().argmin()]
+        said.append(
+            f"{name}: recall {half['recall']:.2f}"
+            + ("" if np.isnan(half["precision"]) else f", precision {half['precision']:.2f}")
+        )
+    axes[0, 0].legend(loc="lower left")
+    axes[-1, 0].set_xlabel("threshold: pairs with this score or more are kept")
+    caption = f"At a threshold of 0.5, {'; '.join(said)}. Bands: 95 % intervals."
+    return _done(figure, caption, "Recall falls and precision rises as the threshold goes from 0.1 to 0.9.")
 
 
 def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: str | None = None) -> Picture:

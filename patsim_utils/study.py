@@ -23,7 +23,7 @@ from jupyter_client.manager import AsyncKernelManager
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from traitlets import default
 
-from patsim_utils import files, report, runs
+from patsim_utils import files, index, page, runs, summary
 from patsim_utils.config import Config, check_name, pack, unpack
 from patsim_utils.data import load
 from patsim_utils.environment import ROOT
@@ -248,7 +248,7 @@ def _failed(name: str, copy: Path, error: Exception) -> str:
         shutil.move(copy, folder)
     note = {"date": datetime.now(UTC).date().isoformat(), "notebook": copy.stem, "reason": reason}
     files.write_text(reports / f".{name}.failed.json", json.dumps(note))
-    report.write_index(reports)
+    index.write_index(reports)
     return f"{copy.stem} failed: {reason} (see {os.path.relpath(folder / copy.name)})"
 
 
@@ -258,10 +258,11 @@ def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
     if (reports / name).is_dir():
         shutil.copytree(reports / name, fresh)
     fresh.mkdir(exist_ok=True)
-    stems = sorted({*notebooks, *(page.stem for page in fresh.glob("*.html"))})
-    titles = {stem: report.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}
+    stems = sorted({*notebooks, *(one.stem for one in fresh.glob("*.html"))})
+    titles = {stem: page.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}
+    told = summary.summary(run)
     for stem in notebooks:
-        html = report.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports)
+        html = page.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports, summary=told)
         (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
         print(f"{os.path.relpath(reports / name / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
     for record in RECORDS:
@@ -270,5 +271,5 @@ def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
     files.swap(fresh, reports / name)
     (reports / f".{name}.failed.json").unlink(missing_ok=True)
     shutil.rmtree(ROOT / "runs" / f".{name}.failed", ignore_errors=True)
-    report.write_index(reports)
+    index.write_index(reports)
     print(os.path.relpath(reports / "index.html"))

@@ -122,8 +122,8 @@ def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
     assert re.findall(r"<td>(.*?)</td>", shown)[:4] == [
         '<a href="a.html">&lt;best&gt;</a>',
         "0.800",
-        "[0.750, 0.850]",
-        "[0.100, 0.200]",
+        "[0.750,\u00a00.850]",
+        "[0.100,\u00a00.200]",
     ]
     assert "<td>–</td>" in shown
 

@@ -1,5 +1,6 @@
 """Pages, indexes and result tables."""
 
+import html
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from patsim_utils import report, study
+from patsim_utils import index, page, report, study
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 
@@ -18,57 +19,57 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the fixture notebook that shows each kind of output."""
     copy = tmp_path_factory.mktemp("page") / "ends_well.ipynb"
     study.execute(FIXTURES / "ends_well.ipynb", copy, {"name": "a & b"})
     titles = {"ends_well": "It ends <well>", "other": "Another: with more"}
-    return report.page(copy, name="a & b", titles=titles, reports=ROOT / "reports")
+    return page.page(copy, name="a & b", titles=titles, reports=ROOT / "reports")
 
 
-def external(html: str) -> list[str]:
+def external(page: str) -> list[str]:
     """What a page would load from elsewhere: scripts, styles, fonts, images, frames."""
-    tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio|object|embed|use|image)\b[^>]*>", html)
+    tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio|object|embed|use|image)\b[^>]*>", page)
     loaded = [tag for tag in tags if re.search(r"""(?:src|srcset|href|data)\s*=\s*["']?(?!data:|#)[^"'\s>]""", tag)]
-    return [*loaded, *re.findall(r"(?:url\(|@import)\s*[\"']?(?!data:|#)[^)\s]+", html)]
+    return [*loaded, *re.findall(r"(?:url\(|@import)\s*[\"']?(?!data:|#)[^)\s]+", page)]
 
 
 def test_external_finds_what_is_loaded() -> None:
-    for html in ("<script src='//a.org/a.js'>", "<link href=a.css>", "<img src=a.png>", "<style>@import 'a'</style>"):
-        assert external(html)
+    for tag in ("<script src='//a.org/a.js'>", "<link href=a.css>", "<img src=a.png>", "<style>@import 'a'</style>"):
+        assert external(tag)
 
 
-def test_a_page_loads_nothing_and_folds_code_and_messages(page: str) -> None:
-    assert external(page) == []
-    assert "<script" not in page
+def test_a_page_loads_nothing_and_folds_code_and_messages(shown: str) -> None:
+    assert external(shown) == []
+    assert "<script" not in shown
     folds = re.compile(r'<details class="folded.*?</details>', flags=re.DOTALL)
-    folded, shown = "".join(folds.findall(page)), folds.sub("", page)
+    folded, rest = "".join(folds.findall(shown)), folds.sub("", shown)
     for text in ("# Parameters", "learning_rate", "a warning that belongs behind a fold", "not bold"):
         assert text in folded
-        assert text not in shown
-    assert page.count("<summary>Messages</summary>") == 1
-    assert "<b>not bold" not in page
-    assert "<details open" not in page
+        assert text not in rest
+    assert shown.count("<summary>Messages</summary>") == 1
+    assert "<b>not bold" not in shown
+    assert "<details open" not in shown
 
 
-def test_a_page_says_where_it_comes_from_but_names_no_folder_of_the_machine(page: str) -> None:
-    assert "<title>It ends &lt;well&gt; · a &amp; b</title>" in page
-    assert 'href="../index.html"' in page
-    assert '<a href="other.html">Another</a>' in page
-    assert re.search(r"\d{4}-\d\d-\d\d · commit \S+", page)
-    assert f"interpreter {sys.executable.removeprefix(f'{ROOT}/')} folder" in page
-    assert f"{ROOT}/" not in page
+def test_a_page_says_where_it_comes_from_but_names_no_folder_of_the_machine(shown: str) -> None:
+    assert "<title>It ends &lt;well&gt; · a &amp; b</title>" in shown
+    assert 'href="../index.html"' in shown
+    assert '<a href="other.html">Another</a>' in shown
+    assert re.search(r"\d{4}-\d\d-\d\d · commit \S+", shown)
+    assert f"interpreter {sys.executable.removeprefix(f'{ROOT}/')} folder" in shown
+    assert f"{ROOT}/" not in shown
 
 
-def test_a_page_shows_every_kind_of_output(page: str) -> None:
+def test_a_page_shows_every_kind_of_output(shown: str) -> None:
     for text in ("cell 11 of a wide table", "<strong>0.001</strong>", '<img alt="one pixel"', "<pre>6</pre>"):
-        assert text in page
+        assert text in shown
 
 
 def test_the_recorded_pages_load_nothing_and_are_small() -> None:
-    for html in sorted((ROOT / "reports" / "recorded").rglob("*.html")):
-        assert external(html.read_text(encoding="utf-8")) == [], html
-        assert html.stat().st_size < 2e6, html
+    for path in sorted((ROOT / "reports" / "recorded").rglob("*.html")):
+        assert external(path.read_text(encoding="utf-8")) == [], path
+        assert path.stat().st_size < 1.2e6, path
 
 
 @pytest.fixture
@@ -105,25 +106,29 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     (root / "reports" / ".gone.failed.json").write_text(
         '{"date": "2026-01-03", "notebook": "2_train", "reason": "<x>"}'
     )
-    shutil.copytree(root / "reports" / "one", root / "reports" / "recorded" / "shared")
+    shutil.copytree(root / "reports" / "one", root / "reports" / "shared")
+    report.record("shared")
     put(root, "two.old")
-    report.write_index(root / "reports")
-    index = (root / "reports" / "index.html").read_text()
-    assert re.findall(r"<h2>(\w+)", index) == ["cut", "gone", "odd", "one", "random", "shared"]
-    assert external(index) == []
-    assert index.count("0.700 [0.650, 0.750] <small>Pearson on validation, 1,234 pairs") == 4
-    assert index.count(Config().describe()) == 2
-    assert "2026-01-02 · commit abc · trained 90 s on cpu" in index
-    assert index.count("so the figure flatters") == index.count("A track of its own") == 1
-    assert "broken: JSONDecodeError" in index
-    assert "broken: config.json: there is no parameter &#39;epocs&#39;; did you mean epochs?" in index
-    assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in index
-    assert re.search(r'<a href="one/2_train.html">[^:<]+</a>', index)
-    links = re.findall(r'href="(recorded/shared/2_train.html)"', index)
-    assert all((root / "reports" / link).is_file() for link in links)
-    assert len(links) == 1
+    index.write_index(root / "reports")
+    found = (root / "reports" / "index.html").read_text()
+    assert external(found) == []
+    rows = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr>(.*?)</tr>", found, flags=re.DOTALL)]
+    told = {
+        name: row for row in rows for name in ("one", "random", "cut", "odd", "gone", "theirs") if f"|{name}|" in row
+    }
+    assert "0.700|" in told["one"]
+    assert "[0.650,\u00a00.750]" in told["one"]
+    assert html.escape(Config().describe()) in told["one"]
+    assert index.RANDOM in told["random"]
+    assert "broken: JSONDecodeError" in told["cut"]
+    assert "broken: config.json: there is no parameter &#x27;epocs&#x27;; did you mean epochs?" in told["odd"]
+    assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in told["gone"]
+    assert sum("two" in row for row in rows) == 0
+    assert '<a href="one/2_train.html">one</a>' in found
+    assert found.count('href="recorded/shared/2_train.html"') == 1
+    assert found.index("Single pairs") < found.index("Listwise")
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
-    assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"]
+    assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
 
 
 def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:

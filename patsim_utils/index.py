@@ -1,0 +1,159 @@
+"""The index of all studies: one chart and one table, from the records beside their pages and reports/results.csv."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from patsim_utils import files, html_tables, plots
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError, clip
+
+COLUMNS = [
+    "study",
+    "pearson",
+    "low",
+    "high",
+    "seeds",
+    "tested on",
+    "minutes",
+    "million weights",
+    "what",
+    "date",
+    "note",
+]
+RECORDS = ("metrics.json", "config.json")
+RANDOM = "split at random: training has seen the anchors"
+LISTWISE = "listwise: scores depend on the other targets"
+
+
+def write_index(reports: Path) -> None:
+    """Makes `reports/index.html` of all studies and `reports/recorded/index.html` of the shared ones anew."""
+    loader = jinja2.FileSystemLoader(reports / "template")
+    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    template = template.get_template("studies.html.j2")
+    shared = reports / "recorded"
+    shared.mkdir(exist_ok=True)
+    for folder, link, own in ((shared, "", []), (reports, "recorded/", _own(reports))):
+        rows = [*own, *recorded(reports, link=link)]
+        table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])
+        table["study"] = pd.Series(
+            [row["study"] for row in rows], dtype=object
+        )  # a column of text would drop the links
+        linked = [row for row in table.itertuples() if isinstance(row.study, html_tables.Link) and row.pearson > 0]
+        best = max(linked, key=lambda row: row.pearson).study if linked else None
+        files.write_text(folder / "index.html", template.render(tracks=_tracks(table), best=best))
+
+
+def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Title, chart and table (HTML) of each track, as the template wants them."""
+    plots.style()
+    found = []
+    for title, rows in (
+        ("Single pairs", table[table["track"] != "listwise"]),
+        ("Listwise: all targets of an anchor together", table[table["track"] == "listwise"]),
+    ):
+        rows = rows.sort_values("pearson", ascending=False, kind="stable", ignore_index=True)
+        if rows.empty:
+            continue
+        known = rows[rows["pearson"].notna() & (rows["tested on"] != "sample")].assign(
+            label=lambda r: r["study"].map(str)
+        )
+        chart = plots.forest(known, "label", caption="Correlation with people's scores, mean over the seeds")
+        rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
+        shown = html_tables.Table(rows[COLUMNS], f"{title}: all studies.", search=True)
+        found.append({"title": title, "chart": _html(chart), "table": _html(shown)})
+    return found
+
+
+def _html(shown: Any) -> str:
+    return shown.data if hasattr(shown, "data") else shown._repr_html_()
+
+
+def recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
+    """A row for each study, baseline and publication in results.csv, seeds merged; variants of an ablation are not."""
+    table = pd.read_csv(reports / "results.csv")
+    table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
+    rows = []
+    for (study, variant), one in table.groupby(["study", table["variant"].fillna("")], sort=False):
+        one = one[one["split"].eq(one["split"].iloc[0]) | one["split"].isna()]
+        first, mean = one.iloc[0], one[["pearson", "low", "high", "seconds", "parameters"]].mean()
+        name = f"{study}: {variant}" if variant else study
+        pages = reports / "recorded" / study / "2_train.html"
+        tested = {"validation": "validation", "test": "test"}.get(first["split"], "")
+        row = {"study": html_tables.Link(name, f"{link}{study}/2_train.html") if pages.is_file() else name}
+        row |= mean[["pearson", "low", "high"]].to_dict() | {
+            "seeds": len(one) if first["date"] == first["date"] else np.nan
+        }
+        row |= {"tested on": "sample" if "sample" in name else tested, "minutes": mean["seconds"] / 60}
+        row |= {"million weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
+        note = RANDOM if first["protocol"] == "random" else LISTWISE if first["track"] == "listwise" else ""
+        rows.append(row | {"note": note, "track": first["track"]})
+    return rows
+
+
+def _own(reports: Path) -> list[dict[str, Any]]:
+    """A row for each study in `reports` that is not shared as it is, also where it failed or its record is broken."""
+    names = {path.parent.name for path in reports.glob("[!.]*/*.html") if path.parent.name != "recorded"}
+    shared = {path.parent.name for path in reports.glob("recorded/*/metrics.json")}
+    names -= {name for name in shared & names if _same(reports / name, reports / "recorded" / name)}
+    names |= {path.name.removeprefix(".").removesuffix(".failed.json") for path in reports.glob(".*.failed.json")}
+    rows = []
+    for name in sorted(name for name in names if not name.endswith(".old")):
+        pages = sorted((reports / name).glob("*.html"), key=lambda page: (page.stem != "2_train", page.stem))
+        row: dict[str, Any] = {"study": html_tables.Link(name, f"{name}/{pages[0].name}") if pages else name}
+        notes = []
+        for told in (_failure, _record):
+            try:
+                found, note = told(reports, name)
+                row |= found
+                notes += [note] if note else []
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                reason = error if isinstance(error, InputError) else f"{type(error).__name__} {clip(str(error))}"
+                notes.append(f"the record beside these pages is broken: {reason}")
+        rows.append(row | {"note": "; ".join(notes)})
+    return rows
+
+
+def _same(one: Path, other: Path) -> bool:
+    return all((one / name).is_file() and (one / name).read_bytes() == (other / name).read_bytes() for name in RECORDS)
+
+
+def _failure(reports: Path, name: str) -> tuple[dict[str, Any], str]:
+    """What the note on a failed run says, if there is one."""
+    path = reports / f".{name}.failed.json"
+    if not path.is_file():
+        return {}, ""
+    note = json.loads(path.read_text(encoding="utf-8"))
+    told = f"last run failed on {note['date']} ({note['notebook']}: {note['reason']})"
+    dates = [page.stat().st_mtime for page in (reports / name).glob("*.html")]
+    pages = f"pages are of {datetime.fromtimestamp(max(dates), UTC).date()}" if dates else "never succeeded"
+    return {}, f"{told}; {pages}"
+
+
+def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
+    """The figures of the run that the pages of a study are about, if they are about one."""
+    path = reports / name / "metrics.json"
+    if not path.is_file():
+        return {}, ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    config = Config.parse(
+        json.loads((reports / name / "config.json").read_text(encoding="utf-8")), source="config.json"
+    )
+    split = next(split for split in ("validation", "test") if split in found)
+    row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
+    row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))
+    row |= {"tested on": "sample" if config.data == "sample" else split, "minutes": found["train"]["seconds"] / 60}
+    row |= {"million weights": found["train"]["trainable_parameters"] / 1e6, "date": found["environment"]["date"]}
+    row["track"] = "listwise" if config.listwise else "pair"
+    return row, RANDOM if found["protocol"] == "random" else LISTWISE if config.listwise else ""
+
+
+def base(name: str) -> str:
+    """The study of which `name` is a seed: `best` for best-seed1; else the name itself."""
+    return re.sub(r"-seed\d+$", "", name)

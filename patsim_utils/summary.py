@@ -1,0 +1,85 @@
+"""What stands on top of a study's pages, for a reader without Python: the headline, what it means, use and limits."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from patsim_utils import analysis, cpc, plots, runs, selection
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+
+MOST = 3  # fields that are named as good, or as bad
+
+
+def summary(run: Path) -> dict[str, Any] | None:
+    """Of the run in a folder, for the page's template: headline, picture (HTML), said, good_and_bad, use (sentences).
+
+    None where there is no finished run.
+    """
+    try:
+        config, found, _, predictions = runs.read_run(run)
+    except InputError:
+        return None
+    split = "validation" if "validation" in found else "test"
+    frame = analysis.with_errors(predictions[predictions["split"] == split])
+    headline = f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}"
+    seen = "that training never saw" if found["protocol"] == "anchor_disjoint" else "that training has seen"
+    said = [
+        f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
+        f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors {seen} were compared with those "
+        f"that people gave.",
+        f"Of two pairs that people scored differently, it ranks the better one higher in "
+        f"{100 * selection.ranked_rightly(frame):.0f} of 100 cases; guessing gets 50.",
+    ]
+    plots.style()
+    picture = plots.forest(analysis.results(found), "label", caption="Correlation with people's scores")._repr_html_()
+    return {
+        "headline": headline,
+        "picture": picture,
+        "said": said,
+        "good_and_bad": [*_fields(frame), *_relations(frame)],
+        "use": _use(config, found["protocol"]),
+    }
+
+
+def _fields(frame: pd.DataFrame) -> list[str]:
+    """In which sections and word overlaps the correlation is significantly above or below that of all pairs."""
+    whole = frame["score"].corr(frame["prediction"])
+    titles = cpc.titles()
+    groups = pd.concat([analysis.by_group(frame, "section", names=titles), analysis.by_group(frame, "overlap")])
+    said = []
+    for word, part in (("Better", groups[groups["low"] > whole]), ("Worse", groups[groups["high"] < whole])):
+        names = [f"{plots.short(row.label)} ({row.pearson:.2f})" for row in part.head(MOST).itertuples()]
+        said += [f"{word} than on all pairs ({whole:.2f}): {'; '.join(names)}."] if names else []
+    return said or ["No field and no overlap of words is significantly better or worse than the whole."]
+
+
+def _relations(frame: pd.DataFrame) -> list[str]:
+    """Which kinds of relation are taken for more alike, or less, than they are."""
+    table = analysis.by_rating(frame)
+    table = table[table["rating"] != "0"].assign(gap=lambda rows: rows["prediction"] - rows["score"])
+    said = []
+    for word, part in (("more", table[table["low"] > table["score"]]), ("less", table[table["high"] < table["score"]])):
+        if len(part):
+            worst = part.loc[part["gap"].abs().idxmax()]
+            kind = f"{analysis.RATINGS[worst['rating']]} ({worst['rating']})"
+            figures = f"mean prediction {worst['prediction']:.2f}, score {worst['score']:.2f}"
+            said.append(f"Taken for {word} alike than they are, most of all: {kind}, {figures}.")
+    return said
+
+
+def _use(config: Config, protocol: str) -> list[str]:
+    said = [
+        "Meant for ranking candidate phrases that a person then looks at. Not meant to decide alone that two terms of "
+        "a claim mean the same, nor for whole sentences or other languages than English."
+    ]
+    if config.listwise:
+        said.append("All candidates of an anchor are scored together: a pair's score depends on the other ones.")
+    if protocol == "random":
+        said.append("The pairs were split at random, so training has seen these anchors: new ones are harder.")
+    if not config.rating_weight:
+        said.append("It has learned scores only, and does not tell narrower from broader, or a part from the opposite.")
+    if config.data == "sample":
+        said.append("It was trained on the small sample that comes with patsim: a demonstration, not for use.")
+    return said
