@@ -38,9 +38,9 @@ def write_index(reports: Path) -> None:
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     template = template.get_template("studies.html.j2")
     shared = reports / "recorded"
-    shared.mkdir(exist_ok=True)
-    for folder, link, own in ((shared, "", []), (reports, "recorded/", _own(reports))):
-        rows = [*own, *recorded(reports, link=link)]
+    places = [(shared, "", [])] if shared.is_dir() else []
+    for folder, link, own in (*places, (reports, "recorded/", _own(reports))):
+        rows = [*own, *_recorded(reports, link=link)]
         table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])
         table["study"] = pd.Series(
             [row["study"] for row in rows], dtype=object
@@ -75,8 +75,10 @@ def _html(shown: Any) -> str:
     return shown.data if hasattr(shown, "data") else shown._repr_html_()
 
 
-def recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
+def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
     """A row for each study, baseline and publication in results.csv, seeds merged; variants of an ablation are not."""
+    if not (reports / "results.csv").is_file():
+        return []
     table = pd.read_csv(reports / "results.csv")
     table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
     rows = []

@@ -1,0 +1,98 @@
+"""The pages of four configurations: what each must say, and what would be false there."""
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = [("layers", "1"), ("epochs", "1"), ("batch_size", "32"), ("backbone", "minilm"), ("contrast_layer", "1")]
+CLASS_VECTORS = "Class vectors start from random numbers"
+NO_CLASS_VECTORS = "This model has no class vectors"
+RELATIONS = "Ratings given and the most probable ones"
+NO_RELATIONS = "This model has learned scores, not ratings"
+OTHERS = "a pair's score depends on the other ones"
+CASES = {  # preset, data with ratings?: said, not said
+    ("described", True): ([CLASS_VECTORS, NO_RELATIONS, "weight x contrast"], [RELATIONS, OTHERS, "weight x rating"]),
+    ("best", True): ([NO_CLASS_VECTORS, RELATIONS, "weight x rating"], [CLASS_VECTORS, OTHERS, "weight x contrast"]),
+    ("listwise", True): ([NO_CLASS_VECTORS, RELATIONS, OTHERS], [CLASS_VECTORS, NO_RELATIONS]),
+    ("sample", False): ([CLASS_VECTORS, NO_RELATIONS], [RELATIONS, "weight x rating", "Ratings, all splits together:"]),
+}
+
+
+def make(folder: Path, *, rated: bool) -> Path:
+    """A data set of twelve anchors of the sample, in training and validation."""
+    folder.mkdir()
+    for split in ("train", "validation"):
+        frame = pd.read_csv(ROOT / "patsim_utils" / "sample" / f"{split}.csv")
+        frame = frame[frame["anchor"].isin(frame["anchor"].unique()[:12])]
+        frame.drop(columns=[] if rated else "rating").to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+def violations(page: str, folder: Path) -> str:
+    """What axe-core finds against accessibility in a page, a line each, in a headless Chromium."""
+    axe = (files("axe_core_python") / "axe.min.js").read_text().replace("</script", "<\\/script")
+    tell = "r.violations.map(v => v.id + ' ' + v.nodes.length).join('\\n')"
+    show = f"document.body.innerHTML = `<pre id=axe>${{{tell}}}</pre>`"
+    run = f"addEventListener('load', () => axe.run().then(r => {show}))"
+    (folder / "axe.html").write_text(page.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>"))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={folder / 'chromium'}",
+    ]
+    command += ["--virtual-time-budget=20000", "--dump-dom", f"file://{folder / 'axe.html'}"]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return re.search(r'<pre id="axe">(.*?)</pre>', seen, flags=re.DOTALL)[1]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here")
+def test_the_recorded_pages_are_accessible_and_axe_sees_what_is_not(tmp_path: Path) -> None:
+    assert "image-alt 1" in violations('<html lang="en"><body><img src="data:,"></body></html>', tmp_path)
+    for path in sorted((ROOT / "reports" / "recorded").rglob("*.html")):
+        assert violations(path.read_text(), tmp_path) == "", path
+
+
+@pytest.mark.parametrize(("preset", "rated"), CASES)
+def test_pages_are_true_for_their_configuration(tmp_path: Path, preset: str, rated: bool) -> None:
+    for part in ("patsim_utils", "notebooks", "reports/template"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    data = make(tmp_path / "data", rated=rated)
+    command = [sys.executable, "-m", "patsim_utils", "study", "--preset", preset, "--data", str(data), "--name", "one"]
+    command += [word for pair in TINY for word in ("-p", *pair)]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PATSIM_P": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    pages = {path.stem: path.read_text() for path in (tmp_path / "reports" / "one").glob("*.html")}
+    assert set(pages) == {"1_explore", "2_train", "3_errors"}
+    unseen = re.compile(r"<(style|script).*?</\1>|<details class=\"folded.*?</details>", flags=re.DOTALL)
+    texts = {stem: html.unescape(unseen.sub("", page)) for stem, page in pages.items()}
+    together = "\n".join(texts.values())
+    said, unsaid = CASES[preset, rated]
+    for sentence in said:
+        assert sentence in together
+    for sentence in unsaid:
+        assert sentence not in together
+    headline = re.search(r"Pearson -?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\] on validation", texts["2_train"])[0]
+    anchors = re.search(r"pairs of (\d+) <button.*?>anchors", texts["2_train"], flags=re.DOTALL)[1]
+    assert anchors == str(pd.read_csv(data / "validation.csv")["anchor"].nunique())
+    for page in texts.values():
+        assert headline in page.partition("</header>")[0]
+        assert f"pairs of {anchors} " in page
+        assert re.search(r"better one higher in \d+ of 100 cases", page)
+        assert page.count('<h2 id="s') == page.count('<li><a href="#s')
+        assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<[^>]*>", " ", page))
+    assert max(map(len, pages.values())) < 1.2e6
+    if shutil.which("chromium"):
+        for stem, page in pages.items():
+            assert violations(page, tmp_path) == "", stem
