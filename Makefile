@@ -18,11 +18,6 @@ override JOBS := $(value JOBS)
 export PRESET DATA NAME P JOBS
 
 BIN := .venv/bin
-# What git keeps of a notebook: its cells and their tags, its kernel and language.
-CLEAN := $(BIN)/jupyter-nbconvert --stdin --stdout --to notebook --log-level ERROR \
-	--ClearOutputPreprocessor.enabled=True --ClearMetadataPreprocessor.enabled=True \
-	--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
-	--ClearMetadataPreprocessor.preserve_nb_metadata_mask=\{\'kernelspec\',\(\'language_info\',\'name\'\)\}
 INSTALLED := .venv/installed
 CODE := patsim_utils tests notebooks
 
@@ -40,9 +35,8 @@ study: $(INSTALLED) ## run the notebooks on DATA with PRESET and write reports/N
 test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
 	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$JOBS" --dist worksteal
 
-lab: $(INSTALLED) ## open the notebooks in JupyterLab; git then sees none of their outputs
-	git config filter.notebook.clean "$(CURDIR)/$(CLEAN)"
-	$(BIN)/jupyter lab
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, which saves them without outputs
+	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.lab.clean
 
 lint: $(INSTALLED) ## check style and format of the code and the notebooks
 	$(BIN)/ruff check $(CODE)

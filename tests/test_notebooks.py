@@ -9,6 +9,7 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 
+from patsim_utils import lab
 from patsim_utils.config import Config
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -64,6 +65,19 @@ def test_each_rule_is_enforced(cell: int, source: str, rule: str) -> None:
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     notebook.cells[cell].source = source
     assert broken_rules(notebook) == [rule]
+
+
+@EACH
+def test_a_notebook_that_was_run_is_saved_as_it_was(path: Path) -> None:
+    run = nbformat.read(path, as_version=4)
+    run.metadata.language_info |= {"version": "3.11.7", "codemirror_mode": {"name": "ipython"}}
+    for cell in run.cells:
+        cell.metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="a line")]
+    model = {"type": "notebook", "content": dict(run)}
+    lab.clean(model, path=path.name, contents_manager=None)
+    assert nbformat.writes(nbformat.from_dict(model["content"])) + "\n" == path.read_text()
 
 
 @EACH

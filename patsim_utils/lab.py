@@ -1,0 +1,18 @@
+"""What `make lab` sets up: a notebook is saved without outputs, so that opening and running it leaves git clean."""
+
+from typing import Any
+
+import nbformat
+from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPreprocessor
+
+
+def clean(model: dict[str, Any], **_: object) -> None:
+    """Hook of Jupyter before saving: keeps cells and their tags, kernel and language, as the repository has them."""
+    if model["type"] == "notebook" and model["content"]["nbformat"] == 4:
+        notebook = nbformat.from_dict(model["content"])
+        notebook, _ = ClearOutputPreprocessor(enabled=True)(notebook, {})
+        kept = {"kernelspec", ("language_info", "name")}
+        clear = ClearMetadataPreprocessor(
+            enabled=True, preserve_cell_metadata_mask={"tags"}, preserve_nb_metadata_mask=kept
+        )
+        model["content"], _ = clear(notebook, {})
