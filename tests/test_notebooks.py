@@ -72,8 +72,8 @@ def test_a_notebook_that_was_run_is_saved_as_it_was(path: Path) -> None:
     run = nbformat.read(path, as_version=4)
     run.metadata.language_info |= {"version": "3.11.7", "codemirror_mode": {"name": "ipython"}}
     for cell in run.cells:
-        cell.metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
         if cell.cell_type == "code":
+            cell.metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
             cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="a line")]
     model = {"type": "notebook", "content": dict(run)}
     lab.clean(model, path=path.name, contents_manager=None)
