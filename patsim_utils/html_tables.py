@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 ON_PAPER = 20  # rows
+WIDE = 100  # letters of a row, from which on a table is wider than the text
 
 
 class Link(str):
@@ -44,7 +45,8 @@ class Table:
         script = f"<script>{_SCRIPT.replace('ID', name)}</script>" if self.search else ""
         caption = html.escape(self.caption)
         paper = f'<span class="paper"> On paper: the first {ON_PAPER} rows.</span>' if len(shown) > ON_PAPER else ""
-        kind = "mathjax_ignore wide" if len(shown.columns) > 6 else "mathjax_ignore"
+        width = sum(max([len(str(column)), *shown[column].map(_cell).str.len()]) for column in shown)
+        kind = "mathjax_ignore wide" if width > WIDE else "mathjax_ignore"
         start = f'<style>{style.replace("ID", name)}</style><figure id="{name}" class="{kind}">'
         box = f'<div tabindex="0" role="region" aria-label="{caption}">{body}</div>'
         return f"{start}<figcaption>{caption}{paper}</figcaption>{field}{box}</figure>{script}"
