@@ -158,7 +158,9 @@ def forest(
     elif len(rows) > 2 and len(known):
         ends = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
     dashed = [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
-    return _done(figure, f"{caption}: {'; '.join([*ends, *dashed])}.", f"Values with intervals: {'; '.join(told)}.")
+    seen = f"{len(rows)} dots with their intervals, one below the other, from {axis} {rows[value].min():.3f}"
+    seen += f" to {rows[value].max():.3f}" + (f", each beside a diamond for {mark}." if mark else ".")
+    return _done(figure, f"{caption}: {'; '.join([*ends, *dashed])}.", seen)
 
 
 def bars(
@@ -187,7 +189,8 @@ def bars(
         sns.move_legend(ax, "lower right", bbox_to_anchor=(1, 1), ncols=4, title=None)
     told = [f"{short(row[label])}{f' ({row[hue]})' if hue else ''}, {tell(row[value])}" for _, row in table.iterrows()]
     most = told[int(np.argmax(table[value].abs()))]
-    return _done(figure, f"{caption}; the longest bar: {most}.", f"{len(told)} bars: {'; '.join(told[:40])}.")
+    least = told[int(np.argmin(table[value].abs()))]
+    return _done(figure, f"{caption}; the longest bar: {most}.", f"{len(told)} bars, the shortest for {least}.")
 
 
 def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
@@ -203,7 +206,9 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
     ax.tick_params(length=0, rotation=0)
     told = "; ".join(f"{name} {percent(share[i, i])}" for i, name in enumerate(names) if values[i].sum())
     right = percent(np.trace(values) / values.sum())
-    return _done(figure, f"{caption}: {right} of all pairs are on the diagonal.", f"On the diagonal, by row: {told}.")
+    return _done(
+        figure, f"{caption}: {right} of all pairs are on the diagonal.", f"Squares; those on the diagonal: {told}."
+    )
 
 
 def lines(
@@ -229,7 +234,17 @@ def lines(
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1, 0].set_xlabel(x)
     said += [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
-    return _done(figure, f"{caption}: {'; '.join(said)}.", f"Curves over the {x}: {'; '.join(said)}.")
+    ways = {
+        name: "falls" if table[column].iloc[-1] < table[column].iloc[0] else "rises" for column, name in columns.items()
+    }
+    seen = (
+        f"{len(columns)} curves over {len(table)} values of {x}: "
+        if len(columns) > 1
+        else f"Over {len(table)} values of {x}, "
+    )
+    return _done(
+        figure, f"{caption}: {'; '.join(said)}.", seen + ", ".join(f"{name} {way}" for name, way in ways.items()) + "."
+    )
 
 
 def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
@@ -269,7 +284,7 @@ def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: 
     ax.set(xlabel=axis, ylabel="percent")
     groups = table.groupby(hue, sort=False)[value] if hue else [("", table[value])]
     told = "; ".join(f"{name} {v.min()} to {v.max()}, mean {v.mean():.1f}".strip() for name, v in groups)
-    return _done(figure, f"{caption}: {told}.", f"Histogram of {axis}: {told}.")
+    return _done(figure, f"{caption}: {told}.", f"A histogram of {axis} with {len(table):,} values.")
 
 
 def losses(history: pd.DataFrame) -> Picture:
@@ -299,5 +314,5 @@ def calibration(table: pd.DataFrame) -> Picture:
     outside = int(((table["prediction"] < table["low"]) | (table["prediction"] > table["high"])).sum())
     caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Predictions are"
     caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
-    told = "; ".join(f"{row.prediction:.2f} predicted, {row.score:.2f} given" for row in table.itertuples())
-    return _done(figure, caption, f"Calibration curve: {told}.")
+    below = int((table["score"] < table["prediction"]).sum())
+    return _done(figure, caption, f"A rising curve of {len(table)} points, {below} of them below the dashed diagonal.")
