@@ -61,7 +61,7 @@ def run_study(given: argparse.Namespace) -> int:
         if not 0 < given.share <= 1 or given.processes < 1:
             raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
         found |= {"variants": given.variants, "share": given.share}
-        variants, folder = ablation.read_variants(given.variants, config), runs.run_folder(name) / given.variants
+        variants, folder = ablation.read_variants(given.variants, config), runs.run_folder(f"{name}-{given.variants}")
 
         def before() -> None:
             try:

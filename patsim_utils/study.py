@@ -31,7 +31,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
-RECORDS = ("metrics.json", "config.json", "effects.csv")  # what notebooks leave in the run folder for the reports
+RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
@@ -145,6 +145,8 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
     config = Config.parse({key: value for key, value in given.items() if key in Config.model_fields})
     with chdir(ROOT):
         splits = load(config.data, protocol=config.protocol, seed=config.seed)
+        if given.get("leak"):
+            load(config.data, protocol="random", seed=config.seed)
         if config.rating_weight and "rating" not in splits["train"]:
             print("rating_weight 0: the data has no column rating to learn from", flush=True)
             given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})

@@ -214,7 +214,7 @@ def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest
     monkeypatch.setattr(study, "study", ran)
     words = ["ablation", "--preset", "sample", "--name", "one", "--processes", "3", "--share", ".5"]
     assert cli.main(words) == 0
-    folder = ROOT / "runs" / "one" / "ablation"
+    folder = ROOT / "runs" / "one-ablation"
     assert asked == [(folder, {"share": 0.5, "processes": 3}), ("one", "ablation", 0.5, ["5_ablation"])]
 
     def fail(*_: object, **__: object) -> None:
