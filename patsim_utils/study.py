@@ -35,7 +35,7 @@ RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run fol
 TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
-BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm",), "cpc_titles": ()}  # words that are no paths
+BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm", "mpnet"), "cpc_titles": ()}  # words that are no paths
 
 Value = int | float | str | bool
 
