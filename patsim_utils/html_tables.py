@@ -45,8 +45,11 @@ class Table:
         script = f"<script>{_SCRIPT.replace('ID', name)}</script>" if self.search else ""
         caption = html.escape(self.caption)
         paper = f'<span class="paper"> On paper: the first {ON_PAPER} rows.</span>' if len(shown) > ON_PAPER else ""
-        width = sum(max([len(str(column)), *shown[column].map(_cell).str.len()]) for column in shown)
-        kind = "mathjax_ignore wide" if width > WIDE else "mathjax_ignore"
+        widths = [max([len(str(column)), *shown[column].map(_cell).str.len()]) for column in shown]
+        kind = "mathjax_ignore wide" if sum(widths) > WIDE else "mathjax_ignore"
+        # else a narrow screen squeezes them into high rows
+        long = [place for place, width in enumerate(widths, 1) if width > WIDE // 3]
+        style += "".join(f"#ID td:nth-child({place}) {{min-width:28ch}}\n" for place in long)
         start = f'<style>{style.replace("ID", name)}</style><figure id="{name}" class="{kind}">'
         box = f'<div tabindex="0" role="region" aria-label="{caption}">{body}</div>'
         return f"{start}<figcaption>{caption}{paper}</figcaption>{field}{box}</figure>{script}"
@@ -62,7 +65,7 @@ _STYLE = """#ID {margin:1em 0} #ID .paper {display:none} #ID button {font:inheri
 #ID th[aria-sort=ascending] span::after {content:" ▲"} #ID th[aria-sort=descending] span::after {content:" ▼"}
 @media print {#ID div {max-height:none; overflow:visible; background:none} #ID .paper {display:inline}
   #ID label, #ID [role=status], #ID th span, #ID tbody tr:nth-child(n+21) {display:none}
-  #ID table {width:100%; font-size:8pt} #ID :is(td,th) {padding:2pt 4pt; white-space:normal; overflow-wrap:anywhere}}
+  #ID table {width:100%; font-size:8pt} #ID td {min-width:0 !important} #ID :is(td,th) {padding:2pt 4pt; white-space:normal; overflow-wrap:anywhere}}
 """
 
 # Real buttons and a field, which keyboard and screen reader reach.
