@@ -65,7 +65,8 @@ _STYLE = """#ID {margin:1em 0} #ID .paper {display:none} #ID button {font:inheri
 #ID th[aria-sort=ascending] span::after {content:" ▲"} #ID th[aria-sort=descending] span::after {content:" ▼"}
 @media print {#ID div {max-height:none; overflow:visible; background:none} #ID .paper {display:inline}
   #ID label, #ID [role=status], #ID th span, #ID tbody tr:nth-child(n+21) {display:none}
-  #ID table {width:100%; font-size:8pt} #ID td {min-width:0 !important} #ID :is(td,th) {padding:2pt 4pt; white-space:normal; overflow-wrap:anywhere}}
+  #ID table {width:100%; font-size:8pt} #ID td {min-width:0 !important}
+  #ID :is(td,th) {padding:2pt 4pt; white-space:normal; overflow-wrap:anywhere}}
 """
 
 # Real buttons and a field, which keyboard and screen reader reach.
