@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   patsim study --preset sample
   patsim study --preset described --data path/to/folder --name real -p epochs 1
   patsim score --run runs/real pairs.csv -o scored.csv
+  patsim search --run runs/real --corpus phrases.csv --context H04 "wireless handset"
 """
 
 
@@ -159,6 +160,24 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
     return found, folder
 
 
+def run_search(given: argparse.Namespace) -> None:
+    """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
+    from patsim_utils import files, search
+
+    output = given.output
+    if output.suffix.lower() != ".json":
+        files.check_output(output, overwrite=given.overwrite)
+    elif output.exists() and not given.overwrite:
+        raise InputError(f"{named(output)}: exists already; --overwrite replaces it")
+
+    def told(done: int, total: int) -> None:
+        print(f"index: {done:,} of {total:,} phrases", file=sys.stderr, flush=True)
+
+    found = search.Search.open(given.run, given.corpus, retriever=given.retriever, progress=told)
+    options = {"top": given.top, "candidates": max(given.candidates, given.top), "only_class": given.only_class}
+    search.write_answer(found(given.query, context=given.context, **options), output)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     lines = ["presets:"]
@@ -196,6 +215,22 @@ def parser() -> argparse.ArgumentParser:
     add("--columns", help="write only these, such as id,score; score is the prediction")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
     add("--spreadsheet-safe", action="store_true", help=SAFE)
+    add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
+    add("query", help="the phrase that is searched for")
+    add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
+    add(
+        "--corpus",
+        type=Path,
+        required=True,
+        help="table with a column phrase (its index is made beside it), or an index",
+    )
+    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
+    add("--top", type=int, default=20, help="phrases of the answer")
+    add("--candidates", type=int, default=100, help="phrases that the retriever hands to the model")
+    add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
+    add("--retriever", default="minilm", help="a sentence-transformers model: minilm, mpnet or a folder")
+    add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
+    add("--overwrite", action="store_true", help="replace the output file if there is one")
     command("readme", "write the recorded results into README.md", keep_record)
     command("record", "share a study: reports/recorded/NAME", keep_record)("name", metavar="NAME")
     command("check-name", "may a study have that name?", keep_record)("name", metavar="NAME")

@@ -1,8 +1,9 @@
 """Similarity features: what a fine-tuned encoder sees badly, read by a small regressor that is blended in.
 
 A few numbers a row that compare two phrases and hardly say which ones they are: shared words and letters, and how alike
-the pretrained encoder finds them. So they hold on anchors that training has never seen. The model does not know them:
-the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's.
+the pretrained MiniLM finds them. So they hold on anchors that training has never seen. The model does not know them:
+the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's. MiniLM reads the
+phrases whatever the model's own backbone is: MPNet took five times as long for .0007 (reports/trials.md).
 """
 
 import warnings
@@ -21,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from patsim_utils import encoder, ordinal
 from patsim_utils.config import Config
 
-BLEND_WEIGHT = 0.35  # of the regressor's probabilities; the rest is the encoder's
+BLEND_WEIGHT = 0.3  # of the regressor's probabilities; the rest is the encoder's
 HIDDEN = 128
 BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time
 
@@ -91,19 +92,18 @@ def _states(phrases: list[str], *, tokenizer: PreTrainedTokenizerBase, model: nn
 class Regressor:
     """Similarity features of a pair -> P(rank > k), by the pretrained encoder and a network with two hidden layers."""
 
-    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, *, precision: str) -> None:
+    def __init__(self, *, precision: str) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder, self.tokenizer, self.precision = backbone.eval().to(device), tokenizer, precision
+        self.encoder, self.precision = encoder.load_backbone("minilm").eval().to(device), precision
+        self.tokenizer = encoder.load_tokenizer("minilm")
         sizes = (12 + 7, HIDDEN, HIDDEN, ordinal.RANKS - 1)
         layers = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
         self.network = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
-        self.weights = nn.ModuleDict({"encoder": self.encoder, "network": self.network})  # what is saved
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
         """Fits it to the rows of a frame with scores; seconds of work beside the reading of the phrases."""
-        backbone = encoder.load_backbone(config.backbone, layers=config.layers)
-        made = cls(backbone, encoder.load_tokenizer(config.backbone), precision=config.precision)
+        made = cls(precision=config.precision)
         numbers = made.features(frame)
         mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
         levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(ordinal.RANKS - 1)
@@ -129,14 +129,13 @@ class Regressor:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.config.save_pretrained(folder)
-        encoder.save_weights(self.weights, folder / "features.safetensors")
+        encoder.save_weights(self.network, folder / "network.safetensors")
 
     @classmethod
-    def load(cls, folder: Path, tokenizer: PreTrainedTokenizerBase, *, precision: str) -> Self:
-        """What `save` wrote; InputError where a part of it is missing or damaged."""
-        made = cls(encoder.empty_backbone(folder), tokenizer, precision=precision)
-        encoder.load_weights(made.weights, folder / "features.safetensors")
+    def load(cls, folder: Path, *, precision: str) -> Self:
+        """What `save` wrote; InputError where it is missing or damaged."""
+        made = cls(precision=precision)
+        encoder.load_weights(made.network, folder / "network.safetensors")
         return made
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:

@@ -270,7 +270,7 @@ class Matcher(nn.Module):
         matcher = cls(config, titles=titles, folder=folder)
         encoder.load_weights(matcher, folder / "model.safetensors")
         if config.features != "none" and (folder / "features").is_dir():
-            matcher.regressor = Regressor.load(folder / "features", matcher.tokenizer, precision=config.precision)
+            matcher.regressor = Regressor.load(folder / "features", precision=config.precision)
         if config.adapter in ("lora", "lora_all"):  # that of `hyperlora` is another one for each class
             matcher.backbone.merge_adapter()
         return matcher.to("cuda" if torch.cuda.is_available() else "cpu").eval()

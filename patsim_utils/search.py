@@ -1,0 +1,209 @@
+"""From one phrase to the phrases of a corpus that mean the same in a class: a retriever finds, a matcher ranks.
+
+The corpus lies in an `Index`, a LanceDB table on disk: phrases with the unit vectors of a retriever (a
+sentence-transformers model), which can be added to, and which a kill leaves as it was before the last `add`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import lancedb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from sentence_transformers import SentenceTransformer
+
+from patsim_utils import backbones, cpc, files
+from patsim_utils.data import normalise
+from patsim_utils.errors import InputError, clip, named
+from patsim_utils.matcher import Matcher
+from patsim_utils.tables import read_table
+
+FORMAT = 1  # of an index
+CHUNK = 8192  # phrases that are read at a time; a break costs at most one chunk
+APPROXIMATE = 500_000  # phrases from which on an approximate index is made; below, the exact search is as fast
+SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
+# What a searcher wants to know of a pair, and the ratings that say so
+RELATIONS = {
+    "same": ("4", "3"),
+    "narrower": ("2a",),
+    "broader": ("2b",),
+    "antonym": ("1a",),
+    "part": ("1b",),
+    "whole": ("1c",),
+    "related": ("2c", "1d"),
+    "unrelated": ("0",),
+}
+
+
+class Index:
+    """Phrases with their vectors, on disk; columns beside `phrase` and `context` are carried along as text."""
+
+    def __init__(self, folder: Path, *, retriever: str, create: bool = False) -> None:
+        """The index in `folder`, new where it is not there and `create`; `retriever`: a name or folder.
+
+        InputError: there is none, or it is of another retriever or version, or cannot be read.
+        """
+        self.folder, self.retriever = folder, backbones.path(retriever)
+        note = {"format": FORMAT, "retriever": _fingerprint(Path(self.retriever))}
+        place = folder / "index.json"
+        try:
+            if not place.is_file():
+                if not create:
+                    raise InputError(f"{named(folder)}: there is no index here")
+                folder.mkdir(parents=True, exist_ok=True)
+                files.write_text(place, json.dumps(note))
+            found = json.loads(place.read_text(encoding="utf-8"))
+            self.database = lancedb.connect(folder)
+            self.table = self.database.open_table("phrases") if (folder / "phrases.lance").is_dir() else None
+        except OSError as error:
+            raise InputError(f"{named(folder)}: cannot be read or written ({error.strerror or clip(error)})") from error
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{named(folder)}: is no whole index ({clip(error)})") from error
+        if found != note:
+            what = "another version of patsim" if found.get("format") != FORMAT else "another retriever"
+            raise InputError(f"{named(folder)}: the index was made by {what}; make it anew in another folder")
+
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        return SentenceTransformer(self.retriever, trust_remote_code=False)
+
+    def __len__(self) -> int:
+        return self.table.count_rows() if self.table else 0
+
+    def add(self, frame: pd.DataFrame, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time."""
+        frame = frame.astype(str).assign(context=frame["context"].astype(str) if "context" in frame else "")
+        for start in range(0, len(frame), CHUNK):
+            part = frame.iloc[start : start + CHUNK]
+            rows = pa.Table.from_pandas(part, preserve_index=False).append_column(
+                "vector", self._vectors(part["phrase"])
+            )
+            if self.table is None:
+                self.table = self.database.create_table("phrases", rows)
+            else:
+                self.table.add(rows)
+            if progress:
+                progress(start + len(part), len(frame))
+        if len(self) >= APPROXIMATE:
+            self.table.create_index(metric="dot", vector_column_name="vector", replace=True)
+
+    def _vectors(self, phrases: pd.Series) -> pa.Array:
+        texts = [normalise(phrase) for phrase in phrases]
+        vectors = self.model.encode(texts, batch_size=256, normalize_embeddings=True, show_progress_bar=False)
+        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float32).ravel()), vectors.shape[1])
+
+    def candidates(self, query: str, *, context: str = "", count: int = 100, only_class: bool = False) -> pd.DataFrame:
+        """The nearest phrases, each once: the corpus's columns, `similarity` (cosine) and `found` (rank, from 1).
+
+        Phrases of the query's class are preferred by SAME_CLASS; with `only_class` there are no others.
+        """
+        if not len(self):
+            raise InputError(f"{named(self.folder)}: the index holds no phrases")
+        vector = self.model.encode([normalise(query)], normalize_embeddings=True, show_progress_bar=False)[0]
+        columns = [name for name in self.table.schema.names if name != "vector"]
+        wanted = [] if only_class else [None]
+        found = []
+        for condition in (*wanted, *([f"context = '{context}'"] if context else [])):
+            asked = self.table.search(vector).distance_type("dot").select([*columns, "_distance"]).limit(2 * count)
+            asked = asked.where(condition, prefilter=True) if condition else asked
+            found.append(asked.to_pandas())
+        rows = pd.concat(found).assign(similarity=lambda rows: 1 - rows.pop("_distance"))
+        rows["order"] = rows["similarity"] + SAME_CLASS * (rows["context"] == context)
+        rows = rows.sort_values("order", ascending=False, kind="stable")
+        rows = rows[~rows["phrase"].map(normalise).duplicated()].head(count).drop(columns="order")
+        return rows.reset_index(drop=True).assign(found=lambda rows: np.arange(1, len(rows) + 1))
+
+
+class Search:
+    """An index and a matcher: `Search.open(run, corpus)("wireless handset", context="H04")`."""
+
+    def __init__(self, matcher: Matcher, index: Index) -> None:
+        self.matcher, self.index = matcher, index
+
+    @classmethod
+    def open(
+        cls, run: Path, corpus: Path, *, retriever: str = "minilm", progress: Callable[[int, int], None] | None = None
+    ) -> Self:
+        """The model of a run and the index of a corpus: a table with a column phrase, or the folder of an index.
+
+        The index of a table lies beside it, in <table>.index, and is made where it is missing or the table changed.
+        """
+        matcher = Matcher.load(run)
+        if corpus.is_dir():
+            return cls(matcher, Index(corpus, retriever=retriever))
+        folder = corpus.with_name(f"{corpus.name}.index")
+        frame = read_corpus(corpus)
+        digest = hashlib.sha256(corpus.read_bytes()).hexdigest()
+        known = folder / "corpus.json"
+        with files.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
+            if not known.is_file() or json.loads(known.read_text()) != {"sha256": digest, "rows": len(frame)}:
+                fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
+                index = Index(fresh, retriever=retriever, create=True)
+                done = len(index)  # whole chunks outlive a break
+                index.add(frame.iloc[done:], progress=progress)
+                files.write_text(fresh / "corpus.json", json.dumps({"sha256": digest, "rows": len(frame)}))
+                files.swap(fresh, folder)
+        return cls(matcher, Index(folder, retriever=retriever))
+
+    def __call__(
+        self, query: str, *, context: str, top: int = 20, candidates: int = 100, only_class: bool = False
+    ) -> pd.DataFrame:
+        """The best `top` phrases: rank, phrase, score, the probability of each of RELATIONS where the model has
+        learned ratings, found (the retriever's rank), similarity, and the corpus's other columns.
+        """
+        code = cpc.class_of(context)
+        if code is None:
+            raise InputError(f"--context: {clip(context)} is no CPC class, such as H04")
+        rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
+        pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
+        answer = pd.DataFrame({"phrase": rows["phrase"], "score": self.matcher.score(pairs)})
+        order = answer["score"].sort_values(ascending=False, kind="stable").index[:top]
+        answer = answer.loc[order]
+        if self.matcher.rating_head is not None:
+            ratings = self.matcher.ratings(pairs.loc[order].reset_index(drop=True)).set_index(order)
+            answer = answer.assign(**{name: ratings[list(of)].sum(axis=1) for name, of in RELATIONS.items()})
+        answer = answer.join(rows.drop(columns="phrase")).reset_index(drop=True)
+        answer.insert(0, "rank", np.arange(1, len(answer) + 1))
+        return answer.round(4)
+
+
+def read_corpus(path: Path) -> pd.DataFrame:
+    """A table with a column `phrase`; InputError with the row where a phrase is missing or a context is no class."""
+    frame, lines = read_table(path)
+    names = {name.lower(): name for name in frame.columns}
+    if "phrase" not in names:
+        raise InputError(f"{named(path)}: has no column phrase; it has {clip(', '.join(frame.columns))}")
+    frame = frame.rename(columns={names[name]: name for name in ("phrase", "context") if name in names})
+    for line, phrase in zip(lines, frame["phrase"], strict=True):
+        if not isinstance(phrase, str) or not normalise(phrase):
+            raise InputError(f"{named(path)}, row {line}, column phrase: {clip(phrase)} is no phrase")
+    if "context" in frame:
+        codes = frame["context"].map(lambda text: cpc.class_of(text) if isinstance(text, str) and text.strip() else "")
+        for line, text, code in zip(lines, frame["context"], codes, strict=True):
+            if code is None:
+                raise InputError(f"{named(path)}, row {line}, column context: {clip(text)} is no CPC class")
+        frame["context"] = codes
+    return frame
+
+
+def _fingerprint(folder: Path) -> str:
+    """sha256 of the retriever's weights and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_answer(answer: pd.DataFrame, output: Path) -> None:
+    """Writes an answer as JSON (ending .json) or as a table in one of `files.FORMS`."""
+    if output.suffix.lower() == ".json":
+        files.write_text(output, json.dumps(json.loads(answer.to_json(orient="records")), indent=1, ensure_ascii=False))
+    else:
+        files.write_table(answer, output)

@@ -1,0 +1,132 @@
+"""Search: an index that is added to, gone on from and refused; candidates; an answer in every form."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from patsim_utils import backbones, cli, search
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+
+PHRASES = ["steel", "Cordless  phone", "mobile telephone", "robust material", "cordless phone", "antenna", "paper"]
+CORPUS = pd.DataFrame({"phrase": PHRASES, "context": ["E04", "H04", "H04", "E04", "H04", "", "D21"], "id": range(7)})
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> search.Index:
+    made = search.Index(tmp_path_factory.mktemp("index"), retriever="minilm", create=True)
+    made.add(CORPUS.iloc[:4])
+    made.add(CORPUS.iloc[4:])
+    return made
+
+
+@pytest.fixture
+def run(tiny_backbone, tmp_path: Path) -> Path:
+    from patsim_utils.config import Config
+
+    Matcher(Config(backbone=tiny_backbone("bert"), layout="packed", contrast_layer=1)).save(tmp_path / "run" / "model")
+    return tmp_path / "run"
+
+
+def test_candidates_are_the_nearest_by_cosine_each_once(index: search.Index) -> None:
+    found = index.candidates("wireless handset", count=10)
+    model = SentenceTransformer(backbones.path("minilm"), device="cpu")
+    vectors = model.encode(["wireless handset", *found["phrase"].str.lower()], normalize_embeddings=True)
+    np.testing.assert_allclose(found["similarity"], vectors[1:] @ vectors[0], atol=1e-5)
+    assert found["similarity"].is_monotonic_decreasing
+    assert len(found) == 6  # the cordless phone stands twice, in two spellings
+    assert found["found"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert found.set_index("phrase")["id"]["antenna"] == "5"
+
+
+def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Index) -> None:
+    plain = index.candidates("paper", count=10).set_index("phrase")["found"]
+    preferred = index.candidates("paper", context="E04", count=10).set_index("phrase")["found"]
+    assert preferred["steel"] <= plain["steel"]
+    assert preferred["paper"] == 1
+    assert set(index.candidates("paper", context="E04", only_class=True)["context"]) == {"E04"}
+
+
+def test_an_answer_is_ranked_by_the_matcher_with_both_ranks(index: search.Index, run: Path) -> None:
+    matcher = Matcher.load(run)
+    found = search.Search(matcher, index)("wireless handset", context="h04m 1/00", top=3)
+    assert list(found.columns[:3]) == ["rank", "phrase", "score"]
+    pairs = pd.DataFrame({"anchor": "wireless handset", "target": found["phrase"], "context": "H04"})
+    np.testing.assert_allclose(found["score"], matcher.score(pairs), atol=1e-4)
+    assert found["score"].is_monotonic_decreasing
+    np.testing.assert_allclose(found[list(search.RELATIONS)].sum(axis=1), 1, atol=1e-3)
+    assert set(found["found"]) <= set(range(1, 7))
+    with pytest.raises(InputError, match="no CPC class"):
+        search.Search(matcher, index)("handset", context="X99")
+
+
+def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
+    run: Path, tmp_path: Path, monkeypatch, capfd
+) -> None:
+    corpus, answer = tmp_path / "phrases.csv", tmp_path / "answer.json"
+    CORPUS.to_csv(corpus, index=False)
+    words = ["search", "--run", str(run), "--corpus", str(corpus), "--context", "H04", "wireless handset", "--top", "2"]
+    monkeypatch.setattr(search, "CHUNK", 3)
+    add, calls = search.Index.add, []
+
+    def broken(self: search.Index, frame: pd.DataFrame, **_: object) -> None:
+        calls.append(len(frame))
+        add(self, frame.iloc[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search.Index, "add", broken)
+    assert cli.main(words) == 130
+    monkeypatch.setattr(
+        search.Index, "add", lambda self, frame, **rest: (calls.append(len(frame)), add(self, frame, **rest))
+    )
+    assert cli.main([*words, "-o", str(answer)]) == 0
+    assert cli.main(words) == 0
+    assert calls == [7, 4]
+    rows = json.loads(answer.read_text())
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert len(search.Index(tmp_path / "phrases.csv.index", retriever="minilm")) == 7
+    assert not list(tmp_path.glob(".*.new"))
+    assert cli.main([*words, "-o", str(answer)]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].endswith("answer.json: exists already; --overwrite replaces it")
+    corpus.write_text("phrase\nsteel\n")
+    assert cli.main(words) == 0
+    assert calls == [7, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("phrases\nsteel\n", "has no column phrase"),
+        ('phrase,id\nsteel,1\n" ",2\n', "row 3, column phrase: ' ' is no phrase"),
+        ("phrase,context\nsteel,X99\n", "row 2, column context: 'X99' is no CPC class"),
+    ],
+)
+def test_a_bad_corpus_is_one_line(run: Path, tmp_path: Path, capsys, text: str, said: str) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    assert cli.main(["search", "--run", str(run), "--corpus", str(tmp_path / "bad.csv"), "--context", "H04", "x"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == []
+
+
+def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(InputError, match="there is no index here"):
+        search.Index(tmp_path / "none", retriever="minilm")
+    search.Index(tmp_path / "one", retriever="minilm", create=True)
+    with pytest.raises(InputError, match="holds no phrases"):
+        search.Index(tmp_path / "one", retriever="minilm").candidates("steel")
+    note = tmp_path / "one" / "index.json"
+    for change, said in (({"retriever": "x"}, "another retriever"), ({"format": 0}, "another version")):
+        kept = note.read_text()
+        note.write_text(json.dumps(json.loads(kept) | change))
+        with pytest.raises(InputError, match=said):
+            search.Index(tmp_path / "one", retriever="minilm")
+        note.write_text(kept)
+    note.write_text("{")
+    with pytest.raises(InputError, match="no whole index"):
+        search.Index(tmp_path / "one", retriever="minilm")
