@@ -1,0 +1,139 @@
+"""How much a retriever finds, alone and with a matcher behind it; and how one is trained on the rated pairs.
+
+Queries are the anchors of a frame in their classes, the corpus the distinct targets of all splits. What people rated
+counts by its score; a target that nobody rated for this query counts as not relevant, so that all figures are low ends.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+from lancedb.index import FTS
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer import losses
+
+from patsim_utils import analysis, backbones, encoder
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+from patsim_utils.search import Index
+
+CANDIDATES = 100
+LOSSES = ("cosent", "multiple_negatives")
+MEASURES = {  # name -> depth and the score from which on a target is to be found; nDCG apart
+    "recall@10 of .5 or more": (10, 0.5),
+    "recall@100 of .5 or more": (100, 0.5),
+    "recall@10 of .75 or more": (10, 0.75),
+    "recall@100 of .75 or more": (100, 0.75),
+}
+Retriever = Callable[[str, str], list[str]]  # query, class -> phrases, the nearest first
+
+
+def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed: int = 0) -> Path:
+    """Trains MiniLM as a retriever on scored pairs; returns the folder with the model.
+
+    `loss`: "cosent" on all scores (CoSENT, a ranking of pairs by cosine); "multiple_negatives" on the pairs rated .75
+    or more, with the batch's other targets as negatives (that is NT-Xent).
+    """
+    if loss not in LOSSES:
+        raise InputError(f"parameter loss: {loss!r} is none of {', '.join(LOSSES)}")
+    model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
+    columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
+    term: object = losses.CoSENTLoss(model)
+    if loss == "cosent":
+        columns["score"] = frame["score"].to_list()
+    else:
+        frame = frame[(frame["score"] >= 0.75) & (frame["anchor"] != frame["target"])]
+        columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
+        term = losses.MultipleNegativesRankingLoss(model)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=64,
+        learning_rate=4e-5,
+        warmup_steps=0.1,
+        lr_scheduler_type="cosine",
+        bf16=encoder.uses_bf16("auto", model.device),
+        use_cpu=model.device.type == "cpu",
+        save_strategy="no",
+        report_to=[],
+        seed=seed,
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
+    rows = datasets.Dataset.from_dict(columns)
+    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=term).train()
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def corpus(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The distinct targets of all splits, a column `phrase`."""
+    return pd.DataFrame({"phrase": pd.concat(splits.values())["target"].drop_duplicates()})
+
+
+def by_vectors(index: Index) -> Retriever:
+    return lambda query, _: index.candidates(query, count=CANDIDATES)["phrase"].to_list()
+
+
+def by_words(index: Index) -> Retriever:
+    """BM25 over the index's phrases, by LanceDB."""
+    index.table.create_index("phrase", config=FTS())
+    asked = index.table.search
+
+    def find(query: str, _: str) -> list[str]:
+        return asked(query, query_type="fts").limit(CANDIDATES).to_pandas()["phrase"].to_list()
+
+    return find
+
+
+def reranked(retriever: Retriever, matcher: Matcher) -> Retriever:
+    """The retriever's candidates in the order of the matcher's scores."""
+
+    def find(query: str, context: str) -> list[str]:
+        found = retriever(query, context)
+        return matcher.rank(query, found, context=context)["target"].to_list() if found else []
+
+    return find
+
+
+def measure(retriever: Retriever, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a query: anchor, context, MEASURES and nDCG@10 (gain: the score), NaN where there is nothing to find."""
+    rows = []
+    for (anchor, context), group in frame.groupby(["anchor", "context"], sort=False):
+        rated = dict(zip(group["target"], group["score"], strict=True))
+        found = retriever(anchor, context)
+        row = {"anchor": anchor, "context": context}
+        for name, (depth, level) in MEASURES.items():
+            wanted = {target for target, score in rated.items() if score >= level}
+            row[name] = len(wanted & {*found[:depth]}) / len(wanted) if wanted else np.nan
+        gains = [rated.get(phrase, 0.0) for phrase in found[:10]]
+        ideal = sorted(rated.values(), reverse=True)[:10]
+        discount = 1 / np.log2(np.arange(2, 12))
+        best = ideal @ discount[: len(ideal)]
+        row["nDCG@10"] = gains @ discount[: len(gains)] / best if best else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare(retrievers: Mapping[str, Retriever], frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means over queries: system, measure, value, low, high, and the paired difference to the row's system before
+    reranking (a system named "<name>, reranked") or to the first system, with its interval.
+    """
+    measured = {name: measure(retriever, frame) for name, retriever in retrievers.items()}
+    rows = []
+    for name, table in measured.items():
+        other = measured[name.removesuffix(", reranked") if name.endswith(", reranked") else next(iter(measured))]
+        for what in (*MEASURES, "nDCG@10"):
+            known = table[what].notna()
+            anchors, value = table.loc[known, "anchor"], table.loc[known, what]
+            row = (name, what, *analysis.mean_interval(anchors, value, seed=seed))
+            difference = analysis.mean_interval(anchors, value - other.loc[known, what], seed=seed)
+            rows.append((*row, *(difference if other is not table else (np.nan,) * 3)))
+    columns = ["system", "measure", "value", "low", "high", "difference", "difference_low", "difference_high"]
+    return pd.DataFrame(rows, columns=columns)
