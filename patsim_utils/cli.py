@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   patsim study --preset sample
   patsim study --preset described --data path/to/folder --name real -p epochs 1
   patsim score --run runs/real pairs.csv -o scored.csv
-  patsim search --run runs/real --corpus phrases.csv --context H04 "wireless handset"
+  patsim search --run runs/sample --corpus sample --context H04 "wireless handset"
 """
 
 
@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
         "--corpus",
         type=Path,
         required=True,
-        help="table with a column phrase (its index is made beside it), or an index",
+        help="table with a column phrase (its index is made beside it), an index, or sample",
     )
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
     add("--top", type=int, default=20, help="phrases of the answer")

@@ -123,7 +123,8 @@ class Config(BaseModel):
         Raises:
             InputError: as `parse` does.
         """
-        own = ("name", "more", "leak", "replace", "show_pairs", "share", "variants", "threads", "run")
+        own = ("name", "more", "leak", "replace", "show_pairs", "share", "variants", "threads")
+        own += ("query", "context", "corpus", "retriever", "top", "measured")
         known = [*cls.model_fields, *own]
         for name in namespace.get("__annotations__", {}):
             check_name(name, known)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 
 from patsim_utils import backbones, cpc, files
-from patsim_utils.data import normalise
+from patsim_utils.data import load, normalise
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.matcher import Matcher
 from patsim_utils.tables import read_table
@@ -131,11 +131,16 @@ class Search:
     def open(
         cls, run: Path, corpus: Path, *, retriever: str = "minilm", progress: Callable[[int, int], None] | None = None
     ) -> Self:
-        """The model of a run and the index of a corpus: a table with a column phrase, or the folder of an index.
+        """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or
+        "sample" for the targets of the sample.
 
         The index of a table lies beside it, in <table>.index, and is made where it is missing or the table changed.
         """
         matcher = Matcher.load(run)
+        if str(corpus) == "sample":
+            corpus = backbones.cache_folder() / "sample.csv"
+            corpus.parent.mkdir(parents=True, exist_ok=True)
+            files.write_text(corpus, _sample().to_csv(index=False))
         if corpus.is_dir():
             return cls(matcher, Index(corpus, retriever=retriever))
         folder = corpus.with_name(f"{corpus.name}.index")
@@ -172,6 +177,11 @@ class Search:
         answer = answer.join(rows.drop(columns="phrase")).reset_index(drop=True)
         answer.insert(0, "rank", np.arange(1, len(answer) + 1))
         return answer.round(4)
+
+
+def _sample() -> pd.DataFrame:
+    rows = pd.concat(load("sample").values())[["target", "context"]].drop_duplicates()
+    return rows.rename(columns={"target": "phrase"})
 
 
 def read_corpus(path: Path) -> pd.DataFrame:
