@@ -19,7 +19,7 @@ export PRESET DATA NAME P JOBS
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
-CODE := patsim_utils tests notebooks
+CODE := patsim_utils tests notebooks tools
 
 .DEFAULT_GOAL := help
 .PHONY: help study test lab lint readme record lock clean

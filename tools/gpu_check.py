@@ -1,0 +1,184 @@
+"""Measures training and scoring on this machine's GPU (with --dry: a tiny shape on the CPU) and prints one table."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModel
+
+from patsim_utils import data, encoder, train
+from patsim_utils.batching import LengthGrouped
+from patsim_utils.config import Config
+from patsim_utils.matcher import Matcher
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+ROWS: list[tuple[str, str]] = []
+
+
+def tell(what: str, found: object) -> None:
+    """A row of the table, shown at once."""
+    ROWS.append((what, str(found)))
+    print(f"| {what} | {found} |", flush=True)
+
+
+def seconds_of(work: Callable[[], object], *, calls: int) -> float:
+    """Mean seconds of a call, after two to warm up."""
+    for _ in range(2):
+        work()
+    wait()
+    began = time.perf_counter()
+    for _ in range(calls):
+        work()
+    wait()
+    return (time.perf_counter() - began) / calls
+
+
+def wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def product_rate(size: int) -> float:
+    """TFLOP/s of a square bfloat16 product."""
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / seconds_of(lambda: a @ b, calls=10) / 1e12
+
+
+@contextmanager
+def random_backbone(tokenizer_of: str, shape: dict[str, int]) -> Iterator[str]:
+    """Folder of a BERT of this shape with random weights and another backbone's tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = encoder.load_tokenizer(tokenizer_of)
+        config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), **shape)
+        AutoModel.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        yield folder
+
+
+def same_step(splits: dict[str, pd.DataFrame], backbone: str) -> None:
+    """Loss and gradient of one step in float32 on the CPU and in bfloat16 on the device."""
+    config = Config(backbone=backbone, adapter="full", layout="packed", precision="fp32", lora_dropout=0.0)
+    found = {}
+    for device, precision in ((torch.device("cpu"), "fp32"), (DEVICE, "bf16")):
+        torch.manual_seed(0)
+        model = Matcher(config.model_copy(update={"precision": precision})).to(device)
+        pairs = model.pairs(splits["train"].head(64))
+        batch = {
+            name: x.to(device) for name, x in pairs.collate([pairs[r] for r in pairs.sequences(largest=32)]).items()
+        }
+        with encoder.autocast(precision, device):
+            output = model(batch)
+        loss = sum(train.dual_loss(output, batch, config).values())
+        loss.backward()
+        grads = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
+        found[precision] = loss.item(), grads
+    (one, a), (other, b) = found.values()
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
+    tell("one step, CPU fp32 and device bf16", f"loss {one:.4f} and {other:.4f}, cosine of the gradients {cosine:.4f}")
+    if abs(one - other) > 0.03 * abs(one) or cosine < 0.98:
+        raise SystemExit("the device computes something else than the CPU")
+
+
+def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count: int, compiled: bool = False) -> None:
+    """Time, memory and rate of training steps, and the share of the time in which a step waits for its batch."""
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    model = Matcher(config).to(DEVICE).train()
+    pairs = model.pairs(splits["train"])
+    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=0)
+    forward = torch.compile(model, dynamic=True) if compiled else model
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
+    batches, laid_out = cycle(islice(iter(sampler), count + 5)), []
+
+    def step() -> None:
+        began = time.perf_counter()
+        batch = {
+            name: x.to(DEVICE, non_blocking=True)
+            for name, x in pairs.collate([pairs[r] for r in next(batches)]).items()
+        }
+        laid_out.append(time.perf_counter() - began)
+        with encoder.autocast(config.precision, DEVICE):
+            output = forward(batch)
+        sum(train.dual_loss(output, batch, config).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    each = seconds_of(step, calls=count)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    rate = counter.get_total_flops() / each / 1e12
+    memory = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan")
+    name = f"{config.adapter}, {config.layout}, {config.batch_size} pairs a step" + (", compiled" if compiled else "")
+    found = f"{1000 * each:.1f} ms a step, three epochs {3 * len(sampler) * each:.0f} s, {rate:.1f} TFLOP/s"
+    found += (
+        f" ({100 * rate / peak:.0f} % of the product's), batches laid out {100 * np.mean(laid_out[2:]) / each:.0f} %"
+    )
+    tell(name, found + (f", {memory:.1f} GiB" if memory == memory else ""))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="sample", help="folder of the real data, or sample")
+    parser.add_argument("--backbone", default="minilm", help="folder of MiniLM, or minilm")
+    parser.add_argument("--dry", action="store_true", help="a tiny shape, a few steps")
+    given = parser.parse_args()
+    splits = data.load(given.data)
+    if given.dry:
+        splits = {name: data.subset(frame, 0.1, seed=0) for name, frame in splits.items()}
+    print("| what | found |\n|---|---|")
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    tell("device", f"{name}, torch {torch.__version__}")
+    peak = product_rate(512 if given.dry else 8192)
+    tell("bf16 product", f"{peak:.2f} TFLOP/s")
+    same_step(splits, given.backbone)
+    common = {"adapter": "full", "fusion": "none", "contrast_weight": 0.0, "rating_weight": 0.0, "precision": "bf16"}
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(
+            backbone=given.backbone,
+            layout="packed",
+            batch_size=96,
+            epochs=1 if given.dry else 3,
+            learning_rate=1.5e-4,
+            head_learning_rate=1.5e-4,
+            layers=1 if given.dry else 0,
+            **common,
+        )
+        began = time.perf_counter()
+        found = train.fit(splits, config, Path(folder) / "run")
+        whole = time.perf_counter() - began
+        told = f"{found['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
+        tell("MiniLM, packed, all epochs", f"{told}, Pearson {found['validation']['pearson']:.4f} on validation")
+        model = Matcher.load(Path(folder) / "run")
+        for count in (100, 1000):
+            rows = pd.DataFrame(
+                {"anchor": "strong material", "target": [f"thing {i}" for i in range(count)], "context": "E04"}
+            )
+            tell(f"scoring 1 x {count:,}", f"{1000 * seconds_of(lambda rows=rows: model.score(rows), calls=5):.1f} ms")
+    with random_backbone(given.backbone, TINY if given.dry else LARGE) as large:
+        count = 3 if given.dry else 30
+        for change in (
+            {"adapter": "full", "layout": "packed", "batch_size": 128},
+            {"adapter": "full", "layout": "pair", "batch_size": 64},
+            {"adapter": "lora_all", "layout": "packed", "batch_size": 128},
+            {"adapter": "lora_all", "layout": "pair", "batch_size": 64},
+        ):
+            steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count)
+        if DEVICE.type == "cuda":
+            change = {"layout": "packed", "batch_size": 128}
+            steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count, compiled=True)
+
+
+if __name__ == "__main__":
+    main()
