@@ -39,7 +39,7 @@ def summary(run: Path) -> dict[str, Any] | None:
         "picture": picture,
         "said": said,
         "good_and_bad": [*_fields(frame), *_relations(frame)],
-        "use": _use(config, found["protocol"]),
+        "use": use(config, found["protocol"]),
     }
 
 
@@ -69,7 +69,8 @@ def _relations(frame: pd.DataFrame) -> list[str]:
     return said
 
 
-def _use(config: Config, protocol: str) -> list[str]:
+def use(config: Config, protocol: str) -> list[str]:
+    """What a model of this configuration is meant for, and what not, in sentences."""
     said = [
         "Meant for ranking candidate phrases that a person then looks at. Not meant to decide alone that two terms of "
         "a claim mean the same, nor for whole sentences or other languages than English."

@@ -1,0 +1,81 @@
+"""A finished run as others share models: a folder with its card, to and from the Hugging Face hub."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import huggingface_hub
+
+from patsim_utils import analysis, files, runs, summary
+from patsim_utils.errors import InputError, clip, named
+from patsim_utils.matcher import Matcher
+
+EXAMPLE = """from patsim_utils.hub import from_pretrained
+
+matcher = from_pretrained("{place}")
+print(matcher.rank("strong material", ["steel", "robust material", "paper"], context="E04"))
+"""
+
+
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Matcher:
+    """The model in a folder, or in a repository of the hub such as "me/phrases"; runs no code that is there.
+
+    InputError where neither is, or the hub cannot be reached.
+    """
+    if not Path(name).is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+            raise InputError(f"{clip(str(name))}: is no folder and no repository of the hub, such as me/phrases")
+        patterns = ["*.json", "*.safetensors", "*.txt"]
+        try:
+            name = huggingface_hub.snapshot_download(str(name), revision=revision, allow_patterns=patterns)
+        except Exception as error:  # no network, no such repository, no rights: the hub raises errors of many kinds
+            raise InputError(f"{clip(str(name))}: cannot be had from the hub ({clip(error)})") from error
+    return Matcher.load(name)
+
+
+def save_pretrained(run: Path, folder: Path) -> None:
+    """Copies the model of a finished run into a new folder, with README.md, its card; nothing of its data."""
+    text = card(run, place=str(folder))
+    if folder.exists():
+        raise InputError(f"{named(folder)}: exists already")
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    shutil.copytree(run / "model", fresh, dirs_exist_ok=True)
+    files.write_text(fresh / "README.md", text)
+    fresh.rename(folder)
+    folder.chmod(0o755)  # a temporary folder is for its owner alone
+
+
+def push_to_hub(run: Path, repository: str, *, private: bool = True) -> str:
+    """Uploads the model of a finished run with its card; returns the address of the commit."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        save_pretrained(run, folder)
+        files.write_text(folder / "README.md", card(run, place=repository))
+        huggingface_hub.create_repo(repository, private=private, exist_ok=True)
+        return huggingface_hub.upload_folder(repo_id=repository, folder_path=folder).commit_url
+
+
+def card(run: Path, *, place: str) -> str:
+    """The model card of a run in Markdown: task, data, figures with split and interval, limits, an example."""
+    config, found, *_ = runs.read_run(run)
+    own = config.data == "sample"
+    unseen = found["protocol"] == "anchor_disjoint"
+    head = {"language": "en", "license": "mit" if own else "cc-by-4.0", "library_name": "patsim"}
+    head |= {"pipeline_tag": "text-classification", "tags": ["patents", "phrase-similarity", "reranker"]}
+    data = "the sample that comes with patsim (CC0)"
+    if not own:
+        data = "Google's Patent Phrase Similarity data set (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171)"
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
+    lines += [
+        f"# patsim: {run.name}",
+        "",
+        "Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.",
+        "",
+    ]
+    lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}", f"- {analysis.summary(found)}"]
+    note = "no anchor of the held-out pairs is in training" if unseen else "held-out anchors are in training (leakage)"
+    lines += [f"- **Split**: {found['protocol']}: {note}", "- **Limits**:"]
+    lines += [f"  - {sentence}" for sentence in summary.use(config, found["protocol"])]
+    return "\n".join([*lines, "", "```python", EXAMPLE.format(place=place).rstrip(), "```", ""])

@@ -1,0 +1,67 @@
+"""A run as a folder with its card, whose example runs; the hub's errors in one line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from patsim_utils import data, hub, train
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+
+
+@pytest.fixture(scope="module")
+def run(tiny_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    sample = data.load("sample")
+    splits = {"train": sample["train"].head(200), "validation": sample["validation"]}
+    train.fit(splits, Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1), folder)
+    return folder
+
+
+def test_the_card_tells_the_run_and_its_example_runs(run, tmp_path) -> None:
+    folder = tmp_path / "shared"
+    hub.save_pretrained(run, folder)
+    text = (folder / "README.md").read_text()
+    head, body = re.fullmatch(r"---\n(.*?)---\n(.*)", text, flags=re.DOTALL).groups()
+    assert yaml.safe_load(head)["tags"] == ["patents", "phrase-similarity", "reranker"]
+    assert re.search(
+        r"Pearson -?0\.\d{3} \[-?0\.\d{3}, -?0\.\d{3}\] on validation\*\* \(312 pairs, anchors unseen", body
+    )
+    assert "no anchor of the held-out pairs is in training" in body
+    code = re.search(r"```python\n(.*?)```", body, flags=re.DOTALL)[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = Matcher.load(run).rank("strong material", ["steel", "robust material", "paper"], context="E04")
+    assert done.stdout.split() == str(expected).split()
+    with pytest.raises(InputError, match="exists already"):
+        hub.save_pretrained(run, folder)
+
+
+def test_what_is_pushed_is_the_folder_with_a_card_that_names_the_repository(run, monkeypatch) -> None:
+    pushed = {}
+
+    def upload(repo_id: str, folder_path) -> object:
+        pushed.update({path.name: path.read_bytes() for path in folder_path.iterdir() if path.is_file()}, to=repo_id)
+        return type("Commit", (), {"commit_url": "an address"})
+
+    monkeypatch.setattr(hub.huggingface_hub, "create_repo", lambda *_, **options: pushed.update(options))
+    monkeypatch.setattr(hub.huggingface_hub, "upload_folder", upload)
+    assert hub.push_to_hub(run, "me/phrases") == "an address"
+    assert pushed["private"]
+    assert pushed["to"] == "me/phrases"
+    assert b'from_pretrained("me/phrases")' in pushed["README.md"]
+    assert {"matcher.json", "model.safetensors"} <= set(pushed)
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "no folder and no repository"), ("me/nowhere", "from the hub")])
+def test_what_is_not_there_is_one_line(name: str, said: str, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(InputError, match=said) as caught:
+        hub.from_pretrained(name)
+    assert str(caught.value).isprintable()
