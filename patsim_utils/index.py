@@ -32,13 +32,13 @@ RANDOM = "split at random: training has seen the anchors"
 LISTWISE = "listwise: scores depend on the other targets"
 
 
-def write_index(reports: Path) -> None:
-    """Makes `reports/index.html` of all studies and `reports/recorded/index.html` of the shared ones anew."""
+def write_index(reports: Path, *, shared_too: bool = False) -> None:
+    """Makes `reports/index.html` of all studies anew, and `reports/recorded/index.html` of the shared ones if asked."""
     loader = jinja2.FileSystemLoader(reports / "template")
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     template = template.get_template("studies.html.j2")
     shared = reports / "recorded"
-    places = [(shared, "", [])] if shared.is_dir() else []
+    places = [(shared, "", [])] if shared_too else []  # the repository keeps it, so a study leaves it alone
     for folder, link, own in (*places, (reports, "recorded/", _own(reports))):
         rows = [*own, *_recorded(reports, link=link)]
         table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])

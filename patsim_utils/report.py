@@ -76,4 +76,4 @@ def record(name: str) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(reports / name, fresh)
     files.swap(fresh, reports / "recorded" / name)
-    index.write_index(reports)
+    index.write_index(reports, shared_too=True)
