@@ -95,6 +95,6 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, preset: str, rat
         assert page.count('<h2 id="s') == page.count('<li><a href="#s')
         assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<[^>]*>", " ", page))
     assert max(map(len, pages.values())) < 1.2e6
-    if shutil.which("chromium"):
+    if shutil.which("chromium") and preset in ("best", "sample"):
         for stem, page in pages.items():
             assert violations(page, tmp_path) == "", stem
