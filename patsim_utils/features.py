@@ -3,7 +3,7 @@
 A few numbers a row that compare two phrases and hardly say which ones they are: shared words and letters, and how alike
 the pretrained MiniLM finds them. So they hold on anchors that training has never seen. The model does not know them:
 the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's. MiniLM reads the
-phrases whatever the model's own backbone is: MPNet took five times as long for .0007 (reports/trials.md).
+phrases whatever the model's own backbone is: MPNet took five times as long for .001 to .002 (reports/trials.md).
 """
 
 import warnings

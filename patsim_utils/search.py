@@ -25,7 +25,6 @@ from patsim_utils.tables import read_table
 
 FORMAT = 1  # of an index
 CHUNK = 8192  # phrases that are read at a time; a break costs at most one chunk
-APPROXIMATE = 500_000  # phrases from which on an approximate index is made; below, the exact search is as fast
 SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
 # What a searcher wants to know of a pair, and the ratings that say so
 RELATIONS = {
@@ -79,7 +78,7 @@ class Index:
 
     def add(self, frame: pd.DataFrame, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time."""
-        frame = frame.astype(str).assign(context=frame["context"].astype(str) if "context" in frame else "")
+        frame = (frame if "context" in frame else frame.assign(context="")).astype(str)
         for start in range(0, len(frame), CHUNK):
             part = frame.iloc[start : start + CHUNK]
             rows = pa.Table.from_pandas(part, preserve_index=False).append_column(
@@ -91,8 +90,6 @@ class Index:
                 self.table.add(rows)
             if progress:
                 progress(start + len(part), len(frame))
-        if len(self) >= APPROXIMATE:
-            self.table.create_index(metric="dot", vector_column_name="vector", replace=True)
 
     def _vectors(self, phrases: pd.Series) -> pa.Array:
         texts = [normalise(phrase) for phrase in phrases]

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
+# `patsim_utils.benchmark`, which also measures rates, needs packages that a bare GPU machine lacks
 from patsim_utils import data, encoder, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
