@@ -33,7 +33,7 @@ class Config(BaseModel):
     backbone: Text = Field("minilm", min_length=1, description="minilm, mpnet, a Hugging Face name or a local folder")
     layers: int = Field(0, ge=0, le=1000, description="lowest layers of the backbone that are kept; 0 for all")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of matrix products; auto is bf16 on a GPU, or a CPU with AMX, that has it, else fp32"
+        "auto", description="of matrix products; auto is bf16 on a GPU or CPU that is fast in it, else fp32"
     )
     layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = Field(
         "pair", description="how rows become sequences"

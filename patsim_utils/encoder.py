@@ -140,11 +140,12 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products are in bfloat16; `auto` on a GPU, or a CPU with AMX, that multiplies it fast."""
+    """Whether matrix products are in bfloat16; `auto` on a GPU or a CPU (AMX, AVX512-BF16) that multiplies it fast."""
     if precision == "auto":
         if device.type == "cuda":
             return torch.cuda.is_bf16_supported()
-        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))  # older versions of torch lack it
+        can = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
+        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
     return precision == "bf16"
 
 

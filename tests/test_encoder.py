@@ -80,11 +80,11 @@ def test_states_are_those_of_the_plain_model_on_ids(tiny_backbone, kind: str) ->
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("has_it", [True, False])
-def test_auto_precision_is_bf16_where_the_device_multiplies_it_fast(monkeypatch, has_it: bool) -> None:
+@pytest.mark.parametrize(("able", "has_it"), [("amx_bf16", True), ("avx512_bf16", True), ("avx512_f", False)])
+def test_auto_precision_is_bf16_where_the_device_multiplies_it_fast(monkeypatch, able: str, has_it: bool) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_it)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_it})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
     for device in (cpu, gpu):
         assert encoder.uses_bf16("auto", device) == has_it
         assert encoder.uses_bf16("bf16", device)
