@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import cpc, ordinal
 from patsim_utils.data import RATINGS
+from patsim_utils.errors import InputError
 
 LONGEST_LIST = 512  # tokens, in the layout whose positions run on through all targets
 UNRATED = -100  # in `rating`: what cross-entropy leaves out
@@ -213,13 +214,21 @@ class LengthGrouped:
     The sequences are shuffled, sorted by length within stretches of STRETCH batches, and cut into batches of about
     `batch_size` rows, as many in every epoch, which come in random order. The order follows from (seed, epoch) alone,
     so that a resumed run sees what the killed one would have seen. With `pools`, the rows of each epoch, an epoch draws
-    on its pool only: fewer rows, each of them more often.
+    on its pool only: fewer rows, each of them more often. `share`: (i, devices) for device i's part of each batch.
     """
 
     STRETCH = 50
 
-    def __init__(self, pairs: Pairs, *, batch_size: int, seed: int, pools: list[np.ndarray] | None = None) -> None:
-        self.pairs, self.size, self.seed, self.pools = pairs, batch_size, seed, pools
+    def __init__(
+        self,
+        pairs: Pairs,
+        *,
+        batch_size: int,
+        seed: int,
+        pools: list[np.ndarray] | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.pairs, self.size, self.seed, self.pools, self.share = pairs, batch_size, seed, pools, share
         self.epoch = 0
         self.largest = -(-batch_size // 2)  # of a sequence: no slice between two cuts can then be empty
 
@@ -252,7 +261,17 @@ class LengthGrouped:
         by_length = np.concatenate([part[::-1] if i % 2 else part for i, part in enumerate(ordered)])
         batches = cut(by_length, len(self))
         for i in generator.permutation(len(batches)):
-            yield [sequences[j] for j in batches[i]]
+            yield self._part([sequences[j] for j in batches[i]])
+
+    def _part(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        """This device's sequences of a batch, at least one: where there are too few, the largest are cut in two."""
+        device, devices = self.share
+        while len(batch) < devices:
+            largest = max(range(len(batch)), key=lambda i: len(batch[i]))
+            if len(batch[largest]) < 2:
+                raise InputError(f"a batch has fewer pairs than there are devices ({devices}): raise batch_size")
+            batch[largest : largest + 1] = np.array_split(batch[largest], 2)
+        return batch[device::devices]
 
     def padding(self) -> float:
         """Share of padding among the tokens of this epoch's batches, in [0, 1)."""

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,9 +44,33 @@ class Parser(argparse.ArgumentParser):
 
 
 def tell(error: object, status: int) -> int:
-    """Prints an error as one line; returns the exit status."""
-    print(f"error: {InputError(str(error))}", file=sys.stderr)
+    """Prints an error as one line, once where several devices have it; returns the exit status."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {InputError(str(error))}", file=sys.stderr)
     return status
+
+
+def run_train(given: argparse.Namespace) -> int:
+    """`patsim train`: the training of notebook 2 alone, also as one of several processes that torchrun started."""
+    from patsim_utils import analysis, data, runs, study, train
+
+    name = given.name or given.preset
+    found, config = study.check(study.parameters(given.preset, data=given.data, name=name, given=given.p), notebooks=[])
+    with chdir(ROOT):
+        splits = data.load(config.data, protocol=config.protocol, seed=config.seed)
+    try:
+        metrics = train.fit(splits, config, runs.run_folder(name), replace=given.replace)
+    except FloatingPointError as error:
+        return tell(error, 1)
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        print(f"error: another device's process ended ({clip(error)})", file=sys.stderr)
+        return 1
+    train.processes().destroy_process_group()
+    if os.environ.get("RANK", "0") == "0":
+        print(analysis.summary(metrics).replace("**", ""))
+    return 0
 
 
 def run_study(given: argparse.Namespace) -> int:
@@ -196,13 +221,15 @@ def parser() -> argparse.ArgumentParser:
 
     study = command("study", "run the notebooks, write reports/NAME", run_study)
     ablation = command("ablation", "compare variants", run_study, replace=False, notebooks=["5_ablation"])
-    for add in (study, ablation):
+    train = command("train", "train alone, without notebooks; torchrun starts it on several devices", run_train)
+    for add in (study, ablation, train):
         add("--preset", required=True, help="one of the presets below")
         add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
         add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
         add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter of a notebook")
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
-    study("--replace", action="store_true", help="train anew where another run has this name")
+    for add in (study, train):
+        add("--replace", action="store_true", help="train anew where another run has this name")
     ablation("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
     ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
     ablation("--processes", type=int, default=1, help="variants that train at the same time")

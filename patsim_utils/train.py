@@ -1,21 +1,27 @@
 """One training run: a configuration in, a run folder out (config, history, metrics, predictions, model).
 
 The loop is Hugging Face's Trainer. What stands here is what it cannot know: the dual loss, batches of like length, two
-learning rates, evaluation by the same code that scores, every step's terms, a stop at the first non-finite one, and a
-resumption that ends where the run would have ended without the interruption.
+learning rates, evaluation by the same code that scores, every step's terms, a stop at the first non-finite one, a
+resumption that ends where the run would have ended without the interruption, and the loss of a batch that several
+devices share: `torchrun --nproc-per-node 2 -m patsim_utils.train --preset described --name real`.
 """
 
 import json
 import math
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import transformers
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,6 +55,24 @@ def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[
     return terms
 
 
+def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Output, dict[str, Tensor]]:
+    """Outputs and labels of the rows of all devices; those of this device keep their gradient.
+
+    So every device computes the loss of the whole batch, whatever that loss compares.
+    """
+    n, rank = len(batch["rows"]), accelerator.process_index
+    counts = accelerator.gather(torch.tensor([n], device=output.cumulative.device)).tolist()
+
+    def gather(x: Tensor) -> Tensor:
+        padded = torch.cat([x.detach(), x.new_zeros(max(counts) - n, *x.shape[1:])])
+        parts = accelerator.gather(padded).split(max(counts))
+        return torch.cat([x if i == rank else part[: counts[i]] for i, part in enumerate(parts)])
+
+    labels = ("rows", "rank", "rating", "anchor_text", "target_text")
+    outputs = {name: value if value is None else gather(value) for name, value in vars(output).items()}
+    return Output(**outputs), {name: gather(batch[name]) for name in labels}
+
+
 class DualLossTrainer(Trainer):
     """Trainer on the sum of an ordinal and a contrastive loss and, where asked for, of the ratings' cross-entropy.
 
@@ -66,13 +90,12 @@ class DualLossTrainer(Trainer):
         self.add_callback(_Schedule(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(
+        return DataLoader(  # not prepared by accelerate, which would give each device batches of its own
             self.sampler.pairs,
             batch_sampler=self.sampler,
             collate_fn=self.sampler.pairs.collate,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
@@ -91,6 +114,9 @@ class DualLossTrainer(Trainer):
     def compute_loss(self, model: Matcher, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         with encoder.autocast(self.model.settings.precision, self.model.device):
             output = model(inputs)
+        devices = self.accelerator.num_processes
+        if devices > 1:
+            output, inputs = joined(output, inputs, self.accelerator)
         terms = dual_loss(output, inputs, self.model.settings)
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device
         self.terms = dict(zip(terms, values, strict=True))
@@ -101,7 +127,9 @@ class DualLossTrainer(Trainer):
                     f"step {self.state.global_step + 1}: the {name} loss is {value}; "
                     f"rows of the training split in this batch: {rows}"
                 )
-        return sum(terms.values())
+        loss = sum(terms.values())
+        # each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices
+        return loss if devices == 1 else loss.detach() + devices * (loss - loss.detach())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -112,7 +140,19 @@ class DualLossTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation by the code that scores; a model that is the best so far is put aside as `epoch-<n>`."""
-        began, epoch = time.perf_counter(), round(self.state.epoch)
+        began = time.perf_counter()
+        result = [self._evaluated() if self.accelerator.is_main_process else {}]
+        (found,) = broadcast_object_list(result) if self.accelerator.num_processes > 1 else result
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
+        if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
+            figures = ", ".join(f"{name[5:]} {value:.4f}" for name, value in found.items())
+            print(f"epoch {round(self.state.epoch)}: validation {figures}", flush=True)
+        self.evaluation_seconds += time.perf_counter() - began
+        return found
+
+    def _evaluated(self) -> dict[str, float]:
+        epoch = round(self.state.epoch)
         before = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
         result = runs.summary(self.validation, self.model.cumulative(self.eval_dataset), self.model.settings)
         if result["pearson"] > max(before, default=-math.inf):
@@ -121,14 +161,7 @@ class DualLossTrainer(Trainer):
             self.model.save(fresh)
             shutil.rmtree(self.work / f"epoch-{epoch}", ignore_errors=True)  # of a run that was killed after it
             fresh.rename(self.work / f"epoch-{epoch}")
-        found = {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
-        self.log(dict(found))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
-        if self.args.disable_tqdm:  # else the notebook's table shows it
-            figures = ", ".join(f"{name[5:]} {value:.4f}" for name, value in found.items())
-            print(f"epoch {epoch}: validation {figures}", flush=True)
-        self.evaluation_seconds += time.perf_counter() - began
-        return found
+        return {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
 
     # Checkpoints hold the weights in the model's own form (safetensors).
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -166,9 +199,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
         try:
             json.loads((path / "trainer_state.json").read_text())
             load_file(path / "model.safetensors")
-            for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):  # the Trainer unpickles tensors only
-                if damaged := zipfile.ZipFile(path / name).testzip():
-                    raise ValueError(f"{name}: {damaged} is damaged")
+            states = sorted(path.glob("rng_state*.pth")) or [path / "rng_state.pth"]  # one of each device
+            for file in (path / "optimizer.pt", path / "scheduler.pt", *states):  # the Trainer unpickles tensors only
+                if damaged := zipfile.ZipFile(file).testzip():
+                    raise ValueError(f"{file.name}: {damaged} is damaged")
         except Exception as error:  # whatever is wrong with it, an older one is as good
             print(f"{path.name} is incomplete and left out ({clip(error)})", flush=True)
             shutil.rmtree(path)
@@ -192,27 +226,52 @@ def fit(splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replac
     if config.rating_weight and "rating" not in splits["train"]:
         raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = runs.work_folder(folder)
-    with files.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}"):
-        if not replace and (found := runs.finished(config, splits, folder)):
-            shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
+    work, first = runs.work_folder(folder), processes().is_main_process
+    lock = files.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
+    with lock if first else nullcontext():
+        (found,) = _shared([_begin(splits, config, folder, work, replace=replace) if first else None])
+        if found:
             return found
-        identity = json.dumps({"config": config.model_dump(), "data": fingerprint(splits)})
-        if not (work / "identity.json").is_file() or (work / "identity.json").read_text() != identity:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            files.write_text(work / "identity.json", identity)
         trainer = _train(splits, config, work)
-        result = runs.write(splits, config, trainer, work)
-        files.swap(work / "run", folder)
-        shutil.rmtree(work)
+        result = runs.write(splits, config, trainer, work) if first else None
+        if first:
+            files.swap(work / "run", folder)
+            shutil.rmtree(work)
+        (result,) = _shared([result])
     return result
+
+
+def processes() -> PartialState:
+    """Which of the training's processes this is: one for each device, as torchrun started them, or the only one."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def _shared(values: list) -> list:
+    """What the first of the processes has, in all of them, once it is there."""
+    return broadcast_object_list(values) if processes().num_processes > 1 else values
+
+
+def _begin(
+    splits: dict[str, pd.DataFrame], config: Config, folder: Path, work: Path, *, replace: bool
+) -> dict[str, Any] | None:
+    """The metrics of a finished run, or None, with a work folder of this configuration and data in place."""
+    if not replace and (found := runs.finished(config, splits, folder)):
+        shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
+        return found
+    identity = json.dumps({"config": config.model_dump(), "data": fingerprint(splits)})
+    if not (work / "identity.json").is_file() or (work / "identity.json").read_text() != identity:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        files.write_text(work / "identity.json", identity)
+    return None
 
 
 def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualLossTrainer:
     set_seed(config.seed)
-    cuda, began = torch.cuda.is_available(), time.perf_counter()
-    model = Matcher(config, titles=cpc.titles(config.cpc_titles or None))
+    cuda, began, state = torch.cuda.is_available(), time.perf_counter(), processes()
+    with state.main_process_first():  # which may fetch the backbone
+        model = Matcher(config, titles=cpc.titles(config.cpc_titles or None))
+    (last,) = _shared([newest_checkpoint(work / "checkpoints") if state.is_main_process else None])
     pairs = model.pairs(splits["train"])
     pools = None
     if config.curriculum != "none":
@@ -223,7 +282,8 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualL
             backbone=config.backbone,
             seed=config.seed,
         )
-    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools)
+    share = (state.process_index, state.num_processes)
+    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools, share=share)
     arguments = TrainingArguments(
         output_dir=str(work / "checkpoints"),
         num_train_epochs=config.epochs,
@@ -238,17 +298,47 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualL
         logging_nan_inf_filter=False,
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
+        use_cpu=not cuda,
+        ddp_find_unused_parameters=False,
         report_to=[],
         seed=config.seed,
         disable_tqdm=not transformers.utils.is_in_notebook(),
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would split a batch over all GPUs that this process sees
     trainer = DualLossTrainer(model, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
     trainer.remove_callback(PrinterCallback)
     trainer.clock = began
-    last = newest_checkpoint(work / "checkpoints")
     if last:
         trainer.clock -= json.loads((last / "trainer_state.json").read_text())["log_history"][-1]["seconds"]
     if cuda:
         torch.cuda.reset_peak_memory_stats()
+    if state.process_index:
+        torch.manual_seed(config.seed + state.process_index)  # its dropout is not that of the first device
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer
+
+
+def launch(config: Config, name: str, *, devices: int, replace: bool = False) -> Config:
+    """Trains study `name` in one process a device, in the way of torchrun; `fit` then finds the finished run.
+
+    Returns the run's configuration, whose paths start at the repository.
+
+    Processes of their own, since those that accelerate starts from a notebook need one that has not used a GPU yet.
+    RuntimeError where one of them failed, once their output has been shown.
+    """
+    settings = config.model_dump()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    command += ["-m", "patsim_utils", "train", "--preset=sample", f"--name={name}", f"--data={settings.pop('data')}"]
+    command += ["--replace"] * replace + [word for key, value in settings.items() for word in ("-p", key, str(value))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise RuntimeError(f"the training on {devices} devices failed (exit status {process.returncode})")
+    return runs.read_run(runs.run_folder(name))[0]
+
+
+if __name__ == "__main__":
+    from patsim_utils import cli
+
+    sys.exit(cli.main(["train", *sys.argv[1:]]))

@@ -1,0 +1,160 @@
+"""Training on two devices, as two processes on the CPU: the batch, loss, gradients and metrics of one device."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from patsim_utils import cli, runs, train
+from patsim_utils.batching import LengthGrouped
+from patsim_utils.config import Config
+from patsim_utils.data import load
+from patsim_utils.errors import InputError
+from patsim_utils.matcher import Matcher
+
+CASES = [
+    {"loss": "smooth_k2", "contrast_weight": 0.4, "rating_weight": 0.5},
+    {"loss": "ordinal_logistic", "fusion": "attention"},
+    {"loss": "bce", "layout": "packed", "fusion": "gate"},
+    {"loss": "mse", "layout": "listwise", "fusion": "graph", "contrast_weight": 1.0},
+    {"loss": "pearson", "fusion": "none", "adapter": "full"},
+]
+
+
+def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None:
+    """Loss and gradients of the first batch and the rows of an epoch of each case, as rank<rank>.pt."""
+    found, frame = [], load("sample")["train"].head(40)
+    for case in CASES:
+        config = Config.parse({"backbone": backbone, "batch_size": 8, "contrast_layer": 1, "precision": "fp32"} | case)
+        torch.manual_seed(0)
+        model = Matcher(config)
+        sampler = LengthGrouped(model.pairs(frame), batch_size=8, seed=0, share=(rank, devices))
+        arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to=[])
+        trainer = train.DualLossTrainer(model, sampler=sampler, validation=frame, work=folder, args=arguments)
+        wrapped = trainer.accelerator.prepare(model).eval()
+        batches = list(sampler)
+        loss = trainer.compute_loss(wrapped, sampler.pairs.collate([sampler.pairs[rows] for rows in batches[0]]))
+        loss.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        found.append((loss.item(), gradients, [np.concatenate(batch).tolist() for batch in batches]))
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
+def torchrun(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command += [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_two_devices_have_the_loss_and_gradients_of_the_joined_batch(tiny_backbone, tmp_path) -> None:
+    script = """
+        import os, sys
+        from pathlib import Path
+        from tests.test_devices import first_steps
+        first_steps(sys.argv[1], Path(sys.argv[2]), rank=int(os.environ["RANK"]), devices=2)
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    first_steps(tiny_backbone("bert"), one, rank=0, devices=1)
+    ended = torchrun(script, tiny_backbone("bert"), two)
+    assert ended.returncode == 0, ended.stderr
+    (alone,) = (torch.load(path, weights_only=True) for path in one.glob("*.pt"))
+    left, right = (torch.load(two / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for case, a, b, c in zip(CASES, alone, left, right, strict=True):
+        assert b[0] == pytest.approx(a[0], rel=1e-5), case
+        assert max(value.abs().max() for value in a[1].values()) > 1e-3
+        for name, gradient in a[1].items():
+            torch.testing.assert_close(b[1][name], gradient, rtol=1e-4, atol=1e-5, msg=f"{case} {name}")
+            torch.testing.assert_close(c[1][name], b[1][name], rtol=0, atol=0)
+        for whole, mine, others in zip(a[2], b[2], c[2], strict=True):
+            assert sorted(mine + others) == sorted(whole)
+            assert mine
+            assert others
+
+
+def test_a_batch_of_fewer_pairs_than_devices_is_refused(tiny_backbone) -> None:
+    pairs = Matcher(Config(backbone=tiny_backbone("bert"))).pairs(load("sample")["train"].head(10))
+    with pytest.raises(InputError, match="fewer pairs than there are devices"):
+        list(LengthGrouped(pairs, batch_size=2, seed=0, share=(0, 4)))
+
+
+TRAIN = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from patsim_utils import cli, data, runs, train
+
+    torch.nn.Dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
+    runs.run_folder = Path(sys.argv[1]).joinpath
+    plain, steps, kill_at = train.DualLossTrainer.compute_loss, [], int(sys.argv[2])
+
+    def compute_loss(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == kill_at and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*args, **kwargs)
+
+    train.DualLossTrainer.compute_loss = compute_loss
+    sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_one_device(
+    tiny_backbone, tmp_path, monkeypatch, capsys
+) -> None:
+    sample = load("sample")
+    (tmp_path / "data").mkdir()
+    for name, split in (("train", "validation"), ("validation", "test")):
+        sample[split].to_csv(tmp_path / "data" / f"{name}.csv", index=False)
+    words = ["train", "--preset", "sample", "--data", str(tmp_path / "data")]
+    words += ["-p", "backbone", tiny_backbone("bert"), "-p", "batch_size", "12", "-p", "learning_rate", "1e-2"]
+    words += ["-p", "epochs", "2", "-p", "precision", "fp32", "-p", "contrast_layer", "1"]
+    monkeypatch.setattr(runs, "run_folder", tmp_path.joinpath)
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
+    assert cli.main([*words, "--name", "one"]) == 0
+    assert "Pearson" in capsys.readouterr().out
+
+    killed = torchrun(TRAIN, tmp_path, 35, *words, "--name", "two")
+    assert killed.returncode != 0
+    told = [line for line in killed.stderr.splitlines() if line.startswith(("error: ", "stopped"))]
+    assert len(told) == 1, killed.stderr
+    assert not (tmp_path / "two").exists()
+    assert list((tmp_path / ".two.work").glob("checkpoints/checkpoint-*"))
+    resumed = torchrun(TRAIN, tmp_path, 0, *words, "--name", "two")
+    assert resumed.returncode == 0, resumed.stderr
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    for name, value in one["validation"].items():  # sums over two devices are rounded otherwise, at every step
+        assert two["validation"][name] == pytest.approx(value, abs=1e-4), name
+    assert [epoch["epoch"] for epoch in two["epochs"]] == [1, 2]
+    histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two")]
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-3)
+    again = torchrun(TRAIN, tmp_path, 0, *words, "--name", "two")
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stdout  # the finished run is taken as it is
+
+
+def test_a_notebook_trains_on_two_devices(tiny_backbone, capsys) -> None:
+    name, settings = f"test-devices-{os.getpid()}", {"backbone": tiny_backbone("bert"), "contrast_layer": 1}
+    config = Config.parse(settings | {"epochs": 1, "batch_size": 64})
+    folder = runs.run_folder(name)
+    try:
+        found = train.launch(config, name, devices=2)
+        assert "epoch 1: validation loss" in capsys.readouterr().out
+        assert found.model_dump(exclude={"backbone"}) == config.model_dump(exclude={"backbone"})
+        assert train.fit(load("sample"), found, folder)["train"]["steps"] > 0  # it is there, nothing is trained
+        with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
+            train.launch(config.model_copy(update={"epochs": 2}), name, devices=2)
+        assert "error: " + name + " is the name of a finished run that differs in epochs" in capsys.readouterr().out
+    finally:
+        for path in (folder, folder.with_name(f".{name}.lock")):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
