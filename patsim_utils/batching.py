@@ -14,6 +14,7 @@ Five layouts of the same rows:
 
 import logging
 import re
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -111,10 +112,13 @@ class Pairs:
         order = np.argsort(group, kind="stable")
         return np.split(order, np.cumsum(np.bincount(group))[:-1])
 
-    def sequences(self, *, largest: int, generator: np.random.Generator | None = None) -> list[np.ndarray]:
+    def sequences(
+        self, *, largest: int, generator: np.random.Generator | None = None, shuffle: int | None = None
+    ) -> list[np.ndarray]:
         """The rows of each sequence, every row once: single rows, or groups in parts of at most `largest` rows.
 
-        With a generator, the rows of a group are shuffled first; number and sizes of the parts stay.
+        With a generator, the rows of a group are shuffled first; number and sizes of the parts stay. So
+        they are with `shuffle`, in an order that follows from this number and the group's own anchor and class.
         """
         if self.layout == "pair":
             return list(np.arange(len(self))[:, None])
@@ -124,6 +128,9 @@ class Pairs:
             if self.layout == "listwise":
                 room = LONGEST_LIST - self.prefix_length[rows[0]]
                 most = max(1, min(largest, room // self.target_length[rows].max()))
+            if shuffle is not None:
+                key = f"{self.phrases[self.anchor[rows[0]]]} {self.code[rows[0]]}"
+                generator = np.random.default_rng((shuffle, zlib.crc32(key.encode())))
             shuffled = rows if generator is None else generator.permutation(rows)
             sequences += np.array_split(shuffled, -(-len(rows) // most))
         return sequences

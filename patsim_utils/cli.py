@@ -5,6 +5,7 @@ Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothi
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -12,9 +13,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,10 +109,6 @@ class Progress:
         self.total, self.began, self.skipped = total, time.monotonic(), 0
         self.said = self.began
 
-    def part(self, before: int, size: int, done: int, whole: int) -> None:
-        """So much of a chunk of `size` pairs is done, with `before` pairs before it."""
-        self(before + size * done // whole)
-
     def __call__(self, done: int) -> None:
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if now - self.said >= (0.5 if terminal else 30):
@@ -122,7 +118,30 @@ class Progress:
 
 
 def run_score(given: argparse.Namespace) -> None:
-    """`patsim score`: the rows of a table with the prediction of each, in their order."""
+    """`patsim score`: one table, or every table of a folder, one after the other, into a folder."""
+    from patsim_utils import files
+
+    if given.workers < 1 or (given.workers > 1 and given.engine != "ray"):
+        raise InputError("--workers: is not at least 1, or without --engine ray")
+    if given.engine == "ray" and not importlib.util.find_spec("ray"):
+        raise InputError("--engine ray: Ray is not installed; pip install 'patsim[scale]'")
+    if not given.pairs.is_dir():
+        inside = given.output / given.pairs.name if given.output.is_dir() else given.output
+        return score_table(argparse.Namespace(**{**vars(given), "output": inside}))
+    tables = sorted(path for path in given.pairs.iterdir() if path.name.lower().endswith(files.FORMS))
+    if not tables:
+        raise InputError(f"{named(given.pairs)}: holds no table ({', '.join(files.FORMS)})")
+    given.output.mkdir(exist_ok=True)
+    for table in tables:
+        output = given.output / table.name
+        if output.exists() and not given.overwrite:
+            print(f"{output}: is there already and stays as it is", flush=True)
+        else:
+            score_table(argparse.Namespace(**{**vars(given), "pairs": table, "output": output}))
+
+
+def score_table(given: argparse.Namespace) -> None:
+    """The rows of a table with the prediction of each, in their order."""
     import pandas as pd
 
     from patsim_utils import data, files, matcher, tables
@@ -153,13 +172,13 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
     """The prediction of each checked row (n,), and the folder in which finished chunks outlive a break."""
     import numpy as np
 
-    from patsim_utils import files, ordinal
+    from patsim_utils import files
 
     group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
     order = np.argsort(group, kind="stable")
-    chunks = np.split(order, range(CHUNK, len(order), CHUNK))  # the rows of an anchor side by side, as packing wants
-    if model.settings.listwise:
-        chunks = [np.arange(len(order))]  # the orders in which targets are read are drawn for all rows together
+    ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups, which a chunk has as a whole
+    cuts = np.unique(ends[np.searchsorted(ends, range(CHUNK, len(order), CHUNK))])
+    chunks = [rows for rows in np.split(order, cuts) if len(rows)]
     digest = hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
     for path in (given.pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -171,18 +190,38 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
         for other in set(folder.glob("*/")) - {kept}:
             shutil.rmtree(other)  # of another input, model or option
         kept.mkdir(exist_ok=True)
-        for number, rows in enumerate(chunks):
-            path, told = kept / f"{number}.npy", partial(progress.part, done, len(rows))
-            if path.is_file():
-                progress.skipped += len(rows)
-            else:
-                logits = model.logits(checked.iloc[rows], unknown=given.unknown, progress=told)
-                with files.written(path) as file:
-                    np.save(file, ordinal.score(logits).double().numpy())
+        paths = [kept / f"{number}.npy" for number in range(len(chunks))]
+        todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
+        progress.skipped = done = len(order) - sum(map(len, todo.values()))
+        for number, values in _scored(model, todo, given, lambda more, done=done: progress(done + more)):
+            with files.written(paths[number]) as file:
+                np.save(file, values)
+        for rows, path in zip(chunks, paths, strict=True):
             found[rows] = np.load(path)
-            done += len(rows)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
     return found, folder
+
+
+def _scored(
+    model: Any, todo: dict[int, Any], given: argparse.Namespace, told: Callable[[int], None]
+) -> Iterator[tuple[int, Any]]:
+    """Number and predictions of each chunk; `told` is called with the rows that are done."""
+    from patsim_utils import ordinal, scale
+
+    done = 0
+    if given.engine == "ray":
+        for number, values in scale.predictions(todo, given.run, unknown=given.unknown, workers=given.workers):
+            done += len(values)
+            told(done)
+            yield number, values
+        return
+    for number, rows in todo.items():
+
+        def within(part: int, whole: int, before: int = done, size: int = len(rows)) -> None:
+            told(before + size * part // whole)
+
+        yield number, ordinal.score(model.logits(rows, unknown=given.unknown, progress=within)).double().numpy()
+        done += len(rows)
 
 
 def run_search(given: argparse.Namespace) -> None:
@@ -234,9 +273,17 @@ def parser() -> argparse.ArgumentParser:
     ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
     ablation("--processes", type=int, default=1, help="variants that train at the same time")
     add = command("score", "score a table of pairs with a trained model", run_score)
-    add("pairs", type=Path, help="table with the columns anchor, target, context: csv, tsv, parquet or xlsx")
+    add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add("-o", "--output", type=Path, required=True, help="csv, csv.gz, tsv, parquet or xlsx; - for standard output")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output",
+    )
+    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
+    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
     unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
     add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
     add("--columns", help="write only these, such as id,score; score is the prediction")

@@ -146,9 +146,9 @@ class Matcher(nn.Module):
         if was_training:  # a walk over all modules, which takes longer than the scoring of one pair
             self.eval()
         batch_tokens = 8192 if self.device.type == "cuda" else 2048  # larger batches outgrow a CPU's caches
-        orders = [np.random.default_rng(k) for k in range(LIST_SHUFFLES)] if pairs.layout == "listwise" else [None]
+        orders = range(LIST_SHUFFLES) if pairs.layout == "listwise" else [None]
         largest = TARGETS[pairs.layout]
-        sequences = [rows for order in orders for rows in pairs.sequences(largest=largest, generator=order)]
+        sequences = [rows for order in orders for rows in pairs.sequences(largest=largest, shuffle=order)]
         lengths = pairs.lengths(sequences)
         order = np.argsort(lengths, kind="stable")[::-1]
         found, rows, done = [], [], 0
@@ -172,6 +172,10 @@ class Matcher(nn.Module):
         """Cumulative logits (n, 4) that the scores of a checked frame are made of; options as in `cumulative`."""
         found = self.cumulative(self.pairs(frame, unknown=unknown), **options)
         return self.regressor.blend(found, frame) if self.regressor else found
+
+    def predict(self, pairs: Iterable[tuple[str, str, str]]) -> np.ndarray:
+        """Scores (n,) of (anchor, target, class) triples: `score` under the name that a CrossEncoder has for it."""
+        return self.score(pd.DataFrame(list(pairs), columns=["anchor", "target", "context"], dtype=object))
 
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context.

@@ -103,12 +103,16 @@ def test_only_a_listwise_score_depends_on_the_other_targets(
     together = matcher.score(pairs_frame)
     alone = np.concatenate([matcher.score(pairs_frame.iloc[[i]]) for i in range(len(pairs_frame))])
     assert (np.abs(together - alone).max() > 1e-5) == (layout == "listwise")
+    triples = list(pairs_frame[["anchor", "target", "context"]].itertuples(index=False, name=None))
+    np.testing.assert_array_equal(matcher.predict(triples), together)
+    by_group = [matcher.score(group) for _, group in pairs_frame.groupby(["anchor", "context"], sort=False)]
+    np.testing.assert_allclose(np.concatenate(by_group), together, atol=1e-5)  # other groups count in no layout
     if layout != "listwise":
         order = np.random.default_rng(0).permutation(len(pairs_frame))
         np.testing.assert_allclose(matcher.score(pairs_frame.iloc[order]), together[order], atol=1e-5)
         return
     pairs = matcher.pairs(pairs_frame)
-    sequences = [rows for k in range(4) for rows in pairs.sequences(largest=128, generator=np.random.default_rng(k))]
+    sequences = [rows for k in range(4) for rows in pairs.sequences(largest=128, shuffle=k)]
     one_by_one = torch.zeros(12, 4)
     for rows in sequences:
         one_by_one[rows] += matcher(pairs.collate([pairs[rows]])).cumulative.detach() / 4

@@ -1,0 +1,77 @@
+"""Scoring by several workers, on one machine or many: Ray Data with a pool of models (extra `patsim[scale]`)."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from patsim_utils import ordinal
+
+
+class Scorer:
+    """A worker: it loads the model once and scores whole parts."""
+
+    def __init__(self, run: Path, unknown: str) -> None:
+        import torch
+
+        from patsim_utils.matcher import Matcher
+
+        torch.set_num_threads(1)  # a worker has one core
+        self.model, self.unknown = Matcher.load(run), unknown
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        """anchor, target, context, part (its number) -> prediction, part."""
+        logits = self.model.logits(part[["anchor", "target", "context"]], unknown=self.unknown)
+        return pd.DataFrame({"prediction": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
+
+
+def predictions(
+    parts: dict[int, pd.DataFrame], run: Path, *, unknown: str, workers: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and predictions of each part of a table, in any order, as soon as one is done.
+
+    The workers are actors of a running Ray cluster, else of one that is started here; what a lost worker had begun is
+    scored by another. They read the run's folder, which has to be there for all of them.
+    """
+    import ray
+
+    if not parts:
+        return
+    workers = min(workers, len(parts))
+    tables = [frame.assign(part=number).reset_index(drop=True) for number, frame in parts.items()]
+    with cluster(workers):
+        scored = ray.data.from_pandas(tables).map_batches(
+            Scorer,
+            fn_constructor_args=(run.resolve(), unknown),
+            batch_format="pandas",
+            batch_size=None,  # a table is one block, and a block one batch: parts stay whole
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        for batch in scored.iter_batches(batch_size=None, batch_format="pandas"):
+            for number, rows in batch.groupby("part"):
+                if len(rows) != len(parts[number]):
+                    raise RuntimeError(f"part {number} came back with {len(rows)} of {len(parts[number])} rows")
+                yield int(number), rows["prediction"].to_numpy()
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[None]:
+    """The Ray cluster that is running, or one on this machine while the context lasts; quiet."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,122 @@
+"""Scoring by a real Ray cluster of two workers: the plain command's numbers, whatever is killed on the way."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+from patsim_utils import cli, scale
+from patsim_utils.config import Config
+from patsim_utils.data import check_pairs, load
+from patsim_utils.matcher import Matcher
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+
+class Slow(scale.Scorer):
+    """A worker that takes its time, so that it can be killed while it works."""
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        time.sleep(0.3)
+        return super().__call__(part)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_backbone, tmp_path_factory) -> Path:
+    """Runs with a pair and a listwise model."""
+    folder = tmp_path_factory.mktemp("runs")
+    for layout in ("pair", "listwise"):
+        torch.manual_seed(0)
+        settings = {"backbone": tiny_backbone("bert"), "layout": layout, "precision": "fp32"}
+        Matcher(Config.parse(settings)).save(folder / layout / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers at most, for all tests of this file."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    with scale.cluster(2):
+        yield
+
+
+def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(cli, "CHUNK", 50)
+    (tmp_path / "in").mkdir()
+    rows = load("sample")["test"][["anchor", "target", "context"]].assign(note=lambda frame: range(len(frame)))
+    rows.sample(frac=1, random_state=0).to_parquet(tmp_path / "in" / "a.parquet", index=False)
+    (tmp_path / "in" / "notes.txt").write_text("no table")
+    outputs = [tmp_path / engine for engine in ("local", "ray")]
+    words = ["score", "--run", str(run / "listwise"), str(tmp_path / "in")]  # whose groups must stay together
+    assert cli.main([*words, "-o", str(outputs[0])]) == 0
+    assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray", "--workers", "2"]) == 0
+    local, ray = (pd.read_parquet(output / "a.parquet") for output in outputs)
+    pd.testing.assert_frame_equal(local.drop(columns="prediction"), ray.drop(columns="prediction"))
+    np.testing.assert_allclose(local["prediction"], ray["prediction"], atol=1e-6)
+    assert local["prediction"].std() > 1e-3
+    assert os.listdir(outputs[1]) == ["a.parquet"]
+    capsys.readouterr()
+    assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray"]) == 0
+    assert capsys.readouterr().out.count("is there already and stays as it is") == 1
+
+
+def test_a_killed_worker_loses_nothing(run: Path, cluster, monkeypatch) -> None:
+    monkeypatch.setattr(scale, "Scorer", Slow)
+    frame = check_pairs(load("sample")["test"])
+    parts = {number: frame.iloc[rows] for number, rows in enumerate(np.array_split(np.arange(len(frame)), 16))}
+    found, killed = {}, []
+    for number, values in scale.predictions(parts, run / "pair", unknown="error", workers=2):
+        found[number] = values
+        if not killed:
+            actors = [one for one in psutil.process_iter(["cmdline"]) if "Slow" in " ".join(one.info["cmdline"] or [])]
+            killed = [actors[0].pid]
+            os.kill(killed[0], signal.SIGKILL)
+    assert killed
+    expected = Matcher.load(run / "pair").score(frame)
+    np.testing.assert_allclose(np.concatenate([found[number] for number in parts]), expected, atol=1e-6)
+
+
+def test_a_stopped_command_goes_on_with_the_parts_that_are_missing(run: Path, tmp_path, monkeypatch) -> None:
+    load("sample")["test"].to_csv(tmp_path / "pairs.csv", index=False)
+    words = ["score", "--run", str(run / "pair"), str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "scored.csv")]
+    asked = []
+
+    def predictions(parts, *_, **__):
+        asked.append(list(parts))
+        for number, rows in reversed(parts.items()):  # Ray gives them in any order
+            if len(asked) == 1 and number == 3:
+                raise KeyboardInterrupt
+            yield number, Matcher.load(run / "pair").score(rows)
+
+    monkeypatch.setattr(cli, "CHUNK", 50)
+    monkeypatch.setattr(scale, "predictions", predictions)
+    assert cli.main([*words, "--engine", "ray"]) == 130
+    assert cli.main([*words, "--engine", "ray"]) == 0
+    assert asked[1] == [0, 1, 2, 3]
+    assert len(asked[0]) > 4
+    found = pd.read_csv(tmp_path / "scored.csv", keep_default_na=False)
+    np.testing.assert_allclose(Matcher.load(run / "pair").score(found), found["prediction"], atol=1e-6)
+
+
+def test_what_ray_cannot_do_has_its_line(run: Path, tmp_path, monkeypatch, capsys) -> None:
+    words = ["score", "--run", str(run / "pair"), str(tmp_path), "-o", str(tmp_path / "out")]
+    for more, told in (
+        (["--workers", "2"], "--workers: is not at least 1, or without --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "--workers: is not at least 1"),
+        ([], "holds no table"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main([*words, "--engine", "ray"]) == 2
+    assert "pip install 'patsim[scale]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
