@@ -59,7 +59,8 @@ def run_train(given: argparse.Namespace) -> int:
     with chdir(ROOT):
         splits = data.load(config.data, protocol=config.protocol, seed=config.seed)
     try:
-        metrics = train.fit(splits, config, runs.run_folder(name), replace=given.replace)
+        told = str(found.get("report_to", "none"))
+        metrics = train.fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=told)
     except FloatingPointError as error:
         return tell(error, 1)
     except RuntimeError as error:

@@ -123,7 +123,7 @@ class Config(BaseModel):
         Raises:
             InputError: as `parse` does.
         """
-        own = ("name", "more", "leak", "devices", "replace", "show_pairs", "share", "variants", "threads")
+        own = ("name", "more", "leak", "devices", "report_to", "replace", "show_pairs", "share", "variants", "threads")
         own += ("query", "context", "corpus", "retriever", "top", "measured")
         known = [*cls.model_fields, *own]
         for name in namespace.get("__annotations__", {}):

@@ -29,6 +29,7 @@ from patsim_utils.data import load
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher
+from patsim_utils.train import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
@@ -151,6 +152,7 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
             print("rating_weight 0: the data has no column rating to learn from", flush=True)
             given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
         Matcher(config)
+        trackers(str(given.get("report_to", "none")))
         if "2_train" in notebooks:
             run = runs.run_folder(str(given["name"]))
             with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):

@@ -8,6 +8,7 @@ devices share: `torchrun --nproc-per-node 2 -m patsim_utils.train --preset descr
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import cpc, curriculum, encoder, files, losses, runs
@@ -211,12 +213,28 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def fit(splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replace: bool = False) -> dict[str, Any]:
+def trackers(report_to: str) -> list[str]:
+    """Names of experiment trackers, as the Trainer's `report_to` has them: "tensorboard, mlflow"; "none" for none.
+
+    InputError where transformers does not know one, or its package is not installed.
+    """
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    try:
+        for callback in get_reporting_integration_callbacks(names):
+            callback()
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise InputError(f"parameter report_to: {clip(report_to)} does not work here ({clip(error)})") from error
+    return names
+
+
+def fit(
+    splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replace: bool = False, report_to: str = "none"
+) -> dict[str, Any]:
     """Trains on `splits["train"]`, keeps the best epoch on `validation`, evaluates the other splits.
 
     A finished run of the same configuration and data in `folder` is not touched: its metrics are returned. A killed one
     goes on from its newest whole checkpoint. Writes config.json, history.csv, metrics.json, predictions.csv and model/,
-    all at once when everything is there, and returns the metrics.
+    all at once when everything is there, and returns the metrics. `report_to`: experiment trackers that follow it.
 
     Raises:
         InputError: settings that cannot work with this backbone or data; another run in `folder` and not `replace`;
@@ -225,6 +243,9 @@ def fit(splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replac
     """
     if config.rating_weight and "rating" not in splits["train"]:
         raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
+    names = trackers(report_to)
+    if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))
     folder.parent.mkdir(parents=True, exist_ok=True)
     work, first = runs.work_folder(folder), processes().is_main_process
     lock = files.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
@@ -232,7 +253,7 @@ def fit(splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replac
         (found,) = _shared([_begin(splits, config, folder, work, replace=replace) if first else None])
         if found:
             return found
-        trainer = _train(splits, config, work)
+        trainer = _train(splits, config, work, report_to=names)
         result = runs.write(splits, config, trainer, work) if first else None
         if first:
             files.swap(work / "run", folder)
@@ -266,7 +287,7 @@ def _begin(
     return None
 
 
-def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualLossTrainer:
+def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, report_to: list[str]) -> DualLossTrainer:
     set_seed(config.seed)
     cuda, began, state = torch.cuda.is_available(), time.perf_counter(), processes()
     with state.main_process_first():  # which may fetch the backbone
@@ -300,7 +321,7 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualL
         remove_unused_columns=False,
         use_cpu=not cuda,
         ddp_find_unused_parameters=False,
-        report_to=[],
+        report_to=report_to,
         seed=config.seed,
         disable_tqdm=not transformers.utils.is_in_notebook(),
     )
@@ -318,7 +339,7 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path) -> DualL
     return trainer
 
 
-def launch(config: Config, name: str, *, devices: int, replace: bool = False) -> Config:
+def launch(config: Config, name: str, *, devices: int, replace: bool = False, report_to: str = "none") -> Config:
     """Trains study `name` in one process a device, in the way of torchrun; `fit` then finds the finished run.
 
     Returns the run's configuration, whose paths start at the repository.
@@ -326,7 +347,7 @@ def launch(config: Config, name: str, *, devices: int, replace: bool = False) ->
     Processes of their own, since those that accelerate starts from a notebook need one that has not used a GPU yet.
     RuntimeError where one of them failed, once their output has been shown.
     """
-    settings = config.model_dump()
+    settings = config.model_dump() | {"report_to": report_to}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     command += ["-m", "patsim_utils", "train", "--preset=sample", f"--name={name}", f"--data={settings.pop('data')}"]
     command += ["--replace"] * replace + [word for key, value in settings.items() for word in ("-p", key, str(value))]

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
 from patsim_utils import cpc, encoder, losses, runs, train
 from patsim_utils.config import Config
@@ -94,6 +96,26 @@ def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -
     with pytest.raises(InputError, match="no column rating"):
         train.fit(unrated, config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_tracker_follows_every_step(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs, **kwargs) -> None:
+            seen.append(logs)
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
+    result = train.fit(splits, small(tiny_backbone, epochs=1), tmp_path / "run", report_to="trackio, none")
+    assert len([logs for logs in seen if {"loss", "ordinal", "contrast"} <= set(logs)]) == result["train"]["steps"]
+    assert [logs["eval_pearson"] for logs in seen if "eval_pearson" in logs] == [result["epochs"][0]["pearson"]]
+
+
+@pytest.mark.parametrize(("name", "told"), [("nope", "nope is not supported"), ("clearml", "requires 'clearml'")])
+def test_a_tracker_that_is_not_there_is_refused(tiny_backbone, splits, tmp_path, name: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"parameter report_to: '{name}' does not work here .*{told}"):
+        train.fit(splits, small(tiny_backbone), tmp_path / "run", report_to=name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
