@@ -303,7 +303,8 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=int, default=20, help="phrases of the answer")
     add("--candidates", type=int, default=100, help="phrases that the retriever hands to the model")
     add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
-    add("--retriever", default="minilm", help="a sentence-transformers model: minilm, mpnet or a folder")
+    told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
+    add("--retriever", default="auto", help=told)
     add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
     command("readme", "write the recorded results into README.md", keep_record)

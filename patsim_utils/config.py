@@ -124,7 +124,7 @@ class Config(BaseModel):
             InputError: as `parse` does.
         """
         own = ("name", "more", "leak", "devices", "report_to", "replace", "show_pairs", "share", "variants", "threads")
-        own += ("query", "context", "corpus", "retriever", "top", "measured")
+        own += ("query", "context", "corpus", "retriever", "train_retriever", "top", "measured")
         known = [*cls.model_fields, *own]
         for name in namespace.get("__annotations__", {}):
             check_name(name, known)

@@ -4,6 +4,7 @@ Queries are the anchors of a frame in their classes, the corpus the distinct tar
 counts by its score; a target that nobody rated for this query counts as not relevant, so that all figures are low ends.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer import losses
 
-from patsim_utils import analysis, backbones, encoder
+from patsim_utils import analysis, backbones, encoder, files
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 from patsim_utils.search import Index
@@ -31,17 +32,23 @@ MEASURES = {  # name -> depth and the score from which on a target is to be foun
     "recall@10 of .75 or more": (10, 0.75),
     "recall@100 of .75 or more": (100, 0.75),
 }
+# nDCG of the first ten, unrated phrases as not relevant; and of the first ten of those that people rated for the query,
+# the others left out (condensed lists, Sakai 2007), which does not hold good phrases that nobody rated against a system
+ORDERS = ("nDCG@10", "nDCG@10 of rated")
 Retriever = Callable[[str, str], list[str]]  # query, class -> phrases, the nearest first
 
 
 def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed: int = 0) -> Path:
-    """Trains MiniLM as a retriever on scored pairs; returns the folder with the model.
+    """Trains MiniLM as a retriever on scored pairs, or finds it in `folder`, where it is put at once when it is done.
 
     `loss`: "cosent" on all scores (CoSENT, a ranking of pairs by cosine); "multiple_negatives" on the pairs rated .75
     or more, with the batch's other targets as negatives (that is NT-Xent).
     """
     if loss not in LOSSES:
         raise InputError(f"parameter loss: {loss!r} is none of {', '.join(LOSSES)}")
+    if (folder / "loss.json").is_file() and json.loads((folder / "loss.json").read_text()) == loss:
+        return folder
+    fresh = folder.with_name(f".{folder.name}.new")
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
     term: object = losses.CoSENTLoss(model)
@@ -52,7 +59,7 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
         columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
         term = losses.MultipleNegativesRankingLoss(model)
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(fresh),
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=4e-5,
@@ -68,7 +75,9 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
     )
     rows = datasets.Dataset.from_dict(columns)
     SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=term).train()
-    model.save_pretrained(str(folder), create_model_card=False)
+    model.save_pretrained(str(fresh), create_model_card=False)
+    files.write_text(fresh / "loss.json", json.dumps(loss))
+    files.swap(fresh, folder)
     return folder
 
 
@@ -103,7 +112,7 @@ def reranked(retriever: Retriever, matcher: Matcher) -> Retriever:
 
 
 def measure(retriever: Retriever, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a query: anchor, context, MEASURES and nDCG@10 (gain: the score), NaN where there is nothing to find."""
+    """One row a query: anchor, context, MEASURES and ORDERS (gain: the score), NaN where there is nothing to find."""
     rows = []
     for (anchor, context), group in frame.groupby(["anchor", "context"], sort=False):
         rated = dict(zip(group["target"], group["score"], strict=True))
@@ -112,11 +121,12 @@ def measure(retriever: Retriever, frame: pd.DataFrame) -> pd.DataFrame:
         for name, (depth, level) in MEASURES.items():
             wanted = {target for target, score in rated.items() if score >= level}
             row[name] = len(wanted & {*found[:depth]}) / len(wanted) if wanted else np.nan
-        gains = [rated.get(phrase, 0.0) for phrase in found[:10]]
         ideal = sorted(rated.values(), reverse=True)[:10]
         discount = 1 / np.log2(np.arange(2, 12))
         best = ideal @ discount[: len(ideal)]
-        row["nDCG@10"] = gains @ discount[: len(gains)] / best if best else np.nan
+        for name, kept in zip(ORDERS, (found, [phrase for phrase in found if phrase in rated]), strict=True):
+            gains = [rated.get(phrase, 0.0) for phrase in kept[:10]]
+            row[name] = gains @ discount[: len(gains)] / best if best else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -129,7 +139,7 @@ def compare(retrievers: Mapping[str, Retriever], frame: pd.DataFrame, *, seed: i
     rows = []
     for name, table in measured.items():
         other = measured[name.removesuffix(", reranked") if name.endswith(", reranked") else next(iter(measured))]
-        for what in (*MEASURES, "nDCG@10"):
+        for what in (*MEASURES, *ORDERS):
             known = table[what].notna()
             anchors, value = table.loc[known, "anchor"], table.loc[known, what]
             row = (name, what, *analysis.mean_interval(anchors, value, seed=seed))

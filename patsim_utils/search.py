@@ -126,14 +126,17 @@ class Search:
 
     @classmethod
     def open(
-        cls, run: Path, corpus: Path, *, retriever: str = "minilm", progress: Callable[[int, int], None] | None = None
+        cls, run: Path, corpus: Path, *, retriever: str = "auto", progress: Callable[[int, int], None] | None = None
     ) -> Self:
         """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or
         "sample" for the targets of the sample.
 
-        The index of a table lies beside it, in <table>.index, and is made where it is missing or the table changed.
+        The index of a table lies beside it, in <table>.index, and is made where it is missing, or the table or the
+        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM.
         """
         matcher = Matcher.load(run)
+        if retriever == "auto":
+            retriever = str(run / "retriever") if (run / "retriever").is_dir() else "minilm"
         if str(corpus) == "sample":
             corpus = backbones.cache_folder() / "sample.csv"
             corpus.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +145,8 @@ class Search:
             return cls(matcher, Index(corpus, retriever=retriever))
         folder = corpus.with_name(f"{corpus.name}.index")
         frame = read_corpus(corpus)
-        digest = hashlib.sha256(corpus.read_bytes()).hexdigest()
+        model = _fingerprint(Path(backbones.path(retriever)))
+        digest = hashlib.sha256(model.encode() + corpus.read_bytes()).hexdigest()  # of table and retriever
         known = folder / "corpus.json"
         with files.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
             if not known.is_file() or json.loads(known.read_text()) != {"sha256": digest, "rows": len(frame)}:

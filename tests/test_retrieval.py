@@ -31,6 +31,11 @@ def test_measures_count_what_is_found() -> None:
     gains[[0, 10, 11, 12]] = [0.75, 1.0, 0.5, 0.0]  # t2 first, t1 behind the first ten, t3 not found
     expected = ndcg_score(gains[None], -np.arange(15.0)[None], k=10)
     assert table["nDCG@10"].tolist()[0] == pytest.approx(expected)
+    condensed = ndcg_score(np.array([[0.75, 0.0, 1.0, 0.5]]), -np.array([[0.0, 1.0, 2.0, 9.0]]), k=3)  # t3 is not found
+    gains = 0.75 + 1.0 / 2
+    ideal = 1.0 + 0.75 / np.log2(3) + 0.5 / 2
+    assert table["nDCG@10 of rated"].tolist()[0] == pytest.approx(gains / ideal)
+    assert condensed == pytest.approx(gains / ideal)
 
 
 def test_a_comparison_is_paired_and_reranking_against_its_own_retriever() -> None:
@@ -68,5 +73,9 @@ def test_a_trained_retriever_brings_rated_pairs_together(tmp_path, loss: str) ->
     index = Index(tmp_path / "index", retriever=str(folder), create=True)
     index.add(retrieval.corpus({"train": frame}))
     assert len(retrieval.by_vectors(index)("gear", "F16")) == 100
+    weights = (folder / "model.safetensors").stat().st_mtime_ns
+    assert retrieval.train(frame, folder, loss=loss, epochs=4) == folder  # it is there
+    assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+    assert [path.name for path in tmp_path.iterdir() if "model" in path.name] == ["model"]
     with pytest.raises(InputError, match="parameter loss: 'x' is none of"):
         retrieval.train(frame, tmp_path, loss="x")

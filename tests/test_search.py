@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
 from patsim_utils import backbones, cli, search
@@ -95,6 +96,13 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     corpus.write_text("phrase\nsteel\n")
     assert cli.main(words) == 0
     assert calls == [7, 4, 1]
+    model = SentenceTransformer(backbones.path("minilm"))
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    model.save_pretrained(str(run / "retriever"), create_model_card=False)
+    assert cli.main(words) == 0  # the run has a retriever of its own: the index is made anew
+    assert calls == [7, 4, 1, 1]
+    assert len(search.Index(tmp_path / "phrases.csv.index", retriever=str(run / "retriever"))) == 1
 
 
 @pytest.mark.parametrize(
