@@ -52,7 +52,7 @@ def tell(error: object, status: int) -> int:
 
 def run_train(given: argparse.Namespace) -> int:
     """`patsim train`: the training of notebook 2 alone, also as one of several processes that torchrun started."""
-    from patsim_utils import analysis, data, runs, study, train
+    from patsim_utils import analysis, data, devices, runs, study, train
 
     name = given.name or given.preset
     found, config = study.check(study.parameters(given.preset, data=given.data, name=name, given=given.p), notebooks=[])
@@ -68,7 +68,7 @@ def run_train(given: argparse.Namespace) -> int:
             raise
         print(f"error: another device's process ended ({clip(error)})", file=sys.stderr)
         return 1
-    train.processes().destroy_process_group()
+    devices.processes().destroy_process_group()
     if os.environ.get("RANK", "0") == "0":
         print(analysis.summary(metrics).replace("**", ""))
     return 0
@@ -203,9 +203,7 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
     return found, folder
 
 
-def _scored(
-    model: Any, todo: dict[int, Any], given: argparse.Namespace, told: Callable[[int], None]
-) -> Iterator[tuple[int, Any]]:
+def _scored(model: Any, todo: dict[int, Any], given: argparse.Namespace, told: Callable) -> Iterator[tuple[int, Any]]:
     """Number and predictions of each chunk; `told` is called with the rows that are done."""
     from patsim_utils import ordinal, scale
 
@@ -243,6 +241,40 @@ def run_search(given: argparse.Namespace) -> None:
     search.write_answer(found(given.query, context=given.context, **options), output)
 
 
+def _add_tools(command: Callable[..., Callable]) -> None:
+    """`patsim score` and `patsim search`, which use a run."""
+    add = command("score", "score a table of pairs with a trained model", run_score)
+    add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
+    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output",
+    )
+    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
+    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
+    unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
+    add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
+    add("--columns", help="write only these, such as id,score; score is the prediction")
+    add("--overwrite", action="store_true", help="replace the output file if there is one")
+    add("--spreadsheet-safe", action="store_true", help=SAFE)
+    add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
+    add("query", help="the phrase that is searched for")
+    add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
+    told = "table with a column phrase (its index is made beside it), an index, or sample"
+    add("--corpus", type=Path, required=True, help=told)
+    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
+    add("--top", type=int, default=20, help="phrases of the answer")
+    add("--candidates", type=int, default=100, help="phrases that the retriever hands to the model")
+    add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
+    told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
+    add("--retriever", default="auto", help=told)
+    add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
+    add("--overwrite", action="store_true", help="replace the output file if there is one")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     lines = ["presets:"]
@@ -273,40 +305,7 @@ def parser() -> argparse.ArgumentParser:
     ablation("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
     ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
     ablation("--processes", type=int, default=1, help="variants that train at the same time")
-    add = command("score", "score a table of pairs with a trained model", run_score)
-    add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
-    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help="csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output",
-    )
-    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
-    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
-    unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
-    add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
-    add("--columns", help="write only these, such as id,score; score is the prediction")
-    add("--overwrite", action="store_true", help="replace the output file if there is one")
-    add("--spreadsheet-safe", action="store_true", help=SAFE)
-    add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
-    add("query", help="the phrase that is searched for")
-    add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
-    add(
-        "--corpus",
-        type=Path,
-        required=True,
-        help="table with a column phrase (its index is made beside it), an index, or sample",
-    )
-    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add("--top", type=int, default=20, help="phrases of the answer")
-    add("--candidates", type=int, default=100, help="phrases that the retriever hands to the model")
-    add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
-    told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
-    add("--retriever", default="auto", help=told)
-    add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
-    add("--overwrite", action="store_true", help="replace the output file if there is one")
+    _add_tools(command)
     command("readme", "write the recorded results into README.md", keep_record)
     command("record", "share a study: reports/recorded/NAME", keep_record)("name", metavar="NAME")
     command("check-name", "may a study have that name?", keep_record)("name", metavar="NAME")

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -21,7 +20,6 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,7 +29,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from patsim_utils import cpc, curriculum, encoder, files, losses, runs
+from patsim_utils import cpc, curriculum, devices, encoder, files, losses, runs
 from patsim_utils.batching import UNRATED, LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.data import fingerprint
@@ -55,24 +53,6 @@ def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[
         rating = F.cross_entropy(output.ratings.float(), batch["rating"], ignore_index=UNRATED)
         terms["rating"] = c.rating_weight * rating
     return terms
-
-
-def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Output, dict[str, Tensor]]:
-    """Outputs and labels of the rows of all devices; those of this device keep their gradient.
-
-    So every device computes the loss of the whole batch, whatever that loss compares.
-    """
-    n, rank = len(batch["rows"]), accelerator.process_index
-    counts = accelerator.gather(torch.tensor([n], device=output.cumulative.device)).tolist()
-
-    def gather(x: Tensor) -> Tensor:
-        padded = torch.cat([x.detach(), x.new_zeros(max(counts) - n, *x.shape[1:])])
-        parts = accelerator.gather(padded).split(max(counts))
-        return torch.cat([x if i == rank else part[: counts[i]] for i, part in enumerate(parts)])
-
-    labels = ("rows", "rank", "rating", "anchor_text", "target_text")
-    outputs = {name: value if value is None else gather(value) for name, value in vars(output).items()}
-    return Output(**outputs), {name: gather(batch[name]) for name in labels}
 
 
 class DualLossTrainer(Trainer):
@@ -116,9 +96,9 @@ class DualLossTrainer(Trainer):
     def compute_loss(self, model: Matcher, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         with encoder.autocast(self.model.settings.precision, self.model.device):
             output = model(inputs)
-        devices = self.accelerator.num_processes
-        if devices > 1:
-            output, inputs = joined(output, inputs, self.accelerator)
+        several = self.accelerator.num_processes
+        if several > 1:
+            output, inputs = devices.joined(output, inputs, self.accelerator)
         terms = dual_loss(output, inputs, self.model.settings)
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device
         self.terms = dict(zip(terms, values, strict=True))
@@ -131,7 +111,7 @@ class DualLossTrainer(Trainer):
                 )
         loss = sum(terms.values())
         # each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices
-        return loss if devices == 1 else loss.detach() + devices * (loss - loss.detach())
+        return loss if several == 1 else loss.detach() + several * (loss - loss.detach())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -247,10 +227,10 @@ def fit(
     if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work, first = runs.work_folder(folder), processes().is_main_process
+    work, first = runs.work_folder(folder), devices.processes().is_main_process
     lock = files.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
     with lock if first else nullcontext():
-        (found,) = _shared([_begin(splits, config, folder, work, replace=replace) if first else None])
+        (found,) = devices.shared([_begin(splits, config, folder, work, replace=replace) if first else None])
         if found:
             return found
         trainer = _train(splits, config, work, report_to=names)
@@ -258,18 +238,8 @@ def fit(
         if first:
             files.swap(work / "run", folder)
             shutil.rmtree(work)
-        (result,) = _shared([result])
+        (result,) = devices.shared([result])
     return result
-
-
-def processes() -> PartialState:
-    """Which of the training's processes this is: one for each device, as torchrun started them, or the only one."""
-    return PartialState(cpu=not torch.cuda.is_available())
-
-
-def _shared(values: list) -> list:
-    """What the first of the processes has, in all of them, once it is there."""
-    return broadcast_object_list(values) if processes().num_processes > 1 else values
 
 
 def _begin(
@@ -289,10 +259,10 @@ def _begin(
 
 def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, report_to: list[str]) -> DualLossTrainer:
     set_seed(config.seed)
-    cuda, began, state = torch.cuda.is_available(), time.perf_counter(), processes()
+    cuda, began, state = torch.cuda.is_available(), time.perf_counter(), devices.processes()
     with state.main_process_first():  # which may fetch the backbone
         model = Matcher(config, titles=cpc.titles(config.cpc_titles or None))
-    (last,) = _shared([newest_checkpoint(work / "checkpoints") if state.is_main_process else None])
+    (last,) = devices.shared([newest_checkpoint(work / "checkpoints") if state.is_main_process else None])
     pairs = model.pairs(splits["train"])
     pools = None
     if config.curriculum != "none":
@@ -337,26 +307,6 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
         torch.manual_seed(config.seed + state.process_index)  # its dropout is not that of the first device
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer
-
-
-def launch(config: Config, name: str, *, devices: int, replace: bool = False, report_to: str = "none") -> Config:
-    """Trains study `name` in one process a device, in the way of torchrun; `fit` then finds the finished run.
-
-    Returns the run's configuration, whose paths start at the repository.
-
-    Processes of their own, since those that accelerate starts from a notebook need one that has not used a GPU yet.
-    RuntimeError where one of them failed, once their output has been shown.
-    """
-    settings = config.model_dump() | {"report_to": report_to}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    command += ["-m", "patsim_utils", "train", "--preset=sample", f"--name={name}", f"--data={settings.pop('data')}"]
-    command += ["--replace"] * replace + [word for key, value in settings.items() for word in ("-p", key, str(value))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    if process.returncode:
-        raise RuntimeError(f"the training on {devices} devices failed (exit status {process.returncode})")
-    return runs.read_run(runs.run_folder(name))[0]
 
 
 if __name__ == "__main__":

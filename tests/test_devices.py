@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from patsim_utils import cli, runs, train
+from patsim_utils import cli, devices, runs, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.data import load
@@ -148,12 +148,12 @@ def test_a_notebook_trains_on_two_devices(tiny_backbone, capsys) -> None:
     config = Config.parse(settings | {"epochs": 1, "batch_size": 64})
     folder = runs.run_folder(name)
     try:
-        found = train.launch(config, name, devices=2)
+        found = devices.launch(config, name, devices=2)
         assert "epoch 1: validation loss" in capsys.readouterr().out
         assert found.model_dump(exclude={"backbone"}) == config.model_dump(exclude={"backbone"})
         assert train.fit(load("sample"), found, folder)["train"]["steps"] > 0  # it is there, nothing is trained
         with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
-            train.launch(config.model_copy(update={"epochs": 2}), name, devices=2)
+            devices.launch(config.model_copy(update={"epochs": 2}), name, devices=2)
         assert "error: " + name + " is the name of a finished run that differs in epochs" in capsys.readouterr().out
     finally:
         for path in (folder, folder.with_name(f".{name}.lock")):
