@@ -234,8 +234,9 @@ def test_a_second_run_of_one_name_is_refused(root: Path, folder: Path, capsys: p
 
 
 PROGRAM = """
-import pathlib, sys
+import pathlib, signal, sys
 from patsim_utils import cli, report, runs, study
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background, without it
 for module in (study, runs, report):
     module.ROOT = pathlib.Path(sys.argv[1])
 study.Matcher = lambda config: None
