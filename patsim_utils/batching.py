@@ -117,8 +117,8 @@ class Pairs:
     ) -> list[np.ndarray]:
         """The rows of each sequence, every row once: single rows, or groups in parts of at most `largest` rows.
 
-        With a generator, the rows of a group are shuffled first; number and sizes of the parts stay. So
-        they are with `shuffle`, in an order that follows from this number and the group's own anchor and class.
+        With a generator, the rows of a group are shuffled first; number and sizes of the parts stay. With `shuffle`, a
+        seed, they are, too, in an order that follows from it and the group's own anchor and class alone.
         """
         if self.layout == "pair":
             return list(np.arange(len(self))[:, None])

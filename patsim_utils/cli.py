@@ -64,7 +64,7 @@ def run_train(given: argparse.Namespace) -> int:
     except FloatingPointError as error:
         return tell(error, 1)
     except RuntimeError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if not devices.lost(error):
             raise
         print(f"error: another device's process ended ({clip(error)})", file=sys.stderr)
         return 1

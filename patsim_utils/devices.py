@@ -27,6 +27,11 @@ def shared(values: list) -> list:
     return broadcast_object_list(values) if processes().num_processes > 1 else values
 
 
+def lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone; gloo has no class of its own for it."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+
+
 def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Output, dict[str, Tensor]]:
     """Outputs and labels of the rows of all devices; those of this device keep their gradient.
 

@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -123,8 +122,7 @@ class DualLossTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation by the code that scores; a model that is the best so far is put aside as `epoch-<n>`."""
         began = time.perf_counter()
-        result = [self._evaluated() if self.accelerator.is_main_process else {}]
-        (found,) = broadcast_object_list(result) if self.accelerator.num_processes > 1 else result
+        (found,) = devices.shared([self._evaluated() if self.accelerator.is_main_process else None])
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
         if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
