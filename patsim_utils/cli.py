@@ -122,10 +122,7 @@ def run_score(given: argparse.Namespace) -> None:
     """`patsim score`: one table, or every table of a folder, one after the other, into a folder."""
     from patsim_utils import files
 
-    if given.workers < 1 or (given.workers > 1 and given.engine != "ray"):
-        raise InputError("--workers: is not at least 1, or without --engine ray")
-    if given.engine == "ray" and not importlib.util.find_spec("ray"):
-        raise InputError("--engine ray: Ray is not installed; pip install 'patsim[scale]'")
+    _check_engine(given)
     if not given.pairs.is_dir():
         inside = given.output / given.pairs.name if given.output.is_dir() else given.output
         return score_table(argparse.Namespace(**{**vars(given), "output": inside}))
@@ -139,6 +136,13 @@ def run_score(given: argparse.Namespace) -> None:
             print(f"{output}: is there already and stays as it is", flush=True)
         else:
             score_table(argparse.Namespace(**{**vars(given), "pairs": table, "output": output}))
+
+
+def _check_engine(given: argparse.Namespace) -> None:
+    if given.workers < 1 or (given.workers > 1 and given.engine != "ray"):
+        raise InputError("--workers: is not at least 1, or without --engine ray")
+    if given.engine == "ray" and not importlib.util.find_spec("ray"):
+        raise InputError("--engine ray: Ray is not installed; pip install 'patsim[scale]'")
 
 
 def score_table(given: argparse.Namespace) -> None:
@@ -227,6 +231,7 @@ def run_search(given: argparse.Namespace) -> None:
     """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
     from patsim_utils import files, search
 
+    _check_engine(given)
     output = given.output
     if output.suffix.lower() != ".json":
         files.check_output(output, overwrite=given.overwrite)
@@ -236,9 +241,15 @@ def run_search(given: argparse.Namespace) -> None:
     def told(done: int, total: int) -> None:
         print(f"index: {done:,} of {total:,} phrases", file=sys.stderr, flush=True)
 
-    found = search.Search.open(given.run, given.corpus, retriever=given.retriever, progress=told)
+    workers = given.workers if given.engine == "ray" else 0
+    found = search.Search.open(given.run, given.corpus, retriever=given.retriever, workers=workers, progress=told)
     options = {"top": given.top, "candidates": max(given.candidates, given.top), "only_class": given.only_class}
     search.write_answer(found(given.query, context=given.context, **options), output)
+
+
+def _add_engine(add: Callable) -> None:
+    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
+    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
 
 
 def _add_tools(command: Callable[..., Callable]) -> None:
@@ -253,8 +264,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
         required=True,
         help="csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output",
     )
-    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
-    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
+    _add_engine(add)
     unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
     add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
     add("--columns", help="write only these, such as id,score; score is the prediction")
@@ -271,6 +281,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
     told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
     add("--retriever", default="auto", help=told)
+    _add_engine(add)
     add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
 

@@ -187,30 +187,37 @@ class Matcher(nn.Module):
 
     def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
-        frame = check_pairs(frame, unknown=unknown)
-        if frame.empty:
-            return np.zeros((0, ordinal.RANKS))
-        return ordinal.probabilities(self.logits(frame, unknown=unknown).double()).numpy()
+        return self.read(frame, unknown=unknown)[0]
 
     def ratings(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
         """Probability of each of data.RATINGS (n, 10), such as hyponym or antonym: what kind of relation it is."""
         if self.rating_head is None:
             raise InputError("this model has not learned ratings: it was trained with rating_weight 0")
+        return self.read(frame, unknown=unknown)[1]
+
+    def read(self, frame: pd.DataFrame, *, unknown: str = "error") -> tuple[np.ndarray, pd.DataFrame | None]:
+        """`probabilities` and `ratings` (None where the model has not learned them) by one pass of the encoder."""
         frame = check_pairs(frame, unknown=unknown)
-        logits = torch.zeros(0, len(RATINGS))
+        heads = (Output.logits,) if self.rating_head is None else (Output.logits, lambda output: output.ratings)
+        levels = ordinal.RANKS - 1
+        found = torch.zeros(0, levels + len(RATINGS))
         if not frame.empty:
-            logits = self._outputs(self.pairs(frame, unknown=unknown), lambda output: output.ratings)
-        return pd.DataFrame(logits.double().softmax(-1).numpy(), columns=list(RATINGS))
+            pairs = self.pairs(frame, unknown=unknown)
+            found = self._outputs(pairs, lambda output: torch.cat([head(output) for head in heads], dim=-1))
+        logits, ratings = found[:, :levels], found[:, levels:].double().softmax(-1).numpy()
+        if self.regressor and not frame.empty:
+            logits = self.regressor.blend(logits, frame)
+        known = pd.DataFrame(ratings, columns=list(RATINGS)) if self.rating_head is not None else None
+        return ordinal.probabilities(logits.double()).numpy(), known
 
     def explain(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
         """What the model says of each row: `score`, the probability of each of the five scores (`0` to `1`) and, where
         it has learned ratings, the most probable `rating` with its `probability`.
         """
-        p = self.probabilities(frame, unknown=unknown)
+        p, ratings = self.read(frame, unknown=unknown)
         scores = ordinal.to_score(np.arange(ordinal.RANKS))
         found = pd.DataFrame({"score": p @ scores} | {f"{score:g}": p[:, rank] for rank, score in enumerate(scores)})
-        if self.rating_head is not None:
-            ratings = self.ratings(frame, unknown=unknown)
+        if ratings is not None:
             found = found.assign(rating=ratings.idxmax(axis=1), probability=ratings.max(axis=1))
         return found
 

@@ -1,4 +1,7 @@
-"""Scoring by several workers, on one machine or many: Ray Data with a pool of models (extra `patsim[scale]`)."""
+"""Several workers, on one machine or many, score pairs or read phrases: Ray Data with a pool of models.
+
+The extra `patsim[scale]` installs Ray.
+"""
 
 import logging
 import os
@@ -29,14 +32,45 @@ class Scorer:
         return pd.DataFrame({"prediction": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
 
 
+class Reader:
+    """A worker: it loads a retriever once and reads whole parts."""
+
+    def __init__(self, retriever: str) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(1)
+        self.model = SentenceTransformer(retriever, trust_remote_code=False)
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        """phrase, part (its number) -> vector, part."""
+        from patsim_utils import search
+
+        return pd.DataFrame({"vector": list(search.vectors(self.model, part["phrase"])), "part": part["part"]})
+
+
 def predictions(
     parts: dict[int, pd.DataFrame], run: Path, *, unknown: str, workers: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and predictions of each part of a table, in any order, as soon as one is done.
+    """Number and predictions of each part of a table, in their order, as soon as one is done.
 
     The workers are actors of a running Ray cluster, else of one that is started here; what a lost worker had begun is
     scored by another. They read the run's folder, which has to be there for all of them.
     """
+    for number, rows in _mapped(Scorer, (run.resolve(), unknown), parts, workers):
+        yield number, rows["prediction"].to_numpy()
+
+
+def vectors(phrases: dict[int, pd.Series], retriever: str, *, workers: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and vectors (n, width) of each part of a corpus, in their order; workers as for `predictions`."""
+    parts = {number: part.to_frame("phrase") for number, part in phrases.items()}
+    for number, rows in _mapped(Reader, (retriever,), parts, workers):
+        yield number, np.stack(rows["vector"].to_numpy())
+
+
+def _mapped(
+    worker: type, arguments: tuple, parts: dict[int, pd.DataFrame], workers: int
+) -> Iterator[tuple[int, pd.DataFrame]]:
     import ray
 
     if not parts:
@@ -44,19 +78,19 @@ def predictions(
     workers = min(workers, len(parts))
     tables = [frame.assign(part=number).reset_index(drop=True) for number, frame in parts.items()]
     with cluster(workers):
-        scored = ray.data.from_pandas(tables).map_batches(
-            Scorer,
-            fn_constructor_args=(run.resolve(), unknown),
+        done = ray.data.from_pandas(tables).map_batches(
+            worker,
+            fn_constructor_args=arguments,
             batch_format="pandas",
             batch_size=None,  # a table is one block, and a block one batch: parts stay whole
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
         )
-        for batch in scored.iter_batches(batch_size=None, batch_format="pandas"):
+        for batch in done.iter_batches(batch_size=None, batch_format="pandas"):
             for number, rows in batch.groupby("part"):
                 if len(rows) != len(parts[number]):
                     raise RuntimeError(f"part {number} came back with {len(rows)} of {len(parts[number])} rows")
-                yield int(number), rows["prediction"].to_numpy()
+                yield int(number), rows
 
 
 @contextmanager
@@ -70,7 +104,8 @@ def cluster(workers: int) -> Iterator[None]:
         yield
         return
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ sentence-transformers model), which can be added to, and which a kill leaves as 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -15,9 +15,10 @@ import lancedb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from lancedb.index import Bitmap, IvfSq
 from sentence_transformers import SentenceTransformer
 
-from patsim_utils import backbones, cpc, files
+from patsim_utils import backbones, cpc, encoder, files, ordinal, scale
 from patsim_utils.data import load, normalise
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.matcher import Matcher
@@ -25,6 +26,9 @@ from patsim_utils.tables import read_table
 
 FORMAT = 1  # of an index
 CHUNK = 8192  # phrases that are read at a time; a break costs at most one chunk
+INDEXED = 10_000  # phrases from which on classes have an index
+EXACT = 200_000  # phrases up to which a query is compared with each; beyond, with those of PROBES parts of them
+PROBES = 50
 SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
 # What a searcher wants to know of a pair, and the ratings that say so
 RELATIONS = {
@@ -76,25 +80,35 @@ class Index:
     def __len__(self) -> int:
         return self.table.count_rows() if self.table else 0
 
-    def add(self, frame: pd.DataFrame, *, progress: Callable[[int, int], None] | None = None) -> None:
-        """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time."""
+    def add(self, frame: pd.DataFrame, *, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+        """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time.
+
+        `workers`: how many workers of Ray read the phrases; 0 for this process. Above EXACT phrases the vectors have
+        an approximate index, which later additions join.
+        """
         frame = (frame if "context" in frame else frame.assign(context="")).astype(str)
-        for start in range(0, len(frame), CHUNK):
-            part = frame.iloc[start : start + CHUNK]
-            rows = pa.Table.from_pandas(part, preserve_index=False).append_column(
-                "vector", self._vectors(part["phrase"])
-            )
+        chunks = {start: frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK)}
+        phrases = {start: part["phrase"] for start, part in chunks.items()}
+        if workers:
+            read = scale.vectors(phrases, self.retriever, workers=workers)
+        else:
+            read = ((start, vectors(self.model, part)) for start, part in phrases.items())
+        for start, found in read:
+            column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+            rows = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
             if self.table is None:
                 self.table = self.database.create_table("phrases", rows)
             else:
                 self.table.add(rows)
             if progress:
-                progress(start + len(part), len(frame))
-
-    def _vectors(self, phrases: pd.Series) -> pa.Array:
-        texts = [normalise(phrase) for phrase in phrases]
-        vectors = self.model.encode(texts, batch_size=256, normalize_embeddings=True, show_progress_bar=False)
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float32).ravel()), vectors.shape[1])
+                progress(start + len(rows), len(frame))
+        there = {tuple(one.columns) for one in self.table.list_indices()} if len(self) >= INDEXED else ()
+        if len(self) >= INDEXED and ("context",) not in there:
+            self.table.create_index("context", config=Bitmap())
+        if len(self) > EXACT and ("vector",) not in there:
+            self.table.create_index("vector", config=IvfSq(distance_type="dot"))
+        if there:
+            self.table.optimize()
 
     def candidates(self, query: str, *, context: str = "", count: int = 100, only_class: bool = False) -> pd.DataFrame:
         """The nearest phrases, each once: the corpus's columns, `similarity` (cosine) and `found` (rank, from 1).
@@ -103,12 +117,13 @@ class Index:
         """
         if not len(self):
             raise InputError(f"{named(self.folder)}: the index holds no phrases")
-        vector = self.model.encode([normalise(query)], normalize_embeddings=True, show_progress_bar=False)[0]
+        vector = vectors(self.model, [query])[0]
         columns = [name for name in self.table.schema.names if name != "vector"]
         wanted = [] if only_class else [None]
         found = []
         for condition in (*wanted, *([f"context = '{context}'"] if context else [])):
-            asked = self.table.search(vector).distance_type("dot").select([*columns, "_distance"]).limit(2 * count)
+            asked = self.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
+            asked = asked.select([*columns, "_distance"]).limit(2 * count)
             asked = asked.where(condition, prefilter=True) if condition else asked
             found.append(asked.to_pandas())
         rows = pd.concat(found).assign(similarity=lambda rows: 1 - rows.pop("_distance"))
@@ -116,6 +131,14 @@ class Index:
         rows = rows.sort_values("order", ascending=False, kind="stable")
         rows = rows[~rows["phrase"].map(normalise).duplicated()].head(count).drop(columns="order")
         return rows.reset_index(drop=True).assign(found=lambda rows: np.arange(1, len(rows) + 1))
+
+
+def vectors(model: SentenceTransformer, phrases: Iterable[str]) -> np.ndarray:
+    """Unit vectors (n, width) float32 of phrases, in bfloat16 where that is fast."""
+    texts = [normalise(phrase) for phrase in phrases]
+    with encoder.autocast("auto", model.device):
+        found = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    return found.astype(np.float32)
 
 
 class Search:
@@ -126,13 +149,20 @@ class Search:
 
     @classmethod
     def open(
-        cls, run: Path, corpus: Path, *, retriever: str = "auto", progress: Callable[[int, int], None] | None = None
+        cls,
+        run: Path,
+        corpus: Path,
+        *,
+        retriever: str = "auto",
+        workers: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or
         "sample" for the targets of the sample.
 
         The index of a table lies beside it, in <table>.index, and is made where it is missing, or the table or the
-        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM.
+        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `workers`
+        and `progress` as in `Index.add`.
         """
         matcher = Matcher.load(run)
         if retriever == "auto":
@@ -153,7 +183,7 @@ class Search:
                 fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
                 index = Index(fresh, retriever=retriever, create=True)
                 done = len(index)  # whole chunks outlive a break
-                index.add(frame.iloc[done:], progress=progress)
+                index.add(frame.iloc[done:], workers=workers, progress=progress)
                 files.write_text(fresh / "corpus.json", json.dumps({"sha256": digest, "rows": len(frame)}))
                 files.swap(fresh, folder)
         return cls(matcher, Index(folder, retriever=retriever))
@@ -169,13 +199,14 @@ class Search:
             raise InputError(f"--context: {clip(context)} is no CPC class, such as H04")
         rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
         pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
-        answer = pd.DataFrame({"phrase": rows["phrase"], "score": self.matcher.score(pairs)})
-        order = answer["score"].sort_values(ascending=False, kind="stable").index[:top]
-        answer = answer.loc[order]
-        if self.matcher.rating_head is not None:
-            ratings = self.matcher.ratings(pairs.loc[order].reset_index(drop=True)).set_index(order)
+        probabilities, ratings = self.matcher.read(pairs)
+        answer = pd.DataFrame(
+            {"phrase": rows["phrase"], "score": probabilities @ ordinal.to_score(np.arange(ordinal.RANKS))}
+        )
+        if ratings is not None:
             answer = answer.assign(**{name: ratings[list(of)].sum(axis=1) for name, of in RELATIONS.items()})
-        answer = answer.join(rows.drop(columns="phrase")).reset_index(drop=True)
+        answer = answer.join(rows.drop(columns="phrase"))
+        answer = answer.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top)
         answer.insert(0, "rank", np.arange(1, len(answer) + 1))
         return answer.round(4)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from patsim_utils import cli, scale
+from patsim_utils import cli, scale, search
 from patsim_utils.config import Config
 from patsim_utils.data import check_pairs, load
 from patsim_utils.matcher import Matcher
@@ -67,6 +67,18 @@ def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkey
     capsys.readouterr()
     assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray"]) == 0
     assert capsys.readouterr().out.count("is there already and stays as it is") == 1
+
+
+def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(search, "CHUNK", 40)
+    phrases = load("sample")["test"]["target"].drop_duplicates()[:150].to_frame("phrase")
+    tables = []
+    for workers in (0, 2):
+        index = search.Index(tmp_path / str(workers), retriever="minilm", create=True)
+        index.add(phrases, workers=workers)
+        tables.append(index.table.to_pandas())
+    assert tables[0]["phrase"].tolist() == tables[1]["phrase"].tolist() == phrases["phrase"].tolist()
+    np.testing.assert_allclose(*(np.stack(table["vector"]) for table in tables), atol=1e-6)
 
 
 def test_a_killed_worker_loses_nothing(run: Path, cluster, monkeypatch) -> None:
