@@ -139,9 +139,9 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         both = min(len(own), len(reference)) if pairs.equals(other) and stem != one.stem else 0
         effect = {"difference": np.nan, "low": np.nan, "high": np.nan}
         if both:
-            effect = metrics.paired_effect(pairs["anchor"], pairs["score"], reference[:both], own[:both])
+            effect = metrics.paired_difference(pairs["anchor"], pairs["score"], reference[:both], own[:both])
         pearson = [found["validation"]["pearson"] for found in numbers]
-        low, high = metrics.mean_interval(pairs["anchor"], pairs["score"], own)
+        low, high = metrics.pearson_interval(pairs["anchor"], pairs["score"], *own)
         row = [one.name, one.idea, one.against, len(own), np.mean(pearson), low, high, min(pearson), max(pearson), both]
         row += [*effect.values(), np.mean([found["train"]["seconds"] for found in numbers])]
         rows.append([*row, numbers[0]["train"]["trainable_parameters"]])

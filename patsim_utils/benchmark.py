@@ -212,7 +212,7 @@ def accuracy(results: Results, *, seed: int = 0) -> pd.DataFrame:
         anchor, score, own = (found["validation"][column] for column in ("anchor", "score", "prediction"))
         row = [label, metrics.pearson(score, own), *metrics.pearson_interval(anchor, score, own, seed=seed)]
         other = _peer(results, label)["validation"]["prediction"]
-        row += metrics.paired_difference(anchor, score, other, own, seed=seed).values()
+        row += metrics.paired_difference(anchor, score, [other], [own], seed=seed).values()
         rows.append([*row, found["train_seconds"], found["peak_memory_mb"]])
     columns = ["system", "pearson", "low", "high", "difference", "difference_low", "difference_high"]
     return pd.DataFrame(rows, columns=[*columns, "seconds", "memory_mb"])
