@@ -1,7 +1,7 @@
 """How fast: this package beside what people would otherwise run, on the same pairs, words, backbone and threads.
 
-`measure` trains and times one of SYSTEMS in a process of its own: a Matcher; CrossEncoder of sentence-transformers with
-its trainer; Trainer of transformers, every text padded to 128 tokens; cosine of the pretrained backbone (bi-encoder).
+SYSTEMS: a Matcher; CrossEncoder of sentence-transformers with its trainer; Trainer of transformers, every text padded
+to 128 tokens; cosine of the pretrained backbone (bi-encoder).
 """
 
 import json
@@ -32,7 +32,7 @@ from patsim_utils.environment import ROOT
 from patsim_utils.features import Regressor
 from patsim_utils.matcher import Matcher
 
-LONGEST = 128  # tokens that the CrossEncoder reads of a text, and to which the plain Trainer pads it
+LONGEST = 128  # tokens that the others read of a text
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Measured = tuple[Callable[[pd.DataFrame], np.ndarray], float]  # what scores a frame; seconds of its training
 Splits = dict[str, pd.DataFrame]
@@ -68,8 +68,7 @@ def _arguments(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _ours(splits: Splits, config: Config, folder: Path) -> Measured:
-    found = train.fit(splits, config, folder / "run", replace=True)["train"]
-    began = time.perf_counter()
+    found, began = train.fit(splits, config, folder / "run", replace=True)["train"], time.perf_counter()
     if config.features != "none":  # trained behind the last step
         Regressor.fit(splits["train"], config)
     seconds = found["seconds"] - found["evaluation_seconds"] + time.perf_counter() - began
@@ -83,8 +82,7 @@ def _cross_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
     anchor, target = zip(*texts(splits["train"]), strict=True)
     rows = datasets.Dataset.from_dict({"anchor": anchor, "target": target, "label": splits["train"]["score"]})
     cross_encoder.CrossEncoderTrainer(model, arguments, rows, loss=loss).train()
-    seconds = time.perf_counter() - began
-    return lambda frame: model.predict(texts(frame), show_progress_bar=False), seconds
+    return lambda frame: model.predict(texts(frame), show_progress_bar=False), time.perf_counter() - began
 
 
 def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
@@ -100,8 +98,7 @@ def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
     arguments, began = transformers.TrainingArguments(**_arguments(config, folder)), time.perf_counter()
     trainer = transformers.Trainer(model, arguments, train_dataset=rows(splits["train"]))
     trainer.train()
-    seconds = time.perf_counter() - began
-    return lambda frame: trainer.predict(rows(frame)).predictions[:, 0], seconds
+    return lambda frame: trainer.predict(rows(frame)).predictions[:, 0], time.perf_counter() - began
 
 
 def _bi_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
@@ -177,8 +174,8 @@ def main() -> None:
     transformers.set_seed(config.seed)  # a new head's weights
     splits = _splits(config, request["share"])
     score, seconds = SYSTEMS[system](splits, config, folder)
-    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": peak_memory()}
-    found["precision"] = "bf16" if encoder.uses_bf16(config.precision, DEVICE) else "fp32"
+    precision = "bf16" if encoder.uses_bf16(config.precision, DEVICE) else "fp32"
+    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": peak_memory(), "precision": precision}
     rates = {"training": config.epochs * len(splits["train"]) / seconds} if seconds else {}
     with nullcontext() if system == "ours" else encoder.autocast(config.precision, DEVICE):
         for asked in (query(splits["validation"], n) for n in (10, 100, 1000)):
@@ -188,17 +185,16 @@ def main() -> None:
     files.write_text(folder / "result.json", json.dumps(found | {"pairs_per_second": rates}, allow_nan=False))
 
 
-def _peer(results: Results, label: str) -> dict[str, Any]:
-    """The CrossEncoder of the same precision."""
-    precision = results[label]["precision"]
-    return next(r for r in results.values() if (r["system"], r["precision"]) == ("cross_encoder", precision))
+def _peers(results: Results) -> dict[str, dict[str, Any]]:
+    """The CrossEncoder of each precision."""
+    return {found["precision"]: found for found in results.values() if found["system"] == "cross_encoder"}
 
 
 def rates(results: Results) -> pd.DataFrame:
     """Pairs a second: system, what (training, 1 x 100 ...), rate, times (that of the CrossEncoder, same precision)."""
-    rows: list[tuple[str, str, float, float]] = []
+    peers, rows = _peers(results), []
     for label, found in results.items():
-        peer = _peer(results, label)["pairs_per_second"]
+        peer = peers[found["precision"]]["pairs_per_second"]
         rows += [(label, what, rate, rate / peer[what]) for what, rate in found["pairs_per_second"].items()]
     return pd.DataFrame(rows, columns=["system", "what", "rate", "times"])
 
@@ -207,11 +203,11 @@ def accuracy(results: Results, *, seed: int = 0) -> pd.DataFrame:
     """Validation: system, pearson, low, high, the paired difference to the CrossEncoder of the same precision, its
     interval (difference_low, difference_high), seconds and memory_mb of training.
     """
-    rows = []
+    peers, rows = _peers(results), []
     for label, found in results.items():
         anchor, score, own = (found["validation"][column] for column in ("anchor", "score", "prediction"))
         row = [label, metrics.pearson(score, own), *metrics.pearson_interval(anchor, score, own, seed=seed)]
-        other = _peer(results, label)["validation"]["prediction"]
+        other = peers[found["precision"]]["validation"]["prediction"]
         row += metrics.paired_difference(anchor, score, [other], [own], seed=seed).values()
         rows.append([*row, found["train_seconds"], found["peak_memory_mb"]])
     columns = ["system", "pearson", "low", "high", "difference", "difference_low", "difference_high"]
