@@ -41,7 +41,7 @@ class Variant(BaseModel):
     against: str = ""
     config: Config
     seeds: int = Field(1, ge=1, le=100)
-    shuffle_context: bool = False  # a control: the groups trade their classes
+    shuffle_context: bool = False  # a control: the groups trade their classes, which then say nothing
     stem: str  # of its run folders: its name, or that of a variant above it that is the very same
 
     def runs(self, folder: Path) -> dict[int, Path]:
@@ -137,13 +137,11 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         measured[one.name] = pairs, own, one.stem
         other, reference, stem = measured.get(one.against, (None, [], ""))
         both = min(len(own), len(reference)) if pairs.equals(other) and stem != one.stem else 0
-        effect = {"difference": np.nan, "low": np.nan, "high": np.nan}
-        if both:
-            effect = metrics.paired_difference(pairs["anchor"], pairs["score"], reference[:both], own[:both])
+        scored = pairs["anchor"], pairs["score"]
+        effect = metrics.paired_difference(*scored, reference[:both], own[:both]).values() if both else [np.nan] * 3
         pearson = [found["validation"]["pearson"] for found in numbers]
-        low, high = metrics.pearson_interval(pairs["anchor"], pairs["score"], *own)
-        row = [one.name, one.idea, one.against, len(own), np.mean(pearson), low, high, min(pearson), max(pearson), both]
-        row += [*effect.values(), np.mean([found["train"]["seconds"] for found in numbers])]
+        row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
+        row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
         rows.append([*row, numbers[0]["train"]["trainable_parameters"]])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
@@ -164,15 +162,8 @@ def sentences(table: pd.DataFrame) -> str:
     return "\n".join(said)
 
 
-def shuffled_contexts(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """A control: the groups (an anchor in a class) trade their classes, so that a class says nothing any more."""
-    group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
-    traded = keys.get_level_values(1)[np.random.default_rng(seed).permutation(len(keys))]
-    return frame.assign(context=traded[group])
-
-
 def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
-    """The splits of all seeds of a variant, with a `share` of the training anchors, the same ones for every variant.
+    """The splits of all seeds of a variant, with a `share` of the training anchors.
 
     Where rows are split at random, only the same anchors are held out: else a small share would hide some of the leak.
     """
@@ -181,7 +172,11 @@ def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
     for name, frame in splits.items():
         if variant.config.protocol == "random":
             frame = frame[frame["anchor"].isin(splits["train"]["anchor"])].reset_index(drop=True)
-        splits[name] = shuffled_contexts(frame, seed=0) if variant.shuffle_context else frame
+        if variant.shuffle_context:
+            group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
+            traded = keys.get_level_values(1)[np.random.default_rng(0).permutation(len(keys))]
+            frame = frame.assign(context=traded[group])
+        splits[name] = frame
     return splits
 
 

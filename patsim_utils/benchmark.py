@@ -23,6 +23,7 @@ import sentence_transformers
 import torch
 import transformers
 from sentence_transformers import cross_encoder
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from patsim_utils import backbones, cpc, data, encoder, files, metrics, train
@@ -116,16 +117,9 @@ SYSTEMS = {"ours": _ours, "cross_encoder": _cross_encoder, "plain": _plain, "bi_
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Median seconds of a call, after one to warm up: of three calls or more, for a second or more."""
-    times: list[float] = []
-    work()
-    while sum(times) < 1 or (len(times) < 3 and sum(times) < 10):
-        began = time.perf_counter()
-        work()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+    """Median seconds of a call, after one to warm up, over a second or more."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.adaptive_autorange(threshold=0.5, min_run_time=1).median
 
 
 def _splits(config: Config, share: float) -> Splits:
@@ -146,9 +140,9 @@ def measure(system: str, config: Config, *, share: float, threads: int, folder: 
     """Trains and times one of SYSTEMS in a process of its own, on a `share` of the training anchors.
 
     What `folder` holds of the same request and data is read, not measured again. Training includes tokenising and, for
-    ours alone, checkpoints. RuntimeError with the last line of a process that failed. Returns system, train_seconds,
-    peak_memory_mb (up to the end of training), precision, pairs_per_second {what: rate} and the frame `validation` with
-    a column `prediction`.
+    ours alone, checkpoints. Returns system, train_seconds, peak_memory_mb (up to the end of training), precision,
+    pairs_per_second {what: rate} and the frame `validation` with a column `prediction`. RuntimeError: the process
+    failed; its last line.
     """
     request = {"system": system, "config": config.model_dump(), "share": share, "threads": threads}
     request["data"] = data.fingerprint(_splits(config, share))
@@ -235,8 +229,8 @@ def step(config: Config, frame: pd.DataFrame) -> dict[str, float]:
     """
     matcher = Matcher(config).to(DEVICE).train()
     pairs = matcher.pairs(frame)
-    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed)
-    batches = sorted(sampler, key=lambda batch: pairs.lengths(batch).sum())
+    batches = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed)
+    batches = sorted(batches, key=lambda batch: pairs.lengths(batch).sum())
     batch = pairs.collate([pairs[rows] for rows in batches[len(batches) // 2]])
     batch = {name: value.to(DEVICE) for name, value in batch.items()}
 
