@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,8 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
     print(f"{len(wanted) - len(waiting)} of {len(wanted)} runs are there already", flush=True)
     began, failed = time.time(), []
     with ThreadPoolExecutor(processes) as pool:
-        jobs = {pool.submit(_process, run, max(1, (os.cpu_count() or 1) // processes)): run for run in waiting}
+        start = partial(pool.submit, process, "ablation", threads=max(1, (os.cpu_count() or 1) // processes))
+        jobs = {start(folder=run, log=run.with_name(f"{run.name}.log")): run for run in waiting}
         try:
             for count, job in enumerate(as_completed(jobs), 1):
                 (status, said), left = job.result(), (time.time() - began) / count * (len(jobs) - count) / 60
@@ -113,10 +114,10 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         raise VariantsError("; ".join(failed))
 
 
-def _process(run: Path, threads: int) -> tuple[int, str]:
-    """Exit status and last line of the process of one run, which writes <run>.log."""
-    log, environment = run.with_name(f"{run.name}.log"), os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "patsim_utils.ablation", str(run.resolve())]
+def process(module: str, *, folder: Path, threads: int, log: Path) -> tuple[int, str]:
+    """Exit status and last line of a module's `main` in a process of its own, which writes the log."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-u", "-m", f"patsim_utils.{module}", str(folder.resolve())]
     with log.open("w") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
     return done.returncode, (log.read_text().strip().splitlines() or ["no message"])[-1]

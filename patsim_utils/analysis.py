@@ -121,10 +121,7 @@ def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray], *, seed: int = 0) -> pd.DataFrame:
-    """What needs no training, a row a system and split, as `results` has them.
-
-    `cosine`: the pretrained cosine (n,) of each split to be measured; word-Jaccard is computed here.
-    """
+    """As `results`, what needs no training: word-Jaccard, and the pretrained `cosine` (n,) of each split to measure."""
     rows = []
     for name, values in cosine.items():
         for system, guess in (("word-Jaccard", metrics.word_jaccard(splits[name])), ("pretrained cosine", values)):
@@ -201,9 +198,9 @@ def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
 def mean_interval(
     anchor: pd.Series, value: pd.Series, *, among: pd.Series | None = None, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of `value` (n,) and the ends of its interval, all rows being drawn, those `among` them being counted.
+    """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
 
-    NaN for a mean of no rows, and for the ends where most resamples have none.
+    NaN for a mean of no rows, and for the ends where half of the resamples have none.
     """
     group, among = pd.factorize(anchor)[0], np.ones(len(anchor)) if among is None else np.asarray(among)
     sums, counts = np.bincount(group, value * among), np.bincount(group, among)
@@ -239,8 +236,7 @@ def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
 
 def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """`confusion` of the scores with the nearest score to each prediction."""
-    ranks = (to_score(to_rank(frame[column])) for column in ("score", "prediction"))
-    return confusion(*ranks, to_score(np.arange(RANKS)))
+    return confusion(frame["score"], to_score(to_rank(frame["prediction"])), to_score(np.arange(RANKS)))
 
 
 def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.DataFrame:

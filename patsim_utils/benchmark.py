@@ -5,9 +5,7 @@ to 128 tokens; cosine of the pretrained backbone (bi-encoder).
 """
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,10 +24,9 @@ from sentence_transformers import cross_encoder
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from patsim_utils import backbones, cpc, data, encoder, files, metrics, train
+from patsim_utils import ablation, backbones, cpc, data, encoder, files, metrics, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
-from patsim_utils.environment import ROOT
 from patsim_utils.features import Regressor
 from patsim_utils.matcher import Matcher
 
@@ -151,11 +148,9 @@ def measure(system: str, config: Config, *, share: float, threads: int, folder: 
     if not (result.is_file() and known.is_file() and json.loads(known.read_text()) == request):
         result.unlink(missing_ok=True)
         files.write_text(known, json.dumps(request))
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "patsim_utils.benchmark", str(folder.resolve())]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{system}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        status, said = ablation.process("benchmark", folder=folder, threads=threads, log=folder / "log")
+        if status:
+            raise RuntimeError(f"{system}: {said}")
     return json.loads(result.read_text()) | {"validation": pd.read_csv(folder / "scored.csv", keep_default_na=False)}
 
 

@@ -44,10 +44,7 @@ def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = No
 
 
 def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) -> dict[str, Any] | None:
-    """`evaluate` of a baseline, or None where its numbers vary too little to have a correlation.
-
-    Numbers that are not finite, or not as many as rows, are still a ValueError.
-    """
+    """`evaluate` of a baseline, None where its numbers vary too little; ValueError: they are not n finite numbers."""
     prediction = np.asarray(prediction, dtype=np.float64)
     if prediction.shape != (len(frame),) or not np.isfinite(prediction).all():
         raise ValueError(f"a baseline needs {len(frame)} finite numbers, one a row")
@@ -68,10 +65,7 @@ def pearson(x: Values, y: Values) -> float:
 
 
 def qwk(score: Values, prediction: Values) -> float:
-    """Quadratic weighted kappa of the ranks 0..4 nearest to scores and predictions (n,); 1 is full agreement.
-
-    ValueError where all scores and all predictions fall into one and the same rank: kappa is 0/0 there.
-    """
+    """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement; ValueError: all are of one rank."""
     true, guess = ordinal.to_rank(score), ordinal.to_rank(prediction)
     if len(np.union1d(true, guess)) < 2:
         raise ValueError("weighted kappa is not defined: all scores and predictions are of the same rank")

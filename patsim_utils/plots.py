@@ -81,10 +81,7 @@ def note(text: str) -> HTML:
 
 
 def table(frame: pd.DataFrame, caption: str, *, search: bool = False, show: bool = True) -> Table | HTML:
-    """A frame as a table, with `search` also to be sorted and searched.
-
-    A sentence instead where the frame is empty, or where the data's rows are to stay out (`show` is false).
-    """
+    """A frame as a table, with `search` to be sorted and searched; a sentence where it is empty, or not to be shown."""
     if not show:
         return note(HIDDEN)
     return note(f"Nothing to show: {caption}") if frame.empty else Table(frame, caption, search=search)
@@ -163,9 +160,9 @@ def forest(
 def bars(
     table: pd.DataFrame, label: str, value: str, *, caption: str, axis: str = "", hue: str = "", share: bool = False
 ) -> Picture | HTML:
-    """A horizontal bar with its number for each row of the table; `hue`: one for each of its values, side by side.
+    """A bar with its number for each row of the table, those of one label side by side, a colour for each `hue`.
 
-    `share`: the values are shares in [0, 1], shown in percent. The caption names the longest.
+    `share`: the values are shares in [0, 1], shown in percent.
     """
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")

@@ -15,11 +15,10 @@ THRESHOLDS = np.arange(0.1, 0.95, 0.05).round(2)
 
 
 def thresholds(frame: pd.DataFrame, *, relevant: float, seed: int = 0) -> pd.DataFrame:
-    """What is kept of the pairs predicted at or above each of THRESHOLDS.
+    """What is kept of the pairs predicted at or above each of THRESHOLDS; empty where none is rated `relevant` or more.
 
-    Returns threshold, kept (share of all pairs), precision (share of the kept that are rated `relevant` or more),
-    recall (share of those that are kept), each of the last two with _low and _high. Where nothing is kept, precision
-    is NaN. Empty where nothing is rated so high.
+    Returns threshold, kept (share of all pairs), precision (share of the kept that are relevant, NaN where nothing is
+    kept), recall (share of the relevant that are kept), each of the last two with _low and _high.
     """
     rows, wanted = [], frame["score"] >= relevant
     for threshold in THRESHOLDS if wanted.any() else ():
@@ -57,12 +56,12 @@ def first_candidates(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "value", "low", "high", "groups"])
 
 
-def ranked_rightly(frame: pd.DataFrame, *, rows: int = 4000) -> float:
+def ranked_rightly(frame: pd.DataFrame) -> float:
     """Of two pairs with unlike scores, how often the model ranks the better one higher, in [0, 1]; ties count half.
 
-    Of at most so many `rows`, the same ones every time. ValueError where all scores are equal.
+    Of at most 4,000 rows, the same ones every time. ValueError where all scores are equal.
     """
-    drawn = frame.sample(n=min(rows, len(frame)), random_state=0)
+    drawn = frame.sample(n=min(4000, len(frame)), random_state=0)
     score, prediction = (drawn[column].to_numpy()[:, None] for column in ("score", "prediction"))
     above = score > score.T
     if not above.any():

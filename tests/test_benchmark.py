@@ -1,7 +1,6 @@
 """Speed: every system really trains, reads the same words and scores as its own API does; rates are what they say."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -78,8 +77,7 @@ def test_a_process_measures_once_and_a_failure_says_why(config: Config, tmp_path
     found = benchmark.measure("bi_encoder", config, **options)
     expected = encoder.pretrained_cosine(found["validation"], backbone=config.backbone)
     np.testing.assert_allclose(found["validation"]["prediction"], expected, atol=1e-4)
-    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nOSError: disk full\n")
-    monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(benchmark.ablation, "process", lambda *_, **__: (1, "OSError: disk full"))
     assert benchmark.measure("bi_encoder", config, **options).keys() == found.keys()  # not measured twice
     with pytest.raises(RuntimeError, match="^ours: OSError: disk full$"):
         benchmark.measure("ours", config, **options)

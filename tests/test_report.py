@@ -103,9 +103,8 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
         path = put(root, name) / file
         path.write_text(path.read_text()[:-20] if name == "cut" else '{"epocs": 3}')
-    (root / "reports" / ".gone.failed.json").write_text(
-        '{"date": "2026-01-03", "notebook": "2_train", "reason": "<x>"}'
-    )
+    failed = {"date": "2026-01-03", "notebook": "2_train", "reason": "<x>"}
+    (root / "reports" / ".gone.failed.json").write_text(json.dumps(failed))
     shutil.copytree(root / "reports" / "one", root / "reports" / "shared")
     report.record("shared")
     put(root, "two.old")
