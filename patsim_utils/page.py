@@ -36,7 +36,8 @@ GLOSSARY = {
     "LoRA": "A few added weights are trained, while the encoder's own stay as they are.",
     "embedding": "A row of numbers that the model has learned for a class.",
 }
-_TERMS = re.compile(rf"<[^>]*>|\b({'|'.join(map(re.escape, GLOSSARY))})(s?)\b", flags=re.IGNORECASE)
+_WORDS = "|".join(map(re.escape, GLOSSARY))
+_TERMS = re.compile(rf"<(h\d|code|a)\b.*?</\1>|<[^>]*>|\b({_WORDS})s?\b", flags=re.IGNORECASE | re.DOTALL)
 _KNOWN = {term.lower(): term for term in GLOSSARY}
 
 
@@ -52,13 +53,10 @@ class _Prose:
 
     def explained(self, text: str) -> str:
         """HTML in which each term of the glossary is a button where the page first uses it."""
-        return "".join(
-            part if part.startswith(("<h", "<code", "<a")) else _TERMS.sub(self._explain, part)
-            for part in re.split(r"(<(?:h\d|code|a)\b.*?</(?:h\d|code|a)>)", text, flags=re.DOTALL)
-        )
+        return _TERMS.sub(self._explain, text)
 
     def _explain(self, found: re.Match) -> str:
-        term = _KNOWN.get((found[1] or "").lower())
+        term = _KNOWN.get((found[2] or "").lower())
         if term is None or term in self.told:
             return found[0]
         self.told.append(term)

@@ -168,9 +168,8 @@ def bars(
         return note(f"The data has too little to show here: {caption}.")
     series = table[hue].nunique() if hue else 1
     figure, ax = new(0.8 + (0.12 + 0.17 * series) * table[label].nunique())
-    palette = list(COLOURS[:series]) if hue else None
     rows = table.assign(**{label: table[label].astype(str)})
-    sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax, palette=palette)
+    sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax)
     tell = percent if share else lambda number: f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
     for group in ax.containers:
         ax.bar_label(group, [tell(number) for number in group.datavalues], padding=3, fontsize="small", color=GREY)
@@ -259,9 +258,8 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
 def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: str | None = None) -> Picture:
     """How often a column holds each whole number, in percent of each `hue`; the caption has mean and range."""
     figure, ax = new(2.4)
-    palette = list(COLOURS[: table[hue].nunique()]) if hue else None
     options = {"discrete": True, "stat": "percent", "common_norm": False, "multiple": "dodge", "shrink": 0.85}
-    sns.histplot(table, x=value, hue=hue, palette=palette, ax=ax, **options)
+    sns.histplot(table, x=value, hue=hue, ax=ax, **options)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=axis, ylabel="percent")
     groups = table.groupby(hue, sort=False)[value] if hue else [("", table[value])]

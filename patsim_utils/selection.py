@@ -37,22 +37,19 @@ def first_candidates(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Precision at k: share rated .5 or more, and .75 or more, of groups with k targets or more. nDCG@10 (gain: the
     score), of groups in which something is rated above 0.
     """
-    found = []
+    found, rows = [], []
     for (anchor, _), group in frame.groupby(["anchor", "context"], sort=False):
         best = group.sort_values("prediction", ascending=False, kind="stable")["score"].to_numpy()
+        row = {"anchor": anchor}
         for level, k in itertools.product((0.5, 0.75), (1, 3, 5, 10)):
-            if len(best) >= k:
-                found.append(
-                    (level, k, f"rated {level:g} or more among the first {k}", anchor, (best[:k] >= level).mean())
-                )
+            hits = (best[:k] >= level).mean() if len(best) >= k else np.nan
+            row[f"rated {level:g} or more among the first {k}"] = hits
         if len(best) > 1 and best.any():
-            order = -np.arange(len(best), dtype=float)[None]
-            found.append((1, 10, "nDCG@10", anchor, ndcg_score(best[None], order, k=10)))
-    table = pd.DataFrame(found, columns=["level", "k", "what", "anchor", "value"])
-    rows = [
-        (what, *mean_interval(part["anchor"], part["value"], seed=seed), len(part))
-        for (_, _, what), part in table.groupby(["level", "k", "what"])
-    ]
+            row["nDCG@10"] = ndcg_score(best[None], -np.arange(len(best))[None], k=10)
+        found.append(row)
+    for what, value in pd.DataFrame(found).set_index("anchor").items():
+        if len(value := value.dropna()):
+            rows.append((what, *mean_interval(value.index, value, seed=seed), len(value)))
     return pd.DataFrame(rows, columns=["what", "value", "low", "high", "groups"])
 
 
