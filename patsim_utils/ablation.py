@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class Variant(BaseModel):
     against: str = ""
     config: Config
     seeds: int = Field(1, ge=1, le=100)
-    shuffle_context: bool = False  # a control: the groups trade their classes
+    shuffle_context: bool = False  # a control: the groups trade their classes, which then say nothing
     stem: str  # of its run folders: its name, or that of a variant above it that is the very same
 
     def runs(self, folder: Path) -> dict[int, Path]:
@@ -101,7 +101,8 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
     print(f"{len(wanted) - len(waiting)} of {len(wanted)} runs are there already", flush=True)
     began, failed = time.time(), []
     with ThreadPoolExecutor(processes) as pool:
-        jobs = {pool.submit(_process, run, max(1, (os.cpu_count() or 1) // processes)): run for run in waiting}
+        start = partial(pool.submit, process, "ablation", threads=max(1, (os.cpu_count() or 1) // processes))
+        jobs = {start(folder=run, log=run.with_name(f"{run.name}.log")): run for run in waiting}
         try:
             for count, job in enumerate(as_completed(jobs), 1):
                 (status, said), left = job.result(), (time.time() - began) / count * (len(jobs) - count) / 60
@@ -113,10 +114,10 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         raise VariantsError("; ".join(failed))
 
 
-def _process(run: Path, threads: int) -> tuple[int, str]:
-    """Exit status and last line of the process of one run, which writes <run>.log."""
-    log, environment = run.with_name(f"{run.name}.log"), os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "patsim_utils.ablation", str(run.resolve())]
+def process(module: str, *, folder: Path, threads: int, log: Path) -> tuple[int, str]:
+    """Exit status and last line of a module's `main` in a process of its own, which writes the log."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-u", "-m", f"patsim_utils.{module}", str(folder.resolve())]
     with log.open("w") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
     return done.returncode, (log.read_text().strip().splitlines() or ["no message"])[-1]
@@ -137,13 +138,11 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         measured[one.name] = pairs, own, one.stem
         other, reference, stem = measured.get(one.against, (None, [], ""))
         both = min(len(own), len(reference)) if pairs.equals(other) and stem != one.stem else 0
-        effect = {"difference": np.nan, "low": np.nan, "high": np.nan}
-        if both:
-            effect = metrics.paired_effect(pairs["anchor"], pairs["score"], reference[:both], own[:both])
+        scored = pairs["anchor"], pairs["score"]
+        effect = metrics.paired_difference(*scored, reference[:both], own[:both]).values() if both else [np.nan] * 3
         pearson = [found["validation"]["pearson"] for found in numbers]
-        low, high = metrics.mean_interval(pairs["anchor"], pairs["score"], own)
-        row = [one.name, one.idea, one.against, len(own), np.mean(pearson), low, high, min(pearson), max(pearson), both]
-        row += [*effect.values(), np.mean([found["train"]["seconds"] for found in numbers])]
+        row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
+        row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
         rows.append([*row, numbers[0]["train"]["trainable_parameters"]])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
@@ -164,15 +163,8 @@ def sentences(table: pd.DataFrame) -> str:
     return "\n".join(said)
 
 
-def shuffled_contexts(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """A control: the groups (an anchor in a class) trade their classes, so that a class says nothing any more."""
-    group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
-    traded = keys.get_level_values(1)[np.random.default_rng(seed).permutation(len(keys))]
-    return frame.assign(context=traded[group])
-
-
 def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
-    """The splits of all seeds of a variant, with a `share` of the training anchors, the same ones for every variant.
+    """The splits of all seeds of a variant, with a `share` of the training anchors.
 
     Where rows are split at random, only the same anchors are held out: else a small share would hide some of the leak.
     """
@@ -181,7 +173,11 @@ def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
     for name, frame in splits.items():
         if variant.config.protocol == "random":
             frame = frame[frame["anchor"].isin(splits["train"]["anchor"])].reset_index(drop=True)
-        splits[name] = shuffled_contexts(frame, seed=0) if variant.shuffle_context else frame
+        if variant.shuffle_context:
+            group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
+            traded = keys.get_level_values(1)[np.random.default_rng(0).permutation(len(keys))]
+            frame = frame.assign(context=traded[group])
+        splits[name] = frame
     return splits
 
 

@@ -41,7 +41,6 @@ BATCH = {
     "target_text": "which phrase the target is",
 }
 SYSTEMS = {"word_jaccard": "word-Jaccard", "pretrained_cosine": "pretrained cosine", "features": "features alone"}
-RESAMPLES = 1000
 MIN_ROWS, MIN_ANCHORS = 40, 3  # below either, a group gets no correlation of its own
 
 
@@ -57,21 +56,23 @@ def percent(share: float) -> str:
 
 def overview(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row a split: rows, anchors, targets, classes, groups (an anchor in a class) and the mean score."""
-    table = pd.DataFrame({"split": splits.keys(), "rows": [len(frame) for frame in splits.values()]})
-    for name, column in {"anchors": "anchor", "targets": "target", "classes": "context"}.items():
-        table[name] = [frame[column].nunique() for frame in splits.values()]
-    table["groups"] = [frame.groupby(["anchor", "context"]).ngroups for frame in splits.values()]
-    return table.assign(**{"mean score": [frame["score"].mean() for frame in splits.values()]})
+    columns = {"anchors": "anchor", "targets": "target", "classes": "context", "groups": ["anchor", "context"]}
+    rows = []
+    for split, frame in splits.items():
+        counts = {name: len(frame.value_counts(column)) for name, column in columns.items()}
+        rows.append({"split": split, "rows": len(frame)} | counts | {"mean score": frame["score"].mean()})
+    return pd.DataFrame(rows)
 
 
 def examples(frame: pd.DataFrame, *, titles: Mapping[str, str], seed: int = 0) -> pd.DataFrame:
     """A pair of each rating (of each score, where there are no ratings), highest first, with its prediction if any."""
-    rated = "rating" in frame
-    rows = frame.sample(frac=1, random_state=seed).drop_duplicates("rating" if rated else "score")
-    rows = rows.sort_values(["score", "rating"] if rated else "score", ascending=False, ignore_index=True)
-    rows = rows.assign(field=rows["context"].map(titles), meaning=rows["rating"].map(RATINGS) if rated else "")
-    wanted = ["anchor", "target", "score", "prediction", "rating", *(["meaning"] if rated else []), "context", "field"]
-    return rows[[column for column in wanted if column in rows]]
+    kind = ["score", "rating"] if "rating" in frame else ["score"]
+    rows = frame.sample(frac=1, random_state=seed).drop_duplicates(kind)
+    rows["field"] = rows["context"].map(titles)
+    if "rating" in frame:
+        rows["meaning"] = rows["rating"].map(RATINGS)
+    wanted = ["anchor", "target", "score", "prediction", "rating", "meaning", "context", "field"]
+    return rows.sort_values(kind, ascending=False, ignore_index=True).filter(wanted)
 
 
 def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str]) -> pd.DataFrame:
@@ -79,10 +80,10 @@ def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str
 
     `names`: the values in their order, with a name for the label; what no split has is left out.
     """
-    frames = {name: frame.assign(section=frame["context"].str[0]) for name, frame in splits.items()}
-    if not all(column in frame for frame in frames.values()):  # data without ratings
-        return pd.DataFrame(columns=["split", column, "label", "rows", "share"])
-    counts = {name: frame[column].value_counts().reindex(list(names), fill_value=0) for name, frame in frames.items()}
+    counts = {}
+    for name, frame in splits.items():
+        values = frame["context"].str[0] if column == "section" else frame.get(column, pd.Series())
+        counts[name] = values.value_counts().reindex(list(names), fill_value=0)
     table = pd.concat(counts, names=["split", column]).rename("rows").reset_index()
     table["share"] = table["rows"] / table["split"].map({name: len(frame) for name, frame in splits.items()})
     table.insert(2, "label", [f"{value} {names[value]}".strip() for value in table[column]])
@@ -90,10 +91,10 @@ def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str
 
 
 def class_counts(splits: dict[str, pd.DataFrame], *, titles: Mapping[str, str]) -> pd.DataFrame:
-    """One row a CPC class, all splits together: context, label (with its title), rows, anchors; most rows first."""
+    """One row a CPC class, all splits together: context, rows, anchors, label (with its title); most rows first."""
     groups = pd.concat(splits.values()).groupby("context", as_index=False)
     table = groups.agg(rows=("anchor", "size"), anchors=("anchor", "nunique"))
-    table.insert(1, "label", [f"{code} {titles[code]}" for code in table["context"]])
+    table["label"] = table["context"] + " " + table["context"].map(titles)
     return table.sort_values(["rows", "context"], ascending=[False, True], ignore_index=True)
 
 
@@ -105,15 +106,12 @@ def group_sizes(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
     """In a sentence, how often the class alone changes a label."""
-    frame = pd.concat(splits, names=["split"]).reset_index("split")
-    pairs = frame.groupby(["split", "anchor", "target"]).agg({"context": "nunique", "score": "nunique"})
+    pairs = pd.concat(splits, names=["split"]).groupby(["split", "anchor", "target"])[["context", "score"]].nunique()
     repeated = pairs[pairs["context"] > 1]
     if repeated.empty:
         return "No pair is rated in two classes, so that the labels cannot show what the class changes."
-    return (
-        f"{len(repeated):,} of {len(pairs):,} distinct pairs are rated in two or more classes;"
-        f" {percent((repeated['score'] > 1).mean())} of them have another score in another class."
-    )
+    said = f"{len(repeated):,} of {len(pairs):,} distinct pairs are rated in two or more classes;"
+    return f"{said} {percent((repeated['score'] > 1).mean())} of them have another score in another class."
 
 
 def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -123,10 +121,7 @@ def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray], *, seed: int = 0) -> pd.DataFrame:
-    """What needs no training, a row a system and split, as `results` has them.
-
-    `cosine`: the pretrained cosine (n,) of each split to be measured; word-Jaccard is computed here.
-    """
+    """As `results`, what needs no training: word-Jaccard, and the pretrained `cosine` (n,) of each split to measure."""
     rows = []
     for name, values in cosine.items():
         for system, guess in (("word-Jaccard", metrics.word_jaccard(splits[name])), ("pretrained cosine", values)):
@@ -143,10 +138,9 @@ def batch_table(batch: Mapping[str, Tensor]) -> pd.DataFrame:
 
 def _measured(system: str, split: str, found: Mapping[str, Any] | None) -> dict[str, Any]:
     """One row of a table of systems; `found` is an entry of metrics.json, None where the system is undefined."""
-    row = {"system": system, "split": split, "label": f"{system}, {split}"}
-    found = found or dict.fromkeys(("n", "pearson", "spearman"), np.nan) | {"pearson_ci": (np.nan, np.nan)}
-    row |= {"n": found["n"], "pearson": found["pearson"], "low": found["pearson_ci"][0], "high": found["pearson_ci"][1]}
-    return row | {"spearman": found["spearman"]}
+    names = ("n", "pearson", "low", "high", "spearman")
+    values = (found["n"], found["pearson"], *found["pearson_ci"], found["spearman"]) if found else [np.nan] * len(names)
+    return {"system": system, "split": split, "label": f"{system}, {split}"} | dict(zip(names, values, strict=True))
 
 
 def results(found: Mapping[str, Any]) -> pd.DataFrame:
@@ -168,29 +162,22 @@ def summary(found: Mapping[str, Any]) -> str:
     lines = []
     unseen = "anchors unseen" if found["protocol"] == "anchor_disjoint" else "rows split at random, anchors seen"
     for split in [name for name in ("validation", "test") if name in found]:
-        ours, cosine = found[split], found["baselines"].get("pretrained_cosine", {}).get(split)
-        lines.append(
-            f"**Pearson {interval(ours['pearson'], *ours['pearson_ci'])} on {split}** ({ours['n']:,} pairs, {unseen},"
-            f" seed {found['environment']['seed']}); pretrained cosine"
-            f" {format(cosine['pearson'], '.3f') if cosine else 'undefined'}."
-        )
+        ours, cosine = found[split], found["baselines"]["pretrained_cosine"][split]
+        figures = f"**Pearson {interval(ours['pearson'], *ours['pearson_ci'])} on {split}** ({ours['n']:,} pairs"
+        beside = f"{cosine['pearson']:.3f}" if cosine else "undefined"
+        lines.append(f"{figures}, {unseen}, seed {found['environment']['seed']}); pretrained cosine {beside}.")
     return "\n\n".join(lines)
 
 
 def leak(found: Mapping[str, Any], random: Mapping[str, Any]) -> pd.DataFrame:
     """The same method under both protocols, from the metrics of both runs, as `results` has them."""
-    both = {"anchors unseen": found, "rows at random": random}
-    return pd.DataFrame([_measured(name, "validation", run["validation"]) for name, run in both.items()])
+    both = {"anchors unseen": found, "rows at random": random}.items()
+    return pd.DataFrame([_measured(name, "validation", run["validation"]) for name, run in both])
 
 
 def cost(found: Mapping[str, Any]) -> pd.DataFrame:
     """Time (s), memory (MB) and size of the training: what, value."""
-    units = {
-        "n": "pairs",
-        "seconds": "seconds",
-        "peak_memory_mb": "peak memory, MB",
-        "padding": "padding, share of tokens",
-    }
+    units = {"n": "pairs", "peak_memory_mb": "peak memory, MB", "padding": "padding, share of tokens"}
     rows = [(units.get(name, name.replace("_", " ")), value) for name, value in found["train"].items()]
     return pd.DataFrame(rows, columns=["what", "value"])
 
@@ -208,32 +195,36 @@ def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def mean_interval(anchor: pd.Series, value: pd.Series, *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of `value` (n,) and the ends of its interval."""
-    groups = pd.Series(np.asarray(value, dtype=np.float64)).groupby(pd.factorize(anchor)[0])
-    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
-    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    low, high = np.quantile(draws @ sums / (draws @ counts), [0.025, 0.975])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+def mean_interval(
+    anchor: pd.Series, value: pd.Series, *, among: pd.Series | None = None, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
+
+    NaN for a mean of no rows, and for the ends where half of the resamples have none.
+    """
+    group, among = pd.factorize(anchor)[0], np.ones(len(anchor)) if among is None else np.asarray(among)
+    sums, counts = np.bincount(group, value * among), np.bincount(group, among)
+    drawn = metrics.draws(len(sums), seed)
+    with np.errstate(invalid="ignore"):
+        mean, means = sums.sum() / counts.sum(), drawn @ sums / (drawn @ counts)
+    known = means[~np.isnan(means)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) > len(means) / 2 else (np.nan, np.nan)
+    return float(mean), float(low), float(high)
 
 
-def by_group(
-    frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None = None, min_rows: int = MIN_ROWS, seed: int = 0
-) -> pd.DataFrame:
+def by_group(frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None = None, seed: int = 0) -> pd.DataFrame:
     """Each value of column `key`: key, label, n, anchors, pearson, low, high, mae, bias (mean of prediction - score).
 
-    Left out: groups of fewer than `min_rows` rows, or of fewer than MIN_ANCHORS anchors that vary.
+    Left out: groups of fewer than MIN_ROWS rows, or of fewer than MIN_ANCHORS anchors that vary.
     """
     rows = []
     for value, group in frame.groupby(key, sort=True, observed=True):
         # with this many anchors that vary by themselves, hardly a resample is without a correlation
         varying = group.groupby("anchor")[["score", "prediction"]].nunique().gt(1).all(axis=1).sum()
         found = metrics.evaluate_or_none(group, group["prediction"], seed=seed) if varying >= MIN_ANCHORS else None
-        if found and len(group) >= min_rows:
-            name = f"{value} {names[value]}" if names else str(value)
-            row = {key: value, "label": name, "n": len(group), "anchors": group["anchor"].nunique()}
-            row |= {"pearson": found["pearson"], "low": found["pearson_ci"][0], "high": found["pearson_ci"][1]}
-            rows.append(row | {"mae": found["mae"], "bias": group["error"].mean()})
+        if found and len(group) >= MIN_ROWS:
+            row = (value, f"{value} {names[value]}" if names else str(value), len(group), group["anchor"].nunique())
+            rows.append((*row, found["pearson"], *found["pearson_ci"], found["mae"], group["error"].mean()))
     return pd.DataFrame(rows, columns=[key, "label", "n", "anchors", "pearson", "low", "high", "mae", "bias"])
 
 
@@ -245,25 +236,25 @@ def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
 
 def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """`confusion` of the scores with the nearest score to each prediction."""
-    ranks = (to_score(to_rank(frame[column])) for column in ("score", "prediction"))
-    return confusion(*ranks, to_score(np.arange(RANKS)))
+    return confusion(frame["score"], to_score(to_rank(frame["prediction"])), to_score(np.arange(RANKS)))
 
 
 def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.DataFrame:
     """Mean score against mean prediction in bins of equally many rows: prediction, score, low, high, n."""
     quantile = pd.qcut(frame["prediction"].rank(method="first"), min(bins, len(frame)), labels=False)
-    groups = [group for _, group in frame.groupby(quantile)]
-    rows = [(g["prediction"].mean(), *mean_interval(g["anchor"], g["score"], seed=seed), len(g)) for g in groups]
+    rows = [
+        (group["prediction"].mean(), *mean_interval(group["anchor"], group["score"], seed=seed), len(group))
+        for _, group in frame.groupby(quantile)
+    ]
     return pd.DataFrame(rows, columns=["prediction", "score", "low", "high", "n"])
 
 
 def rank_shares(frame: pd.DataFrame, probabilities: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    """Share of each score, as seen and as the probabilities (n, 5) expect it: label, seen, low, high, expected."""
+    """Share of each score, as seen and as the probabilities (n, 5) expect it: seen, low, high, label, expected."""
     scores = to_score(np.arange(RANKS))
-    rows = [
-        (f"score {score:g}", *mean_interval(frame["anchor"], frame["score"] == score, seed=seed)) for score in scores
-    ]
-    return pd.DataFrame(rows, columns=["label", "seen", "low", "high"]).assign(expected=probabilities.mean(0))
+    seen = [mean_interval(frame["anchor"], frame["score"] == score, seed=seed) for score in scores]
+    table = pd.DataFrame(seen, columns=["seen", "low", "high"])
+    return table.assign(label=[f"score {score:g}" for score in scores], expected=probabilities.mean(0))
 
 
 def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -277,20 +268,19 @@ def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rating", "label", "score", "n", "prediction", "low", "high"])
 
 
-def anchor_errors(frame: pd.DataFrame, *, min_rows: int = 8) -> pd.DataFrame:
-    """Anchors of at least `min_rows` rows, hardest first: anchor, classes (joined codes), n, mae, bias."""
-    groups = frame.groupby("anchor").agg(n=("score", "size"), mae=("size", "mean"), bias=("error", "mean"))
-    groups.insert(0, "classes", frame.groupby("anchor")["context"].agg(lambda codes: " ".join(sorted(set(codes)))))
-    table = groups[groups["n"] >= min_rows].reset_index()
-    return table.sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
+def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
+    """Anchors of at least 8 rows, hardest first: anchor, classes (joined codes), n, mae, bias."""
+    groups = frame.groupby("anchor", as_index=False)
+    classes = ("context", lambda codes: " ".join(sorted(set(codes))))
+    table = groups.agg(classes=classes, n=("score", "size"), mae=("size", "mean"), bias=("error", "mean"))
+    return table[table["n"] >= 8].sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
 
 
 def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 200) -> pd.DataFrame:
     """The rows with the largest error: anchor, target, score, prediction, error, rating (if known), context, field."""
     rows = frame.sort_values(["size", "anchor", "target"], ascending=[False, True, True], ignore_index=True).head(count)
-    rating = ["rating"] if "rating" in rows else []
-    rows = rows.assign(field=rows["context"].map(titles))
-    return rows[["anchor", "target", "score", "prediction", "error", *rating, "context", "field"]]
+    wanted = ["anchor", "target", "score", "prediction", "error", "rating", "context", "field"]
+    return rows.assign(field=rows["context"].map(titles)).filter(wanted)
 
 
 def right_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 20) -> pd.DataFrame:
@@ -327,10 +317,10 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
         while (same := wrong == own).any():
             wrong[same] = rng.choice(own, size=same.sum())
         scores["a wrong class"] = matcher.score(frame.assign(context=wrong))
-    rows, columns = [], (frame["anchor"], frame["score"], frame["prediction"])
+    rows, columns = [], (frame["anchor"], frame["score"], [frame["prediction"]])
     for context, other in scores.items():
         if found := metrics.evaluate_or_none(frame, other, seed=seed):
-            difference = metrics.paired_difference(*columns, other, seed=seed)
+            difference = metrics.paired_difference(*columns, [other], seed=seed)
             rows.append({"context": context, "pearson": found["pearson"]} | difference)
     return pd.DataFrame(rows, columns=["context", "pearson", "difference", "low", "high"])
 
@@ -338,7 +328,5 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
 def ask(matcher: Matcher, anchor: str, target: str, context: str, *others: str) -> pd.DataFrame:
     """What a model says of a pair in one class or several: `Matcher.explain` beside the pair, relations in words."""
     rows = pd.DataFrame({"anchor": anchor, "target": target, "context": [context, *others]})
-    found = pd.concat([rows, matcher.explain(rows)], axis=1)
-    if "rating" in found:
-        found["rating"] = found["rating"].map(RATINGS)
-    return found.rename(columns={"rating": "most probable relation"})
+    said = matcher.explain(rows).replace({"rating": RATINGS}).rename(columns={"rating": "most probable relation"})
+    return pd.concat([rows, said], axis=1)

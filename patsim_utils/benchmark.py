@@ -1,13 +1,11 @@
 """How fast: this package beside what people would otherwise run, on the same pairs, words, backbone and threads.
 
-`measure` trains and times one of SYSTEMS in a process of its own: a Matcher; CrossEncoder of sentence-transformers with
-its trainer; Trainer of transformers, every text padded to 128 tokens; cosine of the pretrained backbone (bi-encoder).
+SYSTEMS: a Matcher; CrossEncoder of sentence-transformers with its trainer; Trainer of transformers, every text padded
+to 128 tokens; cosine of the pretrained backbone (bi-encoder).
 """
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,16 +21,16 @@ import sentence_transformers
 import torch
 import transformers
 from sentence_transformers import cross_encoder
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from patsim_utils import backbones, cpc, data, encoder, files, metrics, train
+from patsim_utils import ablation, backbones, cpc, data, encoder, files, metrics, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
-from patsim_utils.environment import ROOT
 from patsim_utils.features import Regressor
 from patsim_utils.matcher import Matcher
 
-LONGEST = 128  # tokens that the CrossEncoder reads of a text, and to which the plain Trainer pads it
+LONGEST = 128  # tokens that the others read of a text
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Measured = tuple[Callable[[pd.DataFrame], np.ndarray], float]  # what scores a frame; seconds of its training
 Splits = dict[str, pd.DataFrame]
@@ -68,8 +66,7 @@ def _arguments(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _ours(splits: Splits, config: Config, folder: Path) -> Measured:
-    found = train.fit(splits, config, folder / "run", replace=True)["train"]
-    began = time.perf_counter()
+    found, began = train.fit(splits, config, folder / "run", replace=True)["train"], time.perf_counter()
     if config.features != "none":  # trained behind the last step
         Regressor.fit(splits["train"], config)
     seconds = found["seconds"] - found["evaluation_seconds"] + time.perf_counter() - began
@@ -83,8 +80,7 @@ def _cross_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
     anchor, target = zip(*texts(splits["train"]), strict=True)
     rows = datasets.Dataset.from_dict({"anchor": anchor, "target": target, "label": splits["train"]["score"]})
     cross_encoder.CrossEncoderTrainer(model, arguments, rows, loss=loss).train()
-    seconds = time.perf_counter() - began
-    return lambda frame: model.predict(texts(frame), show_progress_bar=False), seconds
+    return lambda frame: model.predict(texts(frame), show_progress_bar=False), time.perf_counter() - began
 
 
 def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
@@ -100,8 +96,7 @@ def _plain(splits: Splits, config: Config, folder: Path) -> Measured:
     arguments, began = transformers.TrainingArguments(**_arguments(config, folder)), time.perf_counter()
     trainer = transformers.Trainer(model, arguments, train_dataset=rows(splits["train"]))
     trainer.train()
-    seconds = time.perf_counter() - began
-    return lambda frame: trainer.predict(rows(frame)).predictions[:, 0], seconds
+    return lambda frame: trainer.predict(rows(frame)).predictions[:, 0], time.perf_counter() - began
 
 
 def _bi_encoder(splits: Splits, config: Config, folder: Path) -> Measured:
@@ -119,16 +114,9 @@ SYSTEMS = {"ours": _ours, "cross_encoder": _cross_encoder, "plain": _plain, "bi_
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Median seconds of a call, after one to warm up: of three calls or more, for a second or more."""
-    times: list[float] = []
-    work()
-    while sum(times) < 1 or (len(times) < 3 and sum(times) < 10):
-        began = time.perf_counter()
-        work()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+    """Median seconds of a call, after one to warm up, over a second or more."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.adaptive_autorange(threshold=0.5, min_run_time=1).median
 
 
 def _splits(config: Config, share: float) -> Splits:
@@ -149,9 +137,9 @@ def measure(system: str, config: Config, *, share: float, threads: int, folder: 
     """Trains and times one of SYSTEMS in a process of its own, on a `share` of the training anchors.
 
     What `folder` holds of the same request and data is read, not measured again. Training includes tokenising and, for
-    ours alone, checkpoints. RuntimeError with the last line of a process that failed. Returns system, train_seconds,
-    peak_memory_mb (up to the end of training), precision, pairs_per_second {what: rate} and the frame `validation` with
-    a column `prediction`.
+    ours alone, checkpoints. Returns system, train_seconds, peak_memory_mb (up to the end of training), precision,
+    pairs_per_second {what: rate} and the frame `validation` with a column `prediction`. RuntimeError: the process
+    failed; its last line.
     """
     request = {"system": system, "config": config.model_dump(), "share": share, "threads": threads}
     request["data"] = data.fingerprint(_splits(config, share))
@@ -160,11 +148,9 @@ def measure(system: str, config: Config, *, share: float, threads: int, folder: 
     if not (result.is_file() and known.is_file() and json.loads(known.read_text()) == request):
         result.unlink(missing_ok=True)
         files.write_text(known, json.dumps(request))
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "patsim_utils.benchmark", str(folder.resolve())]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{system}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        status, said = ablation.process("benchmark", folder=folder, threads=threads, log=folder / "log")
+        if status:
+            raise RuntimeError(f"{system}: {said}")
     return json.loads(result.read_text()) | {"validation": pd.read_csv(folder / "scored.csv", keep_default_na=False)}
 
 
@@ -177,8 +163,8 @@ def main() -> None:
     transformers.set_seed(config.seed)  # a new head's weights
     splits = _splits(config, request["share"])
     score, seconds = SYSTEMS[system](splits, config, folder)
-    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": peak_memory()}
-    found["precision"] = "bf16" if encoder.uses_bf16(config.precision, DEVICE) else "fp32"
+    precision = "bf16" if encoder.uses_bf16(config.precision, DEVICE) else "fp32"
+    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": peak_memory(), "precision": precision}
     rates = {"training": config.epochs * len(splits["train"]) / seconds} if seconds else {}
     with nullcontext() if system == "ours" else encoder.autocast(config.precision, DEVICE):
         for asked in (query(splits["validation"], n) for n in (10, 100, 1000)):
@@ -188,17 +174,16 @@ def main() -> None:
     files.write_text(folder / "result.json", json.dumps(found | {"pairs_per_second": rates}, allow_nan=False))
 
 
-def _peer(results: Results, label: str) -> dict[str, Any]:
-    """The CrossEncoder of the same precision."""
-    precision = results[label]["precision"]
-    return next(r for r in results.values() if (r["system"], r["precision"]) == ("cross_encoder", precision))
+def _peers(results: Results) -> dict[str, dict[str, Any]]:
+    """The CrossEncoder of each precision."""
+    return {found["precision"]: found for found in results.values() if found["system"] == "cross_encoder"}
 
 
 def rates(results: Results) -> pd.DataFrame:
     """Pairs a second: system, what (training, 1 x 100 ...), rate, times (that of the CrossEncoder, same precision)."""
-    rows: list[tuple[str, str, float, float]] = []
+    peers, rows = _peers(results), []
     for label, found in results.items():
-        peer = _peer(results, label)["pairs_per_second"]
+        peer = peers[found["precision"]]["pairs_per_second"]
         rows += [(label, what, rate, rate / peer[what]) for what, rate in found["pairs_per_second"].items()]
     return pd.DataFrame(rows, columns=["system", "what", "rate", "times"])
 
@@ -207,12 +192,12 @@ def accuracy(results: Results, *, seed: int = 0) -> pd.DataFrame:
     """Validation: system, pearson, low, high, the paired difference to the CrossEncoder of the same precision, its
     interval (difference_low, difference_high), seconds and memory_mb of training.
     """
-    rows = []
+    peers, rows = _peers(results), []
     for label, found in results.items():
         anchor, score, own = (found["validation"][column] for column in ("anchor", "score", "prediction"))
         row = [label, metrics.pearson(score, own), *metrics.pearson_interval(anchor, score, own, seed=seed)]
-        other = _peer(results, label)["validation"]["prediction"]
-        row += metrics.paired_difference(anchor, score, other, own, seed=seed).values()
+        other = peers[found["precision"]]["validation"]["prediction"]
+        row += metrics.paired_difference(anchor, score, [other], [own], seed=seed).values()
         rows.append([*row, found["train_seconds"], found["peak_memory_mb"]])
     columns = ["system", "pearson", "low", "high", "difference", "difference_low", "difference_high"]
     return pd.DataFrame(rows, columns=[*columns, "seconds", "memory_mb"])
@@ -239,8 +224,8 @@ def step(config: Config, frame: pd.DataFrame) -> dict[str, float]:
     """
     matcher = Matcher(config).to(DEVICE).train()
     pairs = matcher.pairs(frame)
-    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed)
-    batches = sorted(sampler, key=lambda batch: pairs.lengths(batch).sum())
+    batches = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed)
+    batches = sorted(batches, key=lambda batch: pairs.lengths(batch).sum())
     batch = pairs.collate([pairs[rows] for rows in batches[len(batches) // 2]])
     batch = {name: value.to(DEVICE) for name, value in batch.items()}
 

@@ -33,23 +33,23 @@ class Table:
 
     def _repr_html_(self) -> str:
         shown = _with_intervals(self.frame)
+        cells, caption = shown.map(_cell), html.escape(self.caption)
         name = f"table-{zlib.crc32((self.caption + self.frame.to_csv()).encode()):08x}"
         with pd.option_context("display.max_colwidth", None):
-            body = shown.map(_cell).to_html(index=False, border=0, escape=False)
-        body = re.sub(r' style="text-align: \w+;"', "", body)
+            body = re.sub(r' style="text-align: \w+;"', "", cells.to_html(index=False, border=0, escape=False))
         button = r'<button type="button">\1<span aria-hidden="true"></span></button>' if self.search else r"\1"
         body = re.sub(r"<th>(.*?)</th>", rf'<th scope="col">{button}</th>', body)
-        texts = [i for i, column in enumerate(shown, 1) if not pd.api.types.is_numeric_dtype(shown[column])]
-        style = _STYLE + "".join(f"#ID :is(td,th):nth-child({place}) {{text-align:left}}\n" for place in texts)
+        style, widths = _STYLE, []
+        for place, column in enumerate(shown, 1):
+            widths.append(max([len(str(column)), *cells[column].str.len()]))
+            if not pd.api.types.is_numeric_dtype(shown[column]):
+                style += f"#ID :is(td,th):nth-child({place}) {{text-align:left}}\n"
+            if widths[-1] > WIDE // 3:  # else a narrow screen squeezes it into high rows
+                style += f"#ID td:nth-child({place}) {{min-width:28ch}}\n"
+        kind = "mathjax_ignore wide" if sum(widths) > WIDE else "mathjax_ignore"
         field = '<label>Search <input type="search"></label> <span role="status"></span>' if self.search else ""
         script = f"<script>{_SCRIPT.replace('ID', name)}</script>" if self.search else ""
-        caption = html.escape(self.caption)
         paper = f'<span class="paper"> On paper: the first {ON_PAPER} rows.</span>' if len(shown) > ON_PAPER else ""
-        widths = [max([len(str(column)), *shown[column].map(_cell).str.len()]) for column in shown]
-        kind = "mathjax_ignore wide" if sum(widths) > WIDE else "mathjax_ignore"
-        # else a narrow screen squeezes them into high rows
-        long = [place for place, width in enumerate(widths, 1) if width > WIDE // 3]
-        style += "".join(f"#ID td:nth-child({place}) {{min-width:28ch}}\n" for place in long)
         start = f'<style>{style.replace("ID", name)}</style><figure id="{name}" class="{kind}">'
         box = f'<div tabindex="0" role="region" aria-label="{caption}">{body}</div>'
         return f"{start}<figcaption>{caption}{paper}</figcaption>{field}{box}</figure>{script}"

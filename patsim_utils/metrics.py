@@ -4,6 +4,8 @@ Rows of one anchor share its phrase and are not independent: the bootstrap draws
 arrays of equal length n, scores and predictions in [0, 1]; every interval is a 95 % percentile interval.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,32 +15,23 @@ from sklearn.metrics import cohen_kappa_score
 
 from patsim_utils import ordinal
 
-LEVEL = 0.95  # of every interval
+RESAMPLES = 1000  # of every bootstrap
 Values = np.ndarray | pd.Series
 
 
-def evaluate(
-    frame: pd.DataFrame, prediction: Values, *, loss: float | None, seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
+def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = None, seed: int = 0) -> dict[str, Any]:
     """The measures of one split, as plain numbers for JSON.
 
-    Args:
-        frame: n rows with `anchor` and `score`.
-        prediction: (n,) finite.
-        loss: mean loss of the split, finite; None for a system that has none (it is left out then).
-
-    Returns:
-        `n`, `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in scores), `qwk`, `loss`.
-
-    Raises:
-        ValueError: a measure is not defined for these numbers, or one of them is not finite.
+    `frame`: n rows with `anchor` and `score`; `loss`: mean loss of the split, of a system that has one. Returns `n`,
+    `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in scores), `qwk` and, if given, `loss`.
+    ValueError where one of them is not defined for these numbers, or not finite.
     """
     score = frame["score"].to_numpy(dtype=np.float64)
     prediction = np.asarray(prediction, dtype=np.float64)
     result = {
         "n": len(frame),
         "pearson": pearson(score, prediction),
-        "pearson_ci": list(pearson_interval(frame["anchor"], score, prediction, resamples=resamples, seed=seed)),
+        "pearson_ci": list(pearson_interval(frame["anchor"], score, prediction, seed=seed)),
         "spearman": float(spearmanr(score, prediction).statistic),
         "mae": float(np.abs(score - prediction).mean()),
         "qwk": qwk(score, prediction),
@@ -51,16 +44,13 @@ def evaluate(
 
 
 def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) -> dict[str, Any] | None:
-    """`evaluate` of a baseline without a loss, or None where its numbers vary too little to have a correlation.
-
-    Numbers that are not finite, or not as many as rows, are still a ValueError.
-    """
+    """`evaluate` of a baseline, None where its numbers vary too little; ValueError: they are not n finite numbers."""
     prediction = np.asarray(prediction, dtype=np.float64)
     if prediction.shape != (len(frame),) or not np.isfinite(prediction).all():
         raise ValueError(f"a baseline needs {len(frame)} finite numbers, one a row")
     try:
-        return evaluate(frame, prediction, loss=None, seed=seed)
-    except ValueError:  # constant, or hardly an anchor varies: undefined, and no reason to stop a study
+        return evaluate(frame, prediction, seed=seed)
+    except ValueError:  # undefined, and no reason to stop a study
         return None
 
 
@@ -71,69 +61,39 @@ def check_measurable(frame: pd.DataFrame, *, seed: int = 0) -> None:
 
 def pearson(x: Values, y: Values) -> float:
     """Pearson correlation of two arrays (n,), n >= 2, neither of them constant (else ValueError)."""
-    x, y = _checked(x, y)
-    x, y = x - x.mean(), y - y.mean()
-    return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1, 1))
+    return float(np.corrcoef(*_checked(x, y))[0, 1])
 
 
 def qwk(score: Values, prediction: Values) -> float:
-    """Quadratic weighted kappa of the ranks 0..4 nearest to scores and predictions (n,); 1 is full agreement.
-
-    ValueError where all scores and all predictions fall into one and the same rank: kappa is 0/0 there.
-    """
+    """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement; ValueError: all are of one rank."""
     true, guess = ordinal.to_rank(score), ordinal.to_rank(prediction)
     if len(np.union1d(true, guess)) < 2:
         raise ValueError("weighted kappa is not defined: all scores and predictions are of the same rank")
     return float(cohen_kappa_score(true, guess, weights="quadratic", labels=range(ordinal.RANKS)))
 
 
-def pearson_interval(
-    anchor: Values, score: Values, prediction: Values, *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval (low, high) of Pearson's correlation, anchors drawn with replacement.
+def pearson_interval(anchor: Values, score: Values, *predictions: Values, seed: int = 0) -> tuple[float, float]:
+    """Interval (low, high) of Pearson's correlation; of several runs, of their mean, over anchors and runs.
 
     ValueError for fewer than two anchors, and where scores or predictions are constant.
     """
-    return _interval(_bootstrap(anchor, score, prediction, resamples=resamples, seed=seed)[:, 0])
+    return _interval(_bootstrap(anchor, score, *predictions, seed=seed), seed=seed)
 
 
 def paired_difference(
-    anchor: Values, score: Values, first: Values, second: Values, *, resamples: int = 1000, seed: int = 0
+    anchor: Values, score: Values, first: Sequence[Values], second: Sequence[Values], *, seed: int = 0
 ) -> dict[str, float]:
-    """How much better the second prediction is: `difference` of Pearson, second - first, with `low`, `high`.
+    """How much better a second system is: `difference` of Pearson, second - first, with `low`, `high`; means over runs.
 
-    Both are measured on the same drawn anchors, so that what makes an anchor hard for both cancels out.
-    """
-    return paired_effect(anchor, score, [first], [second], resamples=resamples, seed=seed)
-
-
-def mean_interval(
-    anchor: Values, score: Values, predictions: list[Values], *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval (low, high) of the mean Pearson of several runs, over anchors and runs, both drawn anew."""
-    drawn = _bootstrap(anchor, score, *predictions, resamples=resamples, seed=seed)
-    return _interval(_mean_of_drawn(drawn, seed=seed))
-
-
-def paired_effect(
-    anchor: Values, score: Values, first: list[Values], second: list[Values], *, resamples: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """`paired_difference` of two systems that were each run with the same seeds: means over the seeds.
-
-    A resample draws anchors and pairs of runs. ValueError where the two have not equally many runs.
+    Both were run with the same seeds and are measured on the same drawn anchors and pairs of runs, so that what makes
+    an anchor hard for both cancels out. ValueError where they have not equally many runs.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} runs cannot be paired with {len(second)}")
-    drawn = _bootstrap(anchor, score, *first, *second, resamples=resamples, seed=seed)
-    low, high = _interval(_mean_of_drawn(drawn[:, len(first) :] - drawn[:, : len(first)], seed=seed))
+    drawn = _bootstrap(anchor, score, *first, *second, seed=seed)
+    low, high = _interval(drawn[:, len(first) :] - drawn[:, : len(first)], seed=seed)
     each = [pearson(score, b) - pearson(score, a) for a, b in zip(first, second, strict=True)]
     return {"difference": float(np.mean(each)), "low": low, "high": high}
-
-
-def _mean_of_drawn(values: Values, *, seed: int) -> np.ndarray:
-    """Values (resamples, runs) -> the mean over runs drawn with replacement in each resample (resamples,)."""
-    choice = np.random.default_rng((seed, 1)).integers(0, values.shape[1], values.shape)
-    return np.take_along_axis(values, choice, axis=1).mean(axis=1)
 
 
 def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
@@ -142,36 +102,40 @@ def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
     return np.array([len({*one} & {*two}) / len({*one} | {*two}) for one, two in pairs], dtype=np.float64)
 
 
-def _bootstrap(anchor: Values, score: Values, *predictions: Values, resamples: int, seed: int) -> np.ndarray:
+@lru_cache(4)
+def draws(count: int, seed: int) -> np.ndarray:
+    """How often each of `count` anchors is in each resample (RESAMPLES, count)."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+
+
+def _bootstrap(anchor: Values, score: Values, *predictions: Values, seed: int) -> np.ndarray:
     """Pearson of the score with each prediction in each resample (resamples, predictions).
 
-    A resample is a multinomial weight an anchor. Pearson needs only sums over rows, and a resample's sums are its
-    weights times the sums of each anchor: one matrix product for all. Resamples in which a side is constant are left
-    out as long as they are rare.
+    Pearson needs only sums over rows, and a resample's sums are its weights times the sums of each anchor: one matrix
+    product for all. Resamples in which a side is constant are left out as long as they are rare.
     """
     group, names = pd.factorize(np.asarray(anchor))
-    count = len(names)
-    if count < 2:
-        raise ValueError(f"an interval over anchors needs at least 2 anchors, not {count}")
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    drawn = np.full((resamples, len(predictions)), np.nan)
+    if len(names) < 2:
+        raise ValueError(f"an interval over anchors needs at least 2 anchors, not {len(names)}")
+    drawn = np.full((RESAMPLES, len(predictions)), np.nan)
     for j, prediction in enumerate(predictions):
-        x, y = _checked(score, prediction)
-        x, y = x - x.mean(), y - y.mean()  # near zero, so that the differences below lose no digits
+        x, y = (side - side.mean() for side in _checked(score, prediction))  # so that differences lose no digits
         terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
-        sums = np.stack([np.bincount(group, term, count) for term in terms], axis=1)  # (anchors, 6)
-        n, sx, sy, sxx, syy, sxy = (weights @ sums).T  # each (resamples,)
+        sums = np.stack([np.bincount(group, term) for term in terms], axis=1)  # (anchors, 6)
+        n, sx, sy, sxx, syy, sxy = (draws(len(names), seed) @ sums).T  # each (resamples,)
         sxx, syy, sxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
         defined = (sxx > 1e-12 * (x @ x)) & (syy > 1e-12 * (y @ y))
         drawn[defined, j] = sxy[defined] / np.sqrt(sxx[defined] * syy[defined])
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
-    if len(drawn) < 0.9 * resamples:
-        raise ValueError(f"{resamples - len(drawn)} of {resamples} resamples are constant: too few anchors vary")
+    if len(drawn) < 0.9 * RESAMPLES:
+        raise ValueError(f"{RESAMPLES - len(drawn)} of {RESAMPLES} resamples are constant: too few anchors vary")
     return drawn
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _interval(drawn: np.ndarray, *, seed: int) -> tuple[float, float]:
+    """Interval of the mean over runs, which are drawn with replacement in each resample; `drawn` (resamples, runs)."""
+    choice = np.random.default_rng((seed, 1)).integers(0, drawn.shape[1], drawn.shape)
+    low, high = np.quantile(np.take_along_axis(drawn, choice, axis=1).mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -1,6 +1,7 @@
 """One executed notebook as a page that needs no other file: summary, contents, glossary, code behind one switch."""
 
 import html
+import itertools
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,8 @@ GLOSSARY = {
     "LoRA": "A few added weights are trained, while the encoder's own stay as they are.",
     "embedding": "A row of numbers that the model has learned for a class.",
 }
-_TERMS = re.compile(rf"<[^>]*>|\b({'|'.join(map(re.escape, GLOSSARY))})(s?)\b", flags=re.IGNORECASE)
+_WORDS = "|".join(map(re.escape, GLOSSARY))
+_TERMS = re.compile(rf"<(h\d|code|a)\b.*?</\1>|<[^>]*>|\b({_WORDS})s?\b", flags=re.IGNORECASE | re.DOTALL)
 _KNOWN = {term.lower(): term for term in GLOSSARY}
 
 
@@ -43,26 +45,18 @@ class _Prose:
     """Filters of the template for one page: headings get the places that its contents name, terms their explanation."""
 
     def __init__(self) -> None:
-        self.headings, self.told = 0, []
+        self.headings, self.told = itertools.count(1), []
 
     def numbered(self, text: str) -> str:
         """HTML whose <h2> have the ids s1, s2 ..."""
-
-        def number(_: re.Match) -> str:
-            self.headings += 1
-            return f'<h2 id="s{self.headings}">'
-
-        return re.sub("<h2[^>]*>", number, text)
+        return re.sub("<h2[^>]*>", lambda _: f'<h2 id="s{next(self.headings)}">', text)
 
     def explained(self, text: str) -> str:
         """HTML in which each term of the glossary is a button where the page first uses it."""
-        return "".join(
-            part if part.startswith(("<h", "<code", "<a")) else _TERMS.sub(self._explain, part)
-            for part in re.split(r"(<(?:h\d|code|a)\b.*?</(?:h\d|code|a)>)", text, flags=re.DOTALL)
-        )
+        return _TERMS.sub(self._explain, text)
 
     def _explain(self, found: re.Match) -> str:
-        term = _KNOWN.get((found[1] or "").lower())
+        term = _KNOWN.get((found[2] or "").lower())
         if term is None or term in self.told:
             return found[0]
         self.told.append(term)
@@ -76,37 +70,32 @@ class _Prose:
 def page(
     executed: Path, *, name: str, titles: dict[str, str], reports: Path, summary: dict[str, Any] | None = None
 ) -> str:
-    """The executed notebook of study `name` as one HTML page.
+    """The executed notebook of study `name` as one HTML page, with what `summary.summary` returns on top.
 
-    `titles` are the study's pages, file stem -> heading, which the page links to besides the index. `summary`: that of
-    `summary.summary`, shown on top.
+    `titles` are the study's pages, file stem -> heading, which the page links to besides the index.
     """
     notebook, prose = nbformat.read(executed, as_version=4), _Prose()
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     study = {
         "name": name,
         "title": titles[executed.stem],
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "pages": [{"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()],
-        "contents": re.findall(r"^## +(.+?)\s*$", text, flags=re.MULTILINE),
+        "contents": re.findall(r"^## +(.+?)\s*$", _markdown(notebook), flags=re.MULTILINE),
         "summary": summary,
     }
-    exporter = HTMLExporter(
-        template_name="template",
-        extra_template_basedirs=[str(reports)],
-        exclude_anchor_links=True,
-        filters={"numbered": prose.numbered, "explained": prose.explained},
-    )
+    options = {"template_name": "template", "extra_template_basedirs": [str(reports)], "exclude_anchor_links": True}
+    exporter = HTMLExporter(**options, filters={"numbered": prose.numbered, "explained": prose.explained})
     found, _ = exporter.from_notebook_node(notebook, {"study": study})
     return found.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
 
 
 def title(notebook: Path) -> str:
     """First heading of a notebook, which names its page; the file's stem where it has none or is gone."""
-    if notebook.is_file():
-        cells = nbformat.read(notebook, as_version=4).cells
-        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-        if found := re.search(r"^# +(.+)$", text, flags=re.MULTILINE):
-            return found[1].strip()
-    return notebook.stem
+    text = _markdown(nbformat.read(notebook, as_version=4)) if notebook.is_file() else ""
+    found = re.search(r"^# +(.+)$", text, flags=re.MULTILINE)
+    return found[1].strip() if found else notebook.stem
+
+
+def _markdown(notebook: nbformat.NotebookNode) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")

@@ -34,8 +34,12 @@ HIDDEN = "No phrases of the data stand here: a page may be passed on, and the da
 class Picture(Figure):
     """A figure that JupyterLab and the pages show as <figure>, with `caption` and `alt`."""
 
-    caption: str = ""
-    alt: str = ""
+    caption: str
+    alt: str
+
+    def told(self, caption: str, alt: str) -> "Picture":
+        self.caption, self.alt = caption, alt
+        return self
 
     def _repr_html_(self) -> str:
         drawn, png = BytesIO(), BytesIO()
@@ -77,19 +81,16 @@ def note(text: str) -> HTML:
 
 
 def table(frame: pd.DataFrame, caption: str, *, search: bool = False, show: bool = True) -> Table | HTML:
-    """A frame as a table, with `search` also to be sorted and searched.
-
-    A sentence instead where the frame is empty, or where the data's rows are to stay out (`show` is false).
-    """
+    """A frame as a table, with `search` to be sorted and searched; a sentence where it is empty, or not to be shown."""
     if not show:
         return note(HIDDEN)
     return note(f"Nothing to show: {caption}") if frame.empty else Table(frame, caption, search=search)
 
 
-def short(text: object, length: int = 40) -> str:
-    """Text of at most `length` letters, cut between words; a number without needless zeros."""
+def short(text: object) -> str:
+    """Text of at most 40 letters, cut between words; a number without needless zeros."""
     text = f"{text:g}" if isinstance(text, float) else str(text)
-    return text if len(text) <= length else text[:length].rsplit(" ", 1)[0].rstrip(" ,;") + " …"
+    return text if len(text) <= 40 else text[:40].rsplit(" ", 1)[0].rstrip(" ,;") + " …"
 
 
 def plain(names: Iterable[object]) -> list[str]:
@@ -101,11 +102,6 @@ def new(height: float, rows: int = 1, **options: Any) -> tuple[Picture, Any]:
     """A figure and its axes, one below the other; pyplot does not know it, so nothing is left open behind it."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, **options)
-
-
-def _done(figure: Picture, caption: str, alt: str) -> Picture:
-    figure.caption, figure.alt = caption, alt
-    return figure
 
 
 def forest(
@@ -145,38 +141,35 @@ def forest(
     spoken = ["undefined" if np.isnan(span[0]) else interval(*span) for span in spans]
     for y, text in enumerate(spoken):
         ax.text(1.02, y, text.split(" ")[0], transform=ax.get_yaxis_transform(), va="center", fontsize="small")
-    ax.set(yticks=rows.index, ylim=(len(rows) - 0.5, -0.6), xlabel=axis)
-    ax.set_yticklabels(plain(rows[label]))
+    ax.set(yticks=rows.index, yticklabels=plain(rows[label]), ylim=(len(rows) - 0.5, -0.6), xlabel=axis)
     if axis.startswith("Pearson"):  # the same in all figures, so that they can be compared
-        ax.set_xlim(min(0, 1.05 * known[low].min() if len(known) else 0), 1)
+        ax.set_xlim(min([0, *1.05 * known[low]]), 1)
     ax.grid(axis="x", color=PALE)
-    told = [f"{short(name)}: {text}" for name, text in zip(rows[label], spoken, strict=True)]
-    ends = told
+    said = told = [f"{short(name)}: {text}" for name, text in zip(rows[label], spoken, strict=True)]
     if mark:
         far = (rows[value] - rows[mark]).abs().idxmax()
-        ends = [f"{mark} differs most for {told[far]} against {rows[mark][far]:.3f}"]
+        said = [f"{mark} differs most for {told[far]} against {rows[mark][far]:.3f}"]
     elif len(rows) > 2 and len(known):
-        ends = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
-    dashed = [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
+        said = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
+    said = [*said, f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else said
     seen = f"{len(rows)} dots with their intervals, one below the other, from {axis} {rows[value].min():.3f}"
-    seen += f" to {rows[value].max():.3f}" + (f", each beside a diamond for {mark}." if mark else ".")
-    return _done(figure, f"{caption}: {'; '.join([*ends, *dashed])}.", seen)
+    seen += f" to {rows[value].max():.3f}" + f", each beside a diamond for {mark}" * bool(mark)
+    return figure.told(f"{caption}: {'; '.join(said)}.", f"{seen}.")
 
 
 def bars(
     table: pd.DataFrame, label: str, value: str, *, caption: str, axis: str = "", hue: str = "", share: bool = False
 ) -> Picture | HTML:
-    """A horizontal bar with its number for each row of the table; `hue`: one for each of its values, side by side.
+    """A bar with its number for each row of the table, those of one label side by side, a colour for each `hue`.
 
-    `share`: the values are shares in [0, 1], shown in percent. The caption names the longest.
+    `share`: the values are shares in [0, 1], shown in percent.
     """
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")
     series = table[hue].nunique() if hue else 1
     figure, ax = new(0.8 + (0.12 + 0.17 * series) * table[label].nunique())
-    palette = list(COLOURS[:series]) if hue else None
     rows = table.assign(**{label: table[label].astype(str)})
-    sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax, palette=palette)
+    sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax)
     tell = percent if share else lambda number: f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
     for group in ax.containers:
         ax.bar_label(group, [tell(number) for number in group.datavalues], padding=3, fontsize="small", color=GREY)
@@ -187,10 +180,11 @@ def bars(
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if hue:
         sns.move_legend(ax, "lower right", bbox_to_anchor=(1, 1), ncols=4, title=None)
-    told = [f"{short(row[label])}{f' ({row[hue]})' if hue else ''}, {tell(row[value])}" for _, row in table.iterrows()]
-    most = told[int(np.argmax(table[value].abs()))]
-    least = told[int(np.argmin(table[value].abs()))]
-    return _done(figure, f"{caption}; the longest bar: {most}.", f"{len(told)} bars, the shortest for {least}.")
+    ends = table.iloc[[table[value].argmax(), table[value].argmin()]]
+    most, least = (
+        f"{short(row[label])}{f' ({row[hue]})' if hue else ''}, {tell(row[value])}" for _, row in ends.iterrows()
+    )
+    return figure.told(f"{caption}; the longest bar: {most}.", f"{len(table)} bars, the shortest for {least}.")
 
 
 def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
@@ -205,10 +199,8 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
     ax.set(xlabel=counts.columns.name, ylabel=counts.index.name)
     ax.tick_params(length=0, rotation=0)
     told = "; ".join(f"{name} {percent(share[i, i])}" for i, name in enumerate(names) if values[i].sum())
-    right = percent(np.trace(values) / values.sum())
-    return _done(
-        figure, f"{caption}: {right} of all pairs are on the diagonal.", f"Squares; those on the diagonal: {told}."
-    )
+    caption += f": {percent(np.trace(values) / values.sum())} of all pairs are on the diagonal."
+    return figure.told(caption, f"Squares; those on the diagonal: {told}.")
 
 
 def lines(
@@ -234,17 +226,9 @@ def lines(
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1, 0].set_xlabel(x)
     said += [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
-    ways = {
-        name: "falls" if table[column].iloc[-1] < table[column].iloc[0] else "rises" for column, name in columns.items()
-    }
-    seen = (
-        f"{len(columns)} curves over {len(table)} values of {x}: "
-        if len(columns) > 1
-        else f"Over {len(table)} values of {x}, "
-    )
-    return _done(
-        figure, f"{caption}: {'; '.join(said)}.", seen + ", ".join(f"{name} {way}" for name, way in ways.items()) + "."
-    )
+    ways = ["falls" if ends.iloc[-1] < ends.iloc[0] else "rises" for ends in (table[column] for column in columns)]
+    told = ", ".join(map(" ".join, zip(columns.values(), ways, strict=True)))
+    return figure.told(f"{caption}: {'; '.join(said)}.", f"Over {len(table)} values of {x}, {told}.")
 
 
 def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
@@ -256,51 +240,47 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
     said = []
     for ax, (name, table) in zip(axes[:, 0], known.items(), strict=True):
         for column, colour, line in (("precision", BLUE, "-"), ("recall", ORANGE, "--")):
+            ends = table["threshold"], table[f"{column}_low"], table[f"{column}_high"]
             ax.plot(table["threshold"], table[column], color=colour, ls=line, lw=2, label=column)
-            ax.fill_between(
-                table["threshold"], table[f"{column}_low"], table[f"{column}_high"], color=colour, alpha=0.15, lw=0
-            )
+            ax.fill_between(*ends, color=colour, alpha=0.15, lw=0)
         ax.set(ylim=(0, 1.02), ylabel=f"share, {name}")
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(color=PALE)
         half = table.iloc[(table["threshold"] - 0.5).abs().argmin()]
-        said.append(
-            f"{name}: recall {half['recall']:.2f}"
-            + ("" if np.isnan(half["precision"]) else f", precision {half['precision']:.2f}")
-        )
+        kept = "" if np.isnan(half["precision"]) else f", precision {half['precision']:.2f}"
+        said.append(f"{name}: recall {half['recall']:.2f}{kept}")
     axes[0, 0].legend(loc="lower left")
     axes[-1, 0].set_xlabel("threshold: pairs with this score or more are kept")
     caption = f"At a threshold of 0.5, {'; '.join(said)}. Bands: 95 % intervals."
-    return _done(figure, caption, "Recall falls and precision rises as the threshold goes from 0.1 to 0.9.")
+    return figure.told(caption, "Recall falls and precision rises as the threshold goes from 0.1 to 0.9.")
 
 
 def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: str | None = None) -> Picture:
     """How often a column holds each whole number, in percent of each `hue`; the caption has mean and range."""
     figure, ax = new(2.4)
-    palette = list(COLOURS[: table[hue].nunique()]) if hue else None
     options = {"discrete": True, "stat": "percent", "common_norm": False, "multiple": "dodge", "shrink": 0.85}
-    sns.histplot(table, x=value, hue=hue, palette=palette, ax=ax, **options)
+    sns.histplot(table, x=value, hue=hue, ax=ax, **options)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=axis, ylabel="percent")
     groups = table.groupby(hue, sort=False)[value] if hue else [("", table[value])]
     told = "; ".join(f"{name} {v.min()} to {v.max()}, mean {v.mean():.1f}".strip() for name, v in groups)
-    return _done(figure, f"{caption}: {told}.", f"A histogram of {axis} with {len(table):,} values.")
+    return figure.told(f"{caption}: {told}.", f"A histogram of {axis} with {len(table):,} values.")
 
 
 def losses(history: pd.DataFrame) -> Picture:
     """A run's history: every loss term in use at every step, times its weight, pale, with its running mean."""
     names = {"ordinal": "ordinal loss", "contrast": "weight x contrast", "rating": "weight x rating"}
-    terms = {term: name for term, name in names.items() if history[term].any()}
+    names = {term: name for term, name in names.items() if history[term].any()}
     window = max(2, len(history) // 25)
-    return lines(history, "step", terms, smooth=window, caption=f"Losses, running mean of {window} steps")
+    return lines(history, "step", names, smooth=window, caption=f"Losses, running mean of {window} steps")
 
 
 def epochs(found: Mapping[str, Any]) -> Picture:
     """A run's metrics: the validation correlation after each epoch, beside the pretrained cosine (if defined)."""
     cosine = found["baselines"]["pretrained_cosine"]["validation"]
     reference = ("pretrained cosine", cosine["pearson"]) if cosine else None
-    table, name = pd.DataFrame(found["epochs"]), {"pearson": "Pearson"}
-    return lines(table, "epoch", name, reference=reference, caption="Validation after each epoch; the best is kept")
+    options = {"reference": reference, "caption": "Validation after each epoch; the best is kept"}
+    return lines(pd.DataFrame(found["epochs"]), "epoch", {"pearson": "Pearson"}, **options)
 
 
 def calibration(table: pd.DataFrame) -> Picture:
@@ -311,8 +291,8 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.plot(table["prediction"], table["score"], "o-", color=BLUE, lw=1, ms=5)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="mean prediction of the bin", ylabel="mean score of the bin")
     gap = np.average((table["prediction"] - table["score"]).abs(), weights=table["n"])
-    outside = int(((table["prediction"] < table["low"]) | (table["prediction"] > table["high"])).sum())
+    outside = (~table["prediction"].between(table["low"], table["high"])).sum()
     caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Predictions are"
     caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
-    below = int((table["score"] < table["prediction"]).sum())
-    return _done(figure, caption, f"A rising curve of {len(table)} points, {below} of them below the dashed diagonal.")
+    below = (table["score"] < table["prediction"]).sum()
+    return figure.told(caption, f"A rising curve of {len(table)} points, {below} of them below the dashed diagonal.")

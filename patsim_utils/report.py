@@ -17,15 +17,9 @@ SHOWN = ("best", "described-v1", "best-minilm", "listwise-minilm", "search", "pu
 
 
 def results_table(path: Path) -> str:
-    """The results of the studies SHOWN in Markdown, a row each, from `reports/results.csv`.
-
-    Figures are means over the seeds, also the bounds of the intervals.
-    """
+    """The studies SHOWN of `reports/results.csv` in Markdown, a row each; all figures are means over the seeds."""
     table = pd.read_csv(path)
-    rows = [
-        "| study | Pearson [95 % over anchors] | split | minutes of training | what it is |",
-        "|---|---|---|---|---|",
-    ]
+    rows = ["| study | Pearson [95 % over anchors] | split | minutes of training | what it is |", "|---" * 5 + "|"]
     for study in [study for study in SHOWN if (table["study"] == study).any()]:
         one = table[table["study"] == study]
         one = one[one["variant"].isna()] if one["variant"].isna().any() else one.head(1)  # of what others published
@@ -43,11 +37,11 @@ def results_table(path: Path) -> str:
 
 def write_readme() -> None:
     """Writes the table between the two marks of README.md; InputError where a mark is missing."""
-    text, table = (ROOT / "README.md").read_text(encoding="utf-8"), results_table(ROOT / "reports" / "results.csv")
-    parts = re.fullmatch("(.*{}\n).*({}.*)".format(*README_MARKS), text, flags=re.DOTALL)
+    readme = ROOT / "README.md"
+    parts = re.fullmatch("(.*{}\n).*({}.*)".format(*README_MARKS), readme.read_text(encoding="utf-8"), flags=re.DOTALL)
     if not parts:
         raise InputError(f"README.md: the marks {' and '.join(README_MARKS)} are not both there")
-    files.write_text(ROOT / "README.md", f"{parts[1]}{table}\n{parts[2]}")
+    files.write_text(readme, f"{parts[1]}{results_table(ROOT / 'reports' / 'results.csv')}\n{parts[2]}")
 
 
 def record(name: str) -> None:
@@ -66,7 +60,7 @@ def record(name: str) -> None:
         row |= {"study": index.base(name), "seeds": 1, "split": split, "protocol": metrics["protocol"]}
         row |= {"track": "listwise" if config.listwise else "pair", "what": config.describe()}
         row |= {"parameters": row["trainable_parameters"], "seconds": round(row["seconds"])}
-        row |= dict(zip(("low", "high"), row["pearson_ci"], strict=True))
+        row["low"], row["high"] = row["pearson_ci"]
         rows.append({key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in row.items()})
     table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
     table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns, fill_value="")])

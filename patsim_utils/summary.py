@@ -9,8 +9,6 @@ from patsim_utils import analysis, cpc, plots, runs, selection
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 
-MOST = 3  # fields that are named as good, or as bad
-
 
 def summary(run: Path) -> dict[str, Any] | None:
     """Of the run in a folder, for the page's template: headline, picture (HTML), said, good_and_bad, use (sentences).
@@ -23,7 +21,6 @@ def summary(run: Path) -> dict[str, Any] | None:
         return None
     split = "validation" if "validation" in found else "test"
     frame = analysis.with_errors(predictions[predictions["split"] == split])
-    headline = f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}"
     seen = "that training never saw" if found["protocol"] == "anchor_disjoint" else "that training has seen"
     said = [
         f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
@@ -33,10 +30,10 @@ def summary(run: Path) -> dict[str, Any] | None:
         f"{100 * selection.ranked_rightly(frame):.0f} of 100 cases; guessing gets 50.",
     ]
     plots.style()
-    picture = plots.forest(analysis.results(found), "label", caption="Correlation with people's scores")._repr_html_()
+    picture = plots.forest(analysis.results(found), "label", caption="Correlation with people's scores")
     return {
-        "headline": headline,
-        "picture": picture,
+        "headline": f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}",
+        "picture": picture._repr_html_(),
         "said": said,
         "good_and_bad": [*_fields(frame), *_relations(frame)],
         "use": use(config, found["protocol"]),
@@ -44,25 +41,24 @@ def summary(run: Path) -> dict[str, Any] | None:
 
 
 def _fields(frame: pd.DataFrame) -> list[str]:
-    """In which sections and word overlaps the correlation is significantly above or below that of all pairs."""
+    """Up to three sections and word overlaps with a correlation significantly above, or below, that of all pairs."""
     whole = frame["score"].corr(frame["prediction"])
-    titles = cpc.titles()
-    groups = pd.concat([analysis.by_group(frame, "section", names=titles), analysis.by_group(frame, "overlap")])
+    sections = analysis.by_group(frame, "section", names=cpc.titles())
+    groups = pd.concat([sections, analysis.by_group(frame, "overlap")])
     said = []
-    for word, part in (("Better", groups[groups["low"] > whole]), ("Worse", groups[groups["high"] < whole])):
-        names = [f"{plots.short(row.label)} ({row.pearson:.2f})" for row in part.head(MOST).itertuples()]
+    for word, part in (("Better", groups.query("low > @whole")), ("Worse", groups.query("high < @whole"))):
+        names = [f"{plots.short(row.label)} ({row.pearson:.2f})" for row in part.head(3).itertuples()]
         said += [f"{word} than on all pairs ({whole:.2f}): {'; '.join(names)}."] if names else []
     return said or ["No field and no overlap of words is significantly better or worse than the whole."]
 
 
 def _relations(frame: pd.DataFrame) -> list[str]:
     """Which kinds of relation are taken for more alike, or less, than they are."""
-    table = analysis.by_rating(frame)
-    table = table[table["rating"] != "0"].assign(gap=lambda rows: rows["prediction"] - rows["score"])
+    table = analysis.by_rating(frame).query("rating != '0'")
     said = []
-    for word, part in (("more", table[table["low"] > table["score"]]), ("less", table[table["high"] < table["score"]])):
+    for word, part in (("more", table.query("low > score")), ("less", table.query("high < score"))):
         if len(part):
-            worst = part.loc[part["gap"].abs().idxmax()]
+            worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
             kind = f"{analysis.RATINGS[worst['rating']]} ({worst['rating']})"
             figures = f"mean prediction {worst['prediction']:.2f}, score {worst['score']:.2f}"
             said.append(f"Taken for {word} alike than they are, most of all: {kind}, {figures}.")

@@ -106,13 +106,7 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     text += "twin: {idea: base, against: one}\n"
     table = effects(read(text), tmp_path)
     assert table.columns.tolist() == ablation.COLUMNS
-    assert table["variant"].tolist() == [
-        "two",
-        "same",
-        "one",
-        "rows",
-        "twin",
-    ]  # largest first, what is not compared last
+    assert [*table["variant"]] == ["two", "same", "one", "rows", "twin"]  # largest first, what is not compared last
     table = table.set_index("variant")
     means = {one: (pearson[f"{one}-seed0"] + pearson[f"{one}-seed1"]) / 2 for one in ("one", "two")}
     assert table.loc["two", "difference"] == pytest.approx(means["two"] - means["one"])

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = [("layers", "1"), ("epochs", "1"), ("batch_size", "32"), ("backbone", "minilm"), ("contrast_layer", "1")]
+TINY = "-p layers 1 -p epochs 1 -p batch_size 32 -p backbone minilm -p contrast_layer 1"
 CLASS_VECTORS = "Class vectors start from random numbers"
 NO_CLASS_VECTORS = "This model has no class vectors"
 RELATIONS = "Ratings given and the most probable ones"
@@ -44,14 +44,9 @@ def violations(page: str, folder: Path) -> str:
     show = f"document.body.innerHTML = `<pre id=axe>${{{tell}}}</pre>`"
     run = f"addEventListener('load', () => axe.run().then(r => {show}))"
     (folder / "axe.html").write_text(page.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>"))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += [
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        f"--user-data-dir={folder / 'chromium'}",
-    ]
-    command += ["--virtual-time-budget=20000", "--dump-dom", f"file://{folder / 'axe.html'}"]
+    flags = "headless no-sandbox disable-gpu disable-background-networking disable-component-update disable-sync"
+    flags += f" no-first-run user-data-dir={folder / 'chromium'} virtual-time-budget=20000 dump-dom"
+    command = ["chromium", *(f"--{flag}" for flag in flags.split()), f"file://{folder / 'axe.html'}"]
     seen = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     return re.search(r'<pre id="axe">(.*?)</pre>', seen, flags=re.DOTALL)[1]
 
@@ -68,10 +63,9 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, preset: str, rat
     for part in ("patsim_utils", "notebooks", "reports/template"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     data = make(tmp_path / "data", rated=rated)
-    command = [sys.executable, "-m", "patsim_utils", "study", "--preset", preset, "--data", str(data), "--name", "one"]
-    command += [word for pair in TINY for word in ("-p", *pair)]
     stems = ["1_explore", "2_train", "3_errors"][rated:]  # the first is the same for all that has ratings
-    command += ["--notebooks", *stems]
+    command = [sys.executable, "-m", "patsim_utils", "study", "--preset", preset, "--data", str(data), "--name", "one"]
+    command += [*TINY.split(), "--notebooks", *stems]
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PATSIM_P": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout

@@ -37,24 +37,15 @@ def test_nothing_kept_has_no_precision_and_nothing_relevant_no_rows() -> None:
 
 
 def test_the_first_candidates_of_two_groups() -> None:
-    frame = pd.DataFrame(
-        {
-            "anchor": ["a"] * 3 + ["b"] * 2 + ["c"] * 2,
-            "context": "H01",
-            "score": [1.0, 0.5, 0.0, 0.25, 0.75, 0.0, 0.0],
-            "prediction": [0.9, 0.1, 0.5, 0.8, 0.7, 0.2, 0.1],
-        }
-    )
-    found = selection.first_candidates(frame, at=(1, 3)).set_index("what")
+    frame = pd.DataFrame({"anchor": list("aaabbcc"), "context": "H01", "score": [1.0, 0.5, 0.0, 0.25, 0.75, 0.0, 0.0]})
+    frame["prediction"] = [0.9, 0.1, 0.5, 0.8, 0.7, 0.2, 0.1]
+    found = selection.first_candidates(frame).set_index("what")
     assert found.loc["rated 0.5 or more among the first 1", "value"] == pytest.approx(1 / 3)
-    assert found.loc["rated 0.5 or more among the first 3", ["value", "groups"]].tolist() == [pytest.approx(2 / 3), 1]
+    assert found.loc["rated 0.5 or more among the first 3", ["value", "groups"]].tolist() == pytest.approx([2 / 3, 1])
     discount = 1 / np.log2([2, 3, 4])
     a = ([1, 0, 0.5] @ discount) / ([1, 0.5, 0] @ discount)
     b = ([0.25, 0.75] @ discount[:2]) / ([0.75, 0.25] @ discount[:2])
-    assert found.loc["nDCG@10", ["value", "groups"]].tolist() == [
-        pytest.approx((a + b) / 2),
-        2,
-    ]  # c has nothing to find
+    assert found.loc["nDCG@10", ["value", "groups"]].tolist() == pytest.approx([(a + b) / 2, 2])  # c: nothing to find
 
 
 def test_ranked_rightly_is_the_area_under_the_curve_of_two_scores() -> None:
