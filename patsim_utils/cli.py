@@ -191,14 +191,13 @@ def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[A
         for other in set(folder.glob("*/")) - {kept}:
             shutil.rmtree(other)  # of another input, model or option
         kept.mkdir(exist_ok=True)
-        paths = [kept / f"{number}.npy" for number in range(len(chunks))]
+        paths = [kept / f"{number}.f64" for number in range(len(chunks))]
         todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
         progress.skipped = done = len(order) - sum(map(len, todo.values()))
         for number, values in _scored(model, todo, given, lambda more, done=done: progress(done + more)):
-            with files.written(paths[number]) as file:
-                np.save(file, values)
+            files.write(paths[number], values.tobytes())
         for rows, path in zip(chunks, paths, strict=True):
-            found[rows] = np.load(path)
+            found[rows] = np.fromfile(path)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
     return found, folder
 
