@@ -232,7 +232,8 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add("--unknown", choices=("error", "embedding"), default="error", help=told)
     add("--columns", help="write only these, such as id,score; score is the prediction")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
-    told = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); else text stays as it is"
+    told = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); "
+    told += "by default text stays as it is"
     add("--spreadsheet-safe", action="store_true", help=told)
     add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
     add("query", help="the phrase that is searched for")
