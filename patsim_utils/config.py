@@ -23,55 +23,40 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # the data
-    data: Text = Field("sample", min_length=1, description="sample, kaggle or a folder with train.csv")
-    protocol: Literal["anchor_disjoint", "random"] = Field(
-        "anchor_disjoint", description="split by anchor, or of rows at random (only to show the leak)"
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="of split, initial weights, order of batches and bootstrap")
-    cpc_titles: Text = Field("", description="official CPC title list (zip); empty for the built-in glosses")
+    data: Text = Field("sample", min_length=1)  # sample, kaggle or a folder with train.csv
+    protocol: Literal["anchor_disjoint", "random"] = "anchor_disjoint"  # random splits rows, only to show the leak
+    seed: int = Field(0, ge=0, lt=2**32)  # of split, initial weights, order of batches and bootstrap
+    cpc_titles: Text = ""  # official CPC title list (zip); empty for the built-in glosses
     # the model
-    backbone: Text = Field("minilm", min_length=1, description="minilm, mpnet, a Hugging Face name or a local folder")
-    layers: int = Field(0, ge=0, le=1000, description="lowest layers of the backbone that are kept; 0 for all")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of matrix products; auto is bf16 on a GPU or CPU that is fast in it, else fp32"
-    )
-    layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = Field(
-        "pair", description="how rows become sequences"
-    )
-    context_text: Literal["title", "whole_title", "code", "none"] = Field(
-        "title", description="what the encoder reads of the class; title: its first eight tokens"
-    )
-    fusion: Literal["add", "gate", "attention", "graph", "none"] = Field(
-        "add", description="how the class vector enters the token embeddings"
-    )
-    adapter: Literal["lora", "lora_all", "hyperlora", "full"] = Field(
-        "lora", description="which weights of the encoder are trained; lora: query, key, value; lora_all: all linear"
-    )
-    lora_rank: int = Field(8, ge=1, le=1024, description="rank of the update")
-    lora_alpha: int = Field(16, ge=1, le=65536, description="the update is scaled by alpha / rank")
-    lora_dropout: Share = Field(0.1, description="of the LoRA branches, in [0, 1)")
-    dropout: Share = Field(0.0, description="of the encoder itself, in [0, 1)")
+    backbone: Text = Field("minilm", min_length=1)  # minilm, mpnet, a Hugging Face name or a local folder
+    layers: int = Field(0, ge=0, le=1000)  # lowest layers of the backbone that are kept; 0 for all
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: bf16 where that is fast, else fp32
+    layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = "pair"  # how rows become sequences
+    # what the encoder reads of the class; title: its first eight tokens
+    context_text: Literal["title", "whole_title", "code", "none"] = "title"
+    # how the class vector enters the token embeddings
+    fusion: Literal["add", "gate", "attention", "graph", "none"] = "add"
+    # which weights of the encoder are trained; lora: query, key, value; lora_all: all linear
+    adapter: Literal["lora", "lora_all", "hyperlora", "full"] = "lora"
+    lora_rank: int = Field(8, ge=1, le=1024)  # rank of the update
+    lora_alpha: int = Field(16, ge=1, le=65536)  # the update is scaled by alpha / rank
+    lora_dropout: Share = 0.1  # of the LoRA branches
+    dropout: Share = 0.0  # of the encoder itself
     # the loss
-    loss: Literal["smooth_k2", "ordinal_logistic", "bce", "mse", "pearson"] = Field(
-        "smooth_k2", description="of the ordinal head"
-    )
-    alpha: Positive = Field(4.0, description="factor of Smooth K2")
-    beta: Weight = Field(0.25, description="flat zone of Smooth K2, in ranks")
-    contrast_weight: Weight = Field(0.4, description="lambda, factor of NT-Xent; 0 for none")
-    contrast_layer: int = Field(3, ge=0, le=1000, description="layer whose spans are contrasted; 0 the embeddings")
-    temperature: Positive = Field(0.1, description="tau of NT-Xent")
-    rating_weight: Weight = Field(1.0, description="factor of the ten ratings' cross-entropy, an auxiliary loss")
-    features: Literal["none", "similarity"] = Field(
-        "none", description="similarity features of a pair, whose regressor is blended with the model"
-    )
+    loss: Literal["smooth_k2", "ordinal_logistic", "bce", "mse", "pearson"] = "smooth_k2"  # of the ordinal head
+    alpha: Positive = 4.0  # factor of Smooth K2
+    beta: Weight = 0.25  # flat zone of Smooth K2, in ranks
+    contrast_weight: Weight = 0.4  # lambda, factor of NT-Xent; 0 for none
+    contrast_layer: int = Field(3, ge=0, le=1000)  # layer whose spans are contrasted; 0 the embeddings
+    temperature: Positive = 0.1  # tau of NT-Xent
+    rating_weight: Weight = 1.0  # factor of the ten ratings' cross-entropy, an auxiliary loss
+    features: Literal["none", "similarity"] = "none"  # of a pair, whose regressor is blended with the model
     # the training
-    curriculum: Literal["none", "easy_first", "random", "hard_first"] = Field(
-        "none", description="which anchors an epoch draws on"
-    )
-    epochs: int = Field(3, ge=1, le=1000, description="passes over the training pairs")
-    batch_size: int = Field(32, ge=1, le=100_000, description="pairs a step")
-    learning_rate: Rate = Field(1e-3, description="peak, of the encoder or its adapter")
-    head_learning_rate: Rate = Field(1e-3, description="peak, of everything that is new")
+    curriculum: Literal["none", "easy_first", "random", "hard_first"] = "none"  # which anchors an epoch draws on
+    epochs: int = Field(3, ge=1, le=1000)  # passes over the training pairs
+    batch_size: int = Field(32, ge=1, le=100_000)  # pairs a step
+    learning_rate: Rate = 1e-3  # peak, of the encoder or its adapter
+    head_learning_rate: Rate = 1e-3  # peak, of everything that is new
 
     @field_validator("*", mode="before")
     @classmethod
@@ -99,8 +84,7 @@ class Config(BaseModel):
     def parse(cls, given: Mapping[str, object], *, source: str = "") -> Self:
         """The configuration with the `given` settings; text may stand for a number.
 
-        Raises:
-            InputError: one line with the `source`, the setting, its value and what is allowed.
+        InputError: one line with the `source`, the setting, its value and what is allowed.
         """
         start = f"{source}: " if source else ""
         for name in given:
@@ -118,31 +102,24 @@ class Config(BaseModel):
         """The configuration that a notebook's parameters cell describes; `namespace` is its `globals()`.
 
         Its parameter `more` holds further settings, such as "lora_rank: 16, beta: .5". A name that is annotated as a
-        parameter is but none of Config, or a plain value whose name nearly is one, is a misspelt setting.
-
-        Raises:
-            InputError: as `parse` does.
+        parameter is but none of Config, or a plain value whose name nearly is one, is a misspelt setting: InputError.
         """
         own = ("name", "more", "leak", "devices", "report_to", "replace", "show_pairs", "share", "variants", "threads")
         own += ("query", "context", "corpus", "retriever", "train_retriever", "top", "measured")
         known = [*cls.model_fields, *own]
-        for name in namespace.get("__annotations__", {}):
+        plain = [name for name, value in namespace.items() if isinstance(value, str | int | float) and name[0] != "_"]
+        near = [name for name in plain if difflib.get_close_matches(name, known, n=1, cutoff=0.75)]
+        for name in [*namespace.get("__annotations__", {}), *near]:
             check_name(name, known)
-        for name, value in namespace.items():
-            plain = isinstance(value, str | int | float) and not name.startswith("_")
-            if plain and name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.75):
-                check_name(name, known)
         settings = {name: namespace[name] for name in cls.model_fields if name in namespace}
         return cls.parse(settings | unpack(str(namespace.get("more", ""))))
 
     def describe(self) -> str:
         """The settings of a run in one line."""
         names = {"lora": "LoRA", "lora_all": "LoRA on all layers", "hyperlora": "HyperLoRA"}
-        losses = self.loss
-        if self.contrast_weight:
-            losses += f" + {self.contrast_weight:g} NT-Xent"
-        if self.rating_weight:
-            losses += f" + {self.rating_weight:g} ratings"
+        losses = f"loss {self.loss}"
+        losses += f" + {self.contrast_weight:g} NT-Xent" if self.contrast_weight else ""
+        losses += f" + {self.rating_weight:g} ratings" if self.rating_weight else ""
         parts = [
             self.backbone if self.backbone.isidentifier() else self.backbone.rstrip("/").rpartition("/")[2],
             f"lowest {self.layers} layers" if self.layers else "",
@@ -150,7 +127,7 @@ class Config(BaseModel):
             f"class text {self.context_text}",
             f"class vector {self.fusion}",
             "similarity features" if self.features != "none" else "",
-            f"loss {losses}",
+            losses,
             f"{self.layout} layout",
             f"curriculum {self.curriculum}" if self.curriculum != "none" else "",
             f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
@@ -177,7 +154,6 @@ def unpack(text: str) -> dict[str, object]:
         found = yaml.safe_load("{" + text + "}")
     except yaml.YAMLError as error:
         raise InputError(f"parameter more: {clip(text)} is no list such as 'lora_rank: 16, beta: .5'") from error
-    empty = [name for name, value in found.items() if value is None]
-    if empty:
+    if empty := [name for name, value in found.items() if value is None]:
         raise InputError(f"parameter more: {clip(empty[0])} has no value; write 'lora_rank: 16, beta: .5'")
     return {str(name): value for name, value in found.items()}

@@ -33,8 +33,6 @@ def class_of(text: str) -> str | None:
 
 def code_index(context: str, *, unknown: str = "error") -> int:
     """Row of a section or class in `CODES`, from 1; other text: InputError, or 0 where `unknown` is "embedding"."""
-    if unknown not in ("error", "embedding"):
-        raise InputError(f"parameter unknown: {clip(unknown)} is none of error, embedding")
     index = _INDEX.get(context, 0)
     if index == 0 and unknown == "error":
         raise InputError(f"context {clip(context)} is no CPC section or class, such as H or H04")
@@ -42,15 +40,8 @@ def code_index(context: str, *, unknown: str = "error") -> int:
 
 
 def parent(code: str) -> str | None:
-    """Class -> its section; section or `unknown` -> None. InputError for what is not in `CODES`."""
-    if code not in _INDEX:
-        raise InputError(f"{clip(code)} is no CPC section or class, such as H or H04")
+    """Class -> its section; anything else -> None."""
     return code[0] if code in CLASSES else None
-
-
-def section(code: str) -> str:
-    """Class or section -> section; `unknown` -> `unknown`."""
-    return parent(code) or code
 
 
 def titles(path: str | Path | None = None) -> dict[str, str]:
@@ -60,15 +51,12 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
         path: the official title list (bulk zip of the CPC site); without it the glosses of this package. A
             code that an edition of the list does not have keeps its gloss.
     """
-    official = _official(Path(path)) if path else {}
-    return {code: official.get(code, _GLOSSES.get(code, "")) for code in CODES}
+    found = _GLOSSES | (_official(Path(path)) if path else {})
+    return {code: found.get(code, "") for code in CODES}
 
 
 def _official(path: Path) -> dict[str, str]:
-    """Titles of the sections, classes and subclasses in the zip's files `cpc-section-H_<date>.txt`.
-
-    A line holds code, level and title, tab-separated.
-    """
+    """Code -> title, from the lines (code, level and title, tab-separated) of files `cpc-section-H_<date>.txt`."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if re.search(r"cpc-section-[A-HY]_\d+\.txt$", name)]
@@ -76,17 +64,15 @@ def _official(path: Path) -> dict[str, str]:
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
         raise InputError(f"{named(path)}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
     fields = [line.split("\t") for line in lines]
-    found = {field[0]: _clean(field[2]) for field in fields if len(field) == 3 and len(field[0]) in (1, 3, 4)}
-    if not found.keys() & _INDEX.keys():
+    found = {field[0]: _clean(field[2]) for field in fields if len(field) == 3 and field[0] in _INDEX}
+    if not found:
         raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
     return found
 
 
 def _clean(title: str) -> str:
     """Official title -> lower case without (cross references) and braces; the text in braces stays."""
-    title = title.replace("{", " ").replace("}", " ")
-    removed = 1
+    title, removed = re.sub("[{}]", " ", title), 1
     while removed:  # from the innermost brackets outwards
         title, removed = re.subn(r"\([^()]*\)", " ", title)
-    title = re.sub(r"\s+([;,.])", r"\1", " ".join(title.split()))
-    return title.strip(" ;,").lower()
+    return re.sub(r"\s+([;,.])", r"\1", " ".join(title.split())).strip(" ;,").lower()

@@ -26,7 +26,6 @@ from patsim_utils.tables import COLUMNS, ENDINGS, read_table
 SAMPLE = Path(__file__).with_name("sample")
 KAGGLE = "google/google-patent-phrase-similarity-dataset"
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
-PROTOCOLS = ("anchor_disjoint", "random")
 KEY = ["anchor", "target", "context"]
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # What Unicode tells programs not to show, such as zero-width spaces, joiners, fillers and soft hyphens
@@ -60,11 +59,10 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
 
     InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"parameter protocol: {clip(protocol)} is none of {', '.join(PROTOCOLS)}")
+    if protocol not in ("anchor_disjoint", "random"):
+        raise InputError(f"parameter protocol: {clip(protocol)} is none of anchor_disjoint, random")
     folder = SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data)
-    paths = _split_files(folder)
-    paths = {"train": paths["train"]} if protocol == "random" else paths
+    paths = {name: path for name, path in _split_files(folder).items() if name == "train" or protocol != "random"}
     splits = {name: read_pairs(path) for name, path in paths.items()}
     for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
         row = int(np.argmax(splits[second]["anchor"].isin(splits[first]["anchor"])))
@@ -81,20 +79,13 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
     return {name: splits[name].reset_index(drop=True) for name in SPLITS if name in splits}
 
 
-def read_pairs(path: str | Path, *, scored: bool = True, unknown: str = "error") -> pd.DataFrame:
-    """One table of pairs, every row checked; InputError names the file and the first row, column and value at fault.
-
-    Args:
-        scored: True for rated data: returns the normalised `anchor, target, context, score` and, if there, `rating`;
-            refuses a pair that stands twice in a class. False for pairs to be scored: returns the file's own columns,
-            rows and values as they are, to be written back, of which `check_pairs` gives what is to be scored.
-        unknown: "error" refuses a context that is no CPC class, "embedding" takes any, also an empty one.
-    """
+def read_pairs(path: str | Path) -> pd.DataFrame:
+    """The rated pairs of one table as `check_pairs` gives them, of which none may stand twice in a class."""
     frame, lines = read_table(path)
-    checked = check_pairs(frame, unknown=unknown, place=named(path), lines=lines, scored=scored)
-    if not lines:
+    checked = check_pairs(frame, place=named(path), lines=lines, scored=True)
+    if checked.empty:
         raise InputError(f"{named(path)}: has no row below its header")
-    return checked if scored else frame
+    return checked
 
 
 class _Rows(NamedTuple):
@@ -133,9 +124,12 @@ def check_pairs(
     """`anchor, target, context` of a DataFrame or datasets.Dataset, normalised, in their order and with their index.
 
     Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class, which is said once a
-    place, as a warning of the logger "patsim". `unknown` as in `read_pairs`: other contexts stay as they are.
-    `place` and `lines` (else the index) are what messages call the table and its rows. `scored`: `score`, and `rating`
-    if there, are checked and returned, too. InputError: a column is missing, or the first row that breaks a rule.
+    place, as a warning of the logger "patsim". InputError: a column is missing, or the first row that breaks a rule.
+
+    Args:
+        unknown: "error" refuses a context that is no CPC class, "embedding" leaves any as it is, also an empty one.
+        place, lines: what messages call the table and its rows (else by the index).
+        scored: `score`, and `rating` if there, are checked and returned, too.
     """
     if unknown not in ("error", "embedding"):
         raise InputError(f"parameter unknown: {clip(unknown)} is none of error, embedding")
@@ -158,8 +152,8 @@ def check_pairs(
     changed = [pair for pair in zip(columns["context"], found["context"], strict=True) if pair[0].strip() != pair[1]]
     if changed and place not in _SAID:
         _SAID.add(place)
-        text = "%s: %d contexts are read as their CPC class, such as %s as %s"
-        logging.getLogger("patsim").warning(text, place, len(changed), clip(changed[0][0]), changed[0][1])
+        text = f"{place}: {len(changed)} contexts are read as their CPC class, such as"
+        logging.getLogger("patsim").warning(f"{text} {clip(changed[0][0])} as {changed[0][1]}")
     checked = pd.DataFrame(found, index=frame.index, dtype=str)
     return _with_scores(checked, rows) if scored else checked
 
@@ -190,10 +184,11 @@ def fingerprint(splits: dict[str, pd.DataFrame]) -> dict[str, str]:
 
 def shared_anchors(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The numbers of `anchors` and distinct (anchor, target) `pairs` that each two splits, `first, second`, share."""
+    pairs = {name: {*zip(frame["anchor"], frame["target"], strict=True)} for name, frame in splits.items()}
     rows = []
-    for (first, one), (second, two) in itertools.combinations(splits.items(), 2):
-        pairs = [set(zip(frame["anchor"], frame["target"], strict=True)) for frame in (one, two)]
-        rows.append((first, second, len({*one["anchor"]} & {*two["anchor"]}), len(pairs[0] & pairs[1])))
+    for one, two in itertools.combinations(splits, 2):
+        anchors = {*splits[one]["anchor"]} & {*splits[two]["anchor"]}
+        rows.append((one, two, len(anchors), len(pairs[one] & pairs[two])))
     return pd.DataFrame(rows, columns=["first", "second", "anchors", "pairs"])
 
 
@@ -263,8 +258,8 @@ def _split_files(folder: Path) -> dict[str, Path]:
             found[split] = here[0]
     if "train" not in found:
         raise InputError(f"{named(folder / 'train.csv')}: is missing; the folder needs it")
-    if "test" in found:  # the competition's own has ids, but no scores
+    if "test" in found:
         header = {normalise(str(name)) for name in read_table(found["test"])[0].columns}
-        if "id" in header and not header & {"score", "rating"}:
+        if "id" in header and not header & {"score", "rating"}:  # the competition's own
             del found["test"]
     return found

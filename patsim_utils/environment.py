@@ -21,11 +21,5 @@ def commit() -> str:
 
 def environment(*, seed: int) -> dict[str, str | int]:
     """The `environment` entry of metrics.json: commit, date (UTC), versions and the seed of the run."""
-    return {
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "seed": seed,
-    }
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers")}
+    return {"commit": commit(), "date": datetime.now(UTC).date().isoformat(), **versions, "seed": seed}

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import gzip
+import io
 import os
 import shutil
 import tempfile
@@ -45,34 +46,28 @@ def lock(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(
-                f"{what} is being written by another process; wait for it, or choose another name"
-            ) from error
+            told = "is being written by another process; wait for it, or choose another name"
+            raise InputError(f"{what} {told}") from error
         yield
 
 
-@contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which is put at `path` when all is in it; readable as the umask allows."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
+def write(path: Path, content: bytes) -> None:
+    """Writes a file beside `path`, and puts it there when all is in it."""
+    fresh = path.with_name(f".{path.name[:50]}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
+        with fresh.open("wb") as file:
+            file.write(content)
             file.flush()
-            os.fsync(descriptor)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+            os.fsync(file.fileno())
+        fresh.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file at once."""
-    with written(path) as file:
-        file.write(text.encode())
+    write(path, text.encode())
 
 
 def check_output(path: Path, *, overwrite: bool = False, rows: int = 0) -> None:
@@ -101,27 +96,25 @@ def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = Fal
     """
     if spreadsheet_safe:
         frame = frame.set_axis([_safe(name) for name in frame.columns], axis=1).map(_safe)
-    ending = path.suffix.lower()
-    if ending not in (".parquet", ".xlsx"):
-        options = {"index": False, "sep": "\t" if ending == ".tsv" else ",", "lineterminator": "\n"}
-        text = frame.to_csv(**options)
-        if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
-            text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)
-        content = gzip.compress(text.encode(), mtime=0) if ending == ".gz" else text.encode()
-    if str(path) == "-":
-        while content:
-            content = content[os.write(1, content) :]
-        return
-    with written(path) as file:
-        try:
-            if ending == ".parquet":
-                frame.to_parquet(file, index=False)
-            elif ending == ".xlsx":
-                _write_sheet(frame, file)
-            else:
-                file.write(content)
-        except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
-            raise InputError(f"{clip(str(path))}: cannot hold this table ({clip(error)})") from error
+    ending, table = path.suffix.lower(), io.BytesIO()
+    try:
+        if ending == ".parquet":
+            frame.to_parquet(table, index=False)
+        elif ending == ".xlsx":
+            _write_sheet(frame, table)
+        else:
+            options = {"index": False, "sep": "\t" if ending == ".tsv" else ",", "lineterminator": "\n"}
+            text = frame.to_csv(**options)
+            if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
+                text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)
+            table.write(gzip.compress(text.encode(), mtime=0) if ending == ".gz" else text.encode())
+    except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
+        raise InputError(f"{clip(str(path))}: cannot hold this table ({clip(error)})") from error
+    content = table.getvalue()
+    if str(path) != "-":
+        return write(path, content)
+    while content:
+        content = content[os.write(1, content) :]
 
 
 def _safe(value: object) -> object:

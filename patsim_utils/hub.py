@@ -35,24 +35,23 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Matcher
     return Matcher.load(name)
 
 
-def save_pretrained(run: Path, folder: Path) -> None:
-    """Copies the model of a finished run into a new folder, with README.md, its card; nothing of its data."""
-    text = card(run, place=str(folder))
+def save_pretrained(run: Path, folder: Path, *, place: str = "") -> None:
+    """Copies a finished run's model into a new folder, with its card, whose example loads `place` (else the folder)."""
+    text = card(run, place=place or str(folder))
     if folder.exists():
         raise InputError(f"{named(folder)}: exists already")
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    shutil.copytree(run / "model", fresh, dirs_exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(run / "model", fresh)
     files.write_text(fresh / "README.md", text)
     fresh.rename(folder)
-    folder.chmod(0o755)  # a temporary folder is for its owner alone
 
 
 def push_to_hub(run: Path, repository: str, *, private: bool = True) -> str:
     """Uploads the model of a finished run with its card; returns the address of the commit."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "model"
-        save_pretrained(run, folder)
-        files.write_text(folder / "README.md", card(run, place=repository))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_pretrained(run, folder, place=repository)
         huggingface_hub.create_repo(repository, private=private, exist_ok=True)
         return huggingface_hub.upload_folder(repo_id=repository, folder_path=folder).commit_url
 
@@ -60,22 +59,17 @@ def push_to_hub(run: Path, repository: str, *, private: bool = True) -> str:
 def card(run: Path, *, place: str) -> str:
     """The model card of a run in Markdown: task, data, figures with split and interval, limits, an example."""
     config, found, *_ = runs.read_run(run)
-    own = config.data == "sample"
-    unseen = found["protocol"] == "anchor_disjoint"
+    own, protocol = config.data == "sample", found["protocol"]
     head = {"language": "en", "license": "mit" if own else "cc-by-4.0", "library_name": "patsim"}
     head |= {"pipeline_tag": "text-classification", "tags": ["patents", "phrase-similarity", "reranker"]}
     data = "the sample that comes with patsim (CC0)"
     if not own:
         data = "Google's Patent Phrase Similarity data set (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171)"
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
-    lines += [
-        f"# patsim: {run.name}",
-        "",
-        "Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.",
-        "",
-    ]
-    lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}", f"- {analysis.summary(found)}"]
+    unseen = protocol == "anchor_disjoint"
     note = "no anchor of the held-out pairs is in training" if unseen else "held-out anchors are in training (leakage)"
-    lines += [f"- **Split**: {found['protocol']}: {note}", "- **Limits**:"]
-    lines += [f"  - {sentence}" for sentence in summary.use(config, found["protocol"])]
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# patsim: {run.name}"]
+    lines += ["", "Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.", ""]
+    lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}", f"- {analysis.summary(found)}"]
+    lines += [f"- **Split**: {protocol}: {note}", "- **Limits**:"]
+    lines += [f"  - {sentence}" for sentence in summary.use(config, protocol)]
     return "\n".join([*lines, "", "```python", EXAMPLE.format(place=place).rstrip(), "```", ""])

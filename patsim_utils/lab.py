@@ -9,10 +9,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPrepro
 def clean(model: dict[str, Any], **_: object) -> None:
     """Hook of Jupyter before saving: keeps cells and their tags, kernel and language, as the repository has them."""
     if model["type"] == "notebook" and model["content"]["nbformat"] == 4:
-        notebook = nbformat.from_dict(model["content"])
-        notebook, _ = ClearOutputPreprocessor(enabled=True)(notebook, {})
+        notebook, _ = ClearOutputPreprocessor(enabled=True)(nbformat.from_dict(model["content"]), {})
         kept = {"kernelspec", ("language_info", "name")}
-        clear = ClearMetadataPreprocessor(
-            enabled=True, preserve_cell_metadata_mask={"tags"}, preserve_nb_metadata_mask=kept
-        )
-        model["content"], _ = clear(notebook, {})
+        clear = ClearMetadataPreprocessor(preserve_cell_metadata_mask={"tags"}, preserve_nb_metadata_mask=kept)
+        model["content"], _ = clear.preprocess(notebook, {})

@@ -48,8 +48,7 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any], pd.DataFrame, pd.Dat
 def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> dict[str, Any] | None:
     """Metrics of the finished run of this configuration and data in `folder`, None where nothing is there.
 
-    Raises:
-        InputError: another run is there.
+    InputError: another run is there.
     """
     files.recover(folder)
     if not folder.exists():
@@ -60,10 +59,8 @@ def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> d
     if numbers.get("data") != fingerprint(splits):
         changed.append("the data's rows")
     if changed:
-        raise InputError(
-            f"{folder.name} is the name of a finished run that differs in {', '.join(changed)}: "
-            f"choose another name, or tell to replace it"
-        )
+        told = f"is the name of a finished run that differs in {', '.join(changed)}"
+        raise InputError(f"{folder.name} {told}: choose another name, or tell to replace it")
     return numbers
 
 
@@ -80,17 +77,13 @@ def write(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, wor
     epochs = history.dropna(subset="eval_pearson")
     best = work / f"epoch-{round(epochs.loc[epochs['eval_pearson'].idxmax(), 'epoch'])}"
     shutil.rmtree(run, ignore_errors=True)
-    run.mkdir()
-    if not (best / "matcher.json").is_file():
-        raise RuntimeError(f"{best}: the best epoch's model is not there")
     shutil.copytree(best, run / "model")
     if config.features != "none":
         Regressor.fit(splits["train"], config).save(run / "model" / "features")
     model = Matcher.load(run)
     result: dict[str, Any] = {"protocol": config.protocol, "data": fingerprint(splits)}
-    predictions = []
-    for name in [split for split in splits if split != "train"]:
-        frame = splits[name]
+    predictions, held_out = [], {name: frame for name, frame in splits.items() if name != "train"}
+    for name, frame in held_out.items():
         cumulative = model.logits(frame)
         result[name] = summary(frame, cumulative, config)
         predictions.append(frame.assign(split=name, prediction=ordinal.score(cumulative).double().numpy()))
@@ -100,7 +93,7 @@ def write(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, wor
         | {name: row[f"eval_{name}"] for name in ("pearson", "spearman", "loss")}
         for _, row in epochs.iterrows()
     ]
-    result["baselines"] = baselines(splits, config, model.regressor)
+    result["baselines"] = baselines(held_out, config, model.regressor)
     result["environment"] = environment(seed=config.seed)
     frame = pd.concat(predictions, ignore_index=True)
     order = ["split", "anchor", "target", "context", "score", "prediction"]
@@ -131,7 +124,7 @@ def _cost(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, his
     }
 
 
-def baselines(splits: dict[str, pd.DataFrame], config: Config, regressor: Regressor | None) -> dict[str, Any]:
+def baselines(held_out: dict[str, pd.DataFrame], config: Config, regressor: Regressor | None) -> dict[str, Any]:
     """What words, pretrained backbone and features alone reach on the evaluated splits; None where undefined."""
     systems = {
         "word_jaccard": metrics.word_jaccard,
@@ -141,9 +134,7 @@ def baselines(splits: dict[str, pd.DataFrame], config: Config, regressor: Regres
         systems["features"] = lambda frame: regressor(frame).mean(-1).double().numpy()
     return {
         name: {
-            split: metrics.evaluate_or_none(frame, system(frame), seed=config.seed)
-            for split, frame in splits.items()
-            if split != "train"
+            split: metrics.evaluate_or_none(frame, system(frame), seed=config.seed) for split, frame in held_out.items()
         }
         for name, system in systems.items()
     }

@@ -15,7 +15,6 @@ from patsim_utils.errors import InputError, clip, named
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")
 COLUMNS = ("anchor", "target", "context", "score", "rating")  # those that mean something, in upper or lower case
-_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 csv.field_size_limit(2**31 - 1)  # a long value is data like any other
 
@@ -91,11 +90,11 @@ def _cell(value: Any) -> str:
 
 
 def _decoded(place: str, content: bytes) -> str:
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    form = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "UTF-8"
     try:
-        text = content.decode(encoding)
+        text = content.decode(form).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line, form = content.count(b"\n", 0, error.start) + 1, encoding.removesuffix("-sig").upper()
+        line = content.count(b"\n", 0, error.start) + 1
         complaint = f"byte {content[error.start]:#04x} is not {form}; forms that are read: {', '.join(ENDINGS)}"
         raise InputError(f"{place}, row {line}: {complaint}") from error
     if "\0" in text:
@@ -113,17 +112,18 @@ def _text(place: str, text: str, separator: str) -> tuple[pd.DataFrame, list[int
     text, sign = re.sub(r"(?<!\r)\n" if old else r"\r(?!\n)", "\0", text), "\n" if old else "\r"
     spaced = re.match(rf'[^\r\n]*"{separator} +"', text) is not None  # `"a", "b"`: the space is none of the value
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)
-    rows, lines, line, marked = [], [], 1, "\0" in text
+    rows, lines, line = [], [], 1
     try:
         for row in reader:
             if len(row) > 1 or any(map(str.strip, row)):  # an empty line is no row
-                rows.append([value.replace("\0", sign) for value in row] if marked else row)
+                rows.append([value.replace("\0", sign) for value in row])
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{place}, row {line}: is no CSV ({clip(error)})") from error
-    for other in ";\t|,".replace(separator, "") if rows else "":
-        if {"anchor", "target"} <= {name.strip(' "').lower() for name in separator.join(rows[0]).split(other)}:
+    header = separator.join(rows[0]).lower().replace('"', "") if rows else ""
+    for other in ";\t|,".replace(separator, ""):
+        if {"anchor", "target"} <= {*map(str.strip, header.split(other))}:
             raise InputError(f"{place}, row {lines[0]}: columns seem separated by {other!r}, not by {separator!r}")
     return _table(place, rows, lines)
 

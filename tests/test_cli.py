@@ -195,10 +195,10 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys, terminal: bool, said:
     clock = iter([0.0, 2.0, 40.0])
     monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    progress = cli.Progress(100)
-    progress(50)
+    progress = cli.Progress(100, size=100)
+    progress(1, 2)
     assert capsys.readouterr().err == said
-    progress(80)
+    progress(4, 5)
     assert "80 of 100 pairs, 2 a second, 10 s left" in capsys.readouterr().err
 
 

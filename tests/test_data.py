@@ -58,13 +58,6 @@ def test_both_forms_of_the_data_are_read(tmp_path: Path) -> None:
     assert frame.astype(str).to_numpy().tolist() == [["a b", "null", "H04", "0.5"], ["a b", "nan", "H04", "0.0"]]
 
 
-def test_pairs_to_be_scored_come_as_they_are(tmp_path: Path) -> None:
-    text = "note,Target,anchor,context\nx,Fuel  Cell,a,H01M\nx,Fuel  Cell,a,H01M\n"
-    frame = data.read_pairs(write(tmp_path, p=text) / "p.csv", scored=False)
-    assert frame.to_csv(index=False) == text
-    assert data.check_pairs(frame).to_numpy().tolist() == [["a", "fuel cell", "H01"]] * 2
-
-
 @pytest.mark.parametrize("value", [None, float("nan"), pd.NA, pd.NaT, 3.5, ["x"], b"x"])
 @pytest.mark.parametrize("column", ["anchor", "target", "context"])
 def test_missing_values_and_numbers_are_refused_with_row_and_column(column: str, value: object) -> None:
@@ -84,7 +77,10 @@ def test_a_frame_is_checked_as_a_file_is() -> None:
     for other in ([("a", "b", "H01")], {"anchor": ["a"]}, pd.Series(["a"]), datasets.DatasetDict()):
         with pytest.raises(InputError, match=f"is of type {type(other).__name__}"):
             data.check_pairs(other)
+    with pytest.raises(InputError, match="parameter unknown: 'ignore' is none of error, embedding"):
+        data.check_pairs(pairs(), unknown="ignore")
     assert data.check_pairs(pairs()).empty
+    assert len(data.check_pairs(pairs(("a", "b", "H01"), ("a", "b", "H01")))) == 2
     rows = datasets.Dataset.from_pandas(pairs(("A", "b", "h01")))
     assert data.check_pairs(rows).to_numpy().tolist() == [["a", "b", "H01"]]
     odd = data.check_pairs(pairs(("a", "b", "H99"), ("a", "b", "")).set_index(pd.Index([7, 7])), unknown="embedding")
