@@ -66,7 +66,7 @@ class Matcher(nn.Module):
         self.settings = config  # `config` would be taken for an encoder's by the Trainer
         self.titles = titles or cpc.titles(config.cpc_titles or None)
         if folder:
-            backbone = encoder.empty_backbone(folder / "encoder")
+            backbone = encoder.load_backbone(str(folder / "encoder"), weights=False)
             self.tokenizer = encoder.load_tokenizer(str(folder / "tokenizer"))
         else:
             backbone = encoder.load_backbone(config.backbone, layers=config.layers)
