@@ -106,8 +106,9 @@ class Matcher(nn.Module):
             a, t = (span_mean(states[-1].float(), span) for span in spans)  # (N, W)
             features = torch.cat([a, t, a * t, (a - t).abs()], dim=-1)
             middle = states[min(self.settings.contrast_layer, len(states) - 1)].float()
+            cumulative = self.head(features)
             ratings = self.rating_head(features) if self.rating_head else None
-            return Output(self.head(features), *(span_mean(middle, span) for span in spans), ratings)
+            return Output(cumulative, *(span_mean(middle, span) for span in spans), ratings)
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The rows of a checked frame (`data.check_pairs`), tokenised for this model."""
