@@ -28,7 +28,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from patsim_utils import cpc, curriculum, devices, encoder, files, losses, runs
+from patsim_utils import curriculum, devices, encoder, files, losses, runs
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.data import fingerprint
@@ -51,7 +51,7 @@ def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of an ordinal and a contrastive loss and, where asked for, of the ratings' cross-entropy.
+    """Trainer on the sum of the terms of `dual_loss`.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -61,18 +61,13 @@ class DualLossTrainer(Trainer):
     ) -> None:
         super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
         self.sampler, self.validation, self.work = sampler, validation, work
-        self.terms: dict[str, float] = {}
-        self.clock = time.perf_counter()
-        self.evaluation_seconds = 0.0
+        self.clock, self.evaluation_seconds = time.perf_counter(), 0.0
         self.add_callback(_Schedule(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(  # not prepared by accelerate, which would give each device batches of its own
-            self.sampler.pairs,
-            batch_sampler=self.sampler,
-            collate_fn=self.sampler.pairs.collate,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
+        # not prepared by accelerate, which would give each device batches of its own
+        pairs, pinned = self.sampler.pairs, torch.cuda.is_available()
+        return DataLoader(pairs, batch_sampler=self.sampler, collate_fn=pairs.collate, pin_memory=pinned)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
@@ -98,10 +93,8 @@ class DualLossTrainer(Trainer):
         for name, value in self.terms.items():
             if not math.isfinite(value):
                 rows = ", ".join(map(str, inputs["rows"].tolist()))
-                raise FloatingPointError(
-                    f"step {self.state.global_step + 1}: the {name} loss is {value}; "
-                    f"rows of the training split in this batch: {rows}"
-                )
+                what = f"step {self.state.global_step + 1}: the {name} loss is {value}"
+                raise FloatingPointError(f"{what}; rows of the training split in this batch: {rows}")
         loss = sum(terms.values())
         # each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices
         return loss if several == 1 else loss.detach() + several * (loss - loss.detach())
@@ -126,15 +119,11 @@ class DualLossTrainer(Trainer):
         return found
 
     def _evaluated(self) -> dict[str, float]:
-        epoch = round(self.state.epoch)
         before = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
         result = runs.summary(self.validation, self.model.cumulative(self.eval_dataset), self.model.settings)
         if result["pearson"] > max(before, default=-math.inf):
-            fresh = self.work / "epoch.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            self.model.save(fresh)
-            shutil.rmtree(self.work / f"epoch-{epoch}", ignore_errors=True)  # of a run that was killed after it
-            fresh.rename(self.work / f"epoch-{epoch}")
+            # what a kill leaves half-written is written anew: the checkpoint to resume from is older
+            self.model.save(self.work / f"epoch-{round(self.state.epoch)}")
         return {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
 
     def _save(self, output_dir: str, state_dict: dict | None = None) -> None:
@@ -244,12 +233,10 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
     set_seed(config.seed)
     cuda, began, state = torch.cuda.is_available(), time.perf_counter(), devices.processes()
     with state.main_process_first():  # which may fetch the backbone
-        model = Matcher(config, titles=cpc.titles(config.cpc_titles or None))
+        model = Matcher(config)
     last = devices.shared(newest_checkpoint(work / "checkpoints") if state.is_main_process else None)
     pairs = model.pairs(splits["train"])
-    pools = None
-    if config.curriculum != "none":
-        pools = curriculum.pools(splits["train"], config)
+    pools = curriculum.pools(splits["train"], config) if config.curriculum != "none" else None
     share = (state.process_index, state.num_processes)
     sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools, share=share)
     arguments = TrainingArguments(
@@ -264,7 +251,6 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         use_cpu=not cuda,
         ddp_find_unused_parameters=False,
