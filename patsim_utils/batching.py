@@ -30,7 +30,6 @@ from patsim_utils.errors import InputError
 
 LONGEST_LIST = 512  # tokens, in the layout whose positions run on through all targets
 UNRATED = -100  # in `rating`: what cross-entropy leaves out
-PADDING = -1  # in `block` and in span indices
 
 
 class Sequence(NamedTuple):
@@ -75,55 +74,45 @@ class Pairs:
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.target_end = [] if layout == "compact" else [self.sep]
         ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
-        n = len(frame)
-        self.anchor, self.target = ids[:n], ids[n:]
-        tokens = _tokenise(tokenizer, list(self.phrases))
-        if cut := sum(len(ids) > longest for ids in tokens):
-            message = "%d of %d phrases are longer than the %d tokens that this model reads; their ends are left out"
-            logging.getLogger("patsim").warning(message, cut, len(self.phrases), longest)
-        # a phrase may hold only characters that the tokenizer drops
-        self.tokens = [ids[:longest] or [tokenizer.unk_token_id] for ids in tokens]
+        self.anchor, self.target = np.split(ids, 2)
         which, contexts = pd.factorize(frame["context"].to_numpy(object), use_na_sentinel=False)
-        self.code = np.array([cpc.code_index(c, unknown=unknown) for c in contexts], dtype=np.int64)[which]
-        self.context = len(self.phrases) + which
+        self.code = np.array([cpc.code_index(c, unknown=unknown) for c in contexts])[which]
+        n, self.context = len(self.phrases), len(self.phrases) + which
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]
-        self.tokens += [ids[:context_tokens] for ids in _tokenise(tokenizer, texts)]
-        self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(n, dtype=np.int64)
-        self.rating = np.full(n, UNRATED)
+        tokens = tokenizer([*self.phrases, *texts], add_special_tokens=False, verbose=False)["input_ids"]
+        if cut := sum(len(ids) > longest for ids in tokens[:n]):
+            message = "%d of %d phrases are longer than the %d tokens that this model reads; their ends are left out"
+            logging.getLogger("patsim").warning(message, cut, n, longest)
+        # a phrase may hold only characters that the tokenizer drops
+        self.tokens = [ids[:longest] or [tokenizer.unk_token_id] for ids in tokens[:n]]
+        self.tokens += [ids[:context_tokens] for ids in tokens[n:]]
+        self.rank = ordinal.to_rank(frame["score"]) if "score" in frame else np.zeros(len(frame), dtype=np.int64)
+        self.rating = np.full(len(frame), UNRATED)
         if "rating" in frame:
             self.rating = frame["rating"].map({rating: i for i, rating in enumerate(RATINGS)}).to_numpy()
         length = np.array([len(token_ids) for token_ids in self.tokens])
-        context = length[self.context]
-        anchor = length[self.anchor] + 1
-        self.prefix_length = 1 + context + (context > 0)  # without targets
-        self.target_length = length[self.target] + len(self.target_end)
-        if layout == "repeated":
-            self.target_length += anchor
-        else:
-            self.prefix_length += anchor
+        context, anchor = length[self.context], length[self.anchor] + 1
+        self.prefix_length = 1 + context + (context > 0) + anchor * (layout != "repeated")  # without targets
+        self.target_length = length[self.target] + len(self.target_end) + anchor * (layout == "repeated")
 
     def __len__(self) -> int:
         return len(self.anchor)
 
-    def groups(self) -> list[np.ndarray]:
-        """Rows that share anchor and context, which one sequence can hold in every layout but `pair`."""
-        key = (self.anchor.astype(np.int64) * len(cpc.CODES) + self.code) * len(self.tokens) + self.context
-        group = pd.factorize(key)[0]
-        order = np.argsort(group, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(group))[:-1])
-
     def sequences(
         self, *, largest: int, generator: np.random.Generator | None = None, shuffle: int | None = None
     ) -> list[np.ndarray]:
-        """The rows of each sequence, every row once: single rows, or groups in parts of at most `largest` rows.
+        """The rows of each sequence, every row once: single rows in the layout `pair`, else rows of one anchor in one
+        context, in parts of at most `largest`.
 
         With a generator, the rows of a group are shuffled first; number and sizes of the parts stay. With `shuffle`, a
         seed, they are, too, in an order that follows from it and the group's own anchor and class alone.
         """
         if self.layout == "pair":
             return list(np.arange(len(self))[:, None])
+        group = pd.factorize(self.anchor * len(self.tokens) + self.context)[0]
+        groups = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
         sequences = []
-        for rows in self.groups():
+        for rows in groups:
             most = largest
             if self.layout == "listwise":
                 room = LONGEST_LIST - self.prefix_length[rows[0]]
@@ -137,32 +126,29 @@ class Pairs:
 
     def lengths(self, sequences: list[np.ndarray]) -> np.ndarray:
         """Tokens of each sequence (S,)."""
-        first = np.array([rows[0] for rows in sequences])
-        starts = np.cumsum([0, *map(len, sequences[:-1])])
-        return self.prefix_length[first] + np.add.reduceat(self.target_length[np.concatenate(sequences)], starts)
+        return np.array([self.prefix_length[rows[0]] + self.target_length[rows].sum() for rows in sequences])
 
     def __getitem__(self, rows: np.ndarray) -> Sequence:
         anchor, context = self.tokens[self.anchor[rows[0]]], self.tokens[self.context[rows[0]]]
-        context_part = [*context, self.sep] if context else []
         repeated = [*anchor, self.sep] if self.layout == "repeated" else []
-        tokens = [self.cls]
-        if not repeated:
-            tokens += [*anchor, self.sep]
+        context_part = [*context, self.sep] if context else []
+        tokens = [self.cls] if repeated else [self.cls, *anchor, self.sep]
         if self.layout != "pair":
             tokens += context_part
-        prefix, starts, targets = len(tokens), [], []
-        for row in rows:
-            starts.append(len(tokens))
+        prefix, anchors, targets = len(tokens), [], []
+        positions, block = list(range(prefix)), [0] * prefix
+        for j, row in enumerate(rows, 1):
+            start = len(tokens)
             tokens += repeated + self.tokens[self.target[row]] + self.target_end
-            end = len(tokens) - len(self.target_end)
-            targets.append(range(starts[-1] + len(repeated), end))
-        anchors = [range(start, start + len(anchor)) for start in (starts if repeated else [1] * len(rows))]
+            first = start if repeated else 1
+            anchors.append(range(first, first + len(anchor)))
+            targets.append(range(start + len(repeated), len(tokens) - len(self.target_end)))
+            positions += range(prefix, prefix + len(tokens) - start)
+            block += [j] * (len(tokens) - start)
         if self.layout == "pair":
             tokens += context_part
-        positions, block = list(range(len(tokens))), [0] * len(tokens)
-        if self.layout not in ("pair", "listwise"):
-            for j, (start, end) in enumerate(zip(starts, [*starts[1:], len(tokens)], strict=True), 1):
-                positions[start:end], block[start:end] = range(prefix, prefix + end - start), [j] * (end - start)
+        if self.layout in ("pair", "listwise"):
+            positions, block = list(range(len(tokens))), [0] * len(tokens)
         return Sequence(tokens, positions, block, list(rows), anchors, targets, int(self.code[rows[0]]))
 
     def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
@@ -174,19 +160,18 @@ class Pairs:
             rows, rank, rating, anchor_text, target_text: (N,).
         """
         width = max(len(s.tokens) for s in sequences)
-        starts = range(0, width * len(sequences), width)
+        anchors, targets = [], []
+        for start, s in zip(range(0, width * len(sequences), width), sequences, strict=True):
+            anchors += [[start + i for i in span] for span in s.anchors]
+            targets += [[start + i for i in span] for span in s.targets]
         rows = [row for s in sequences for row in s.rows]
-        anchor, target = (
-            [range(o + span.start, o + span.stop) for o, s in zip(starts, sequences, strict=True) for span in spans(s)]
-            for spans in (lambda s: s.anchors, lambda s: s.targets)
-        )
         return {
             "input_ids": pad([s.tokens for s in sequences], self.pad),
             "position_ids": pad([s.positions for s in sequences], 0),
-            "block": pad([s.block for s in sequences], PADDING),
+            "block": pad([s.block for s in sequences], -1),
             "code": torch.tensor([s.code for s in sequences]),
-            "anchor_span": pad(anchor, PADDING),
-            "target_span": pad(target, PADDING),
+            "anchor_span": pad(anchors, -1),
+            "target_span": pad(targets, -1),
             "rows": torch.tensor(rows),
             "rank": torch.from_numpy(self.rank[rows]),
             "rating": torch.from_numpy(self.rating[rows]),
@@ -195,14 +180,10 @@ class Pairs:
         }
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-
-
-def pad(ragged: list, value: int) -> Tensor:
+def pad(ragged: list[list[int]], value: int) -> Tensor:
     """Rows of integers (R lists) -> int64 (R, longest), filled up with `value`."""
     width = max(map(len, ragged))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged], dtype=torch.long)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in ragged])
 
 
 def visible(block: Tensor) -> Tensor:
@@ -237,7 +218,6 @@ class LengthGrouped:
     ) -> None:
         self.pairs, self.size, self.seed, self.pools, self.share = pairs, batch_size, seed, pools, share
         self.epoch = 0
-        self.largest = -(-batch_size // 2)  # of a sequence: no slice between two cuts can then be empty
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -247,13 +227,13 @@ class LengthGrouped:
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         generator = np.random.default_rng((self.seed, self.epoch))
-        sequences = self.pairs.sequences(largest=self.largest, generator=generator)
+        # with sequences of at most half a batch, no slice between two cuts can be empty
+        sequences = self.pairs.sequences(largest=-(-self.size // 2), generator=generator)
         lengths = self.pairs.lengths(sequences)
         weight, total = np.array([len(rows) for rows in sequences]), len(self.pairs)
         order = generator.permutation(len(sequences))
         if self.pools:
-            pool = self.pools[min(self.epoch, len(self.pools) - 1)]
-            order = order[np.isin([sequences[i][0] for i in order], pool)]
+            order = order[np.isin([sequences[i][0] for i in order], self.pools[self.epoch])]
             order = np.tile(order, -(-total // int(weight[order].sum())))
             order = order[np.cumsum(weight[order]) <= total]
 
@@ -274,7 +254,7 @@ class LengthGrouped:
         """This device's sequences of a batch, at least one: where there are too few, the largest are cut in two."""
         device, devices = self.share
         while len(batch) < devices:
-            largest = max(range(len(batch)), key=lambda i: len(batch[i]))
+            largest = int(np.argmax([len(rows) for rows in batch]))
             if len(batch[largest]) < 2:
                 raise InputError(f"a batch has fewer pairs than there are devices ({devices}): raise batch_size")
             batch[largest : largest + 1] = np.array_split(batch[largest], 2)
@@ -282,8 +262,5 @@ class LengthGrouped:
 
     def padding(self) -> float:
         """Share of padding among the tokens of this epoch's batches, in [0, 1)."""
-        used = padded = 0
-        for batch in self:
-            lengths = self.pairs.lengths(batch)
-            used, padded = used + int(lengths.sum()), padded + len(batch) * int(lengths.max())
-        return 1 - used / padded
+        lengths = [self.pairs.lengths(batch) for batch in self]
+        return float(1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths))

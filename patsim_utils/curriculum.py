@@ -10,6 +10,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from patsim_utils import data, encoder, metrics
+from patsim_utils.config import Config
 
 FOLDS = 5
 
@@ -23,31 +24,25 @@ def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     Raises:
         InputError: fewer than two anchors.
     """
-    features = np.stack(
-        [
-            encoder.pretrained_cosine(frame, backbone=backbone),
-            metrics.word_jaccard(frame),
-            frame["anchor"].str.len(),
-            frame["target"].str.len(),
-        ],
-        axis=1,
-    )
+    lengths = (frame[column].str.len() for column in ("anchor", "target"))
+    cosine, words = encoder.pretrained_cosine(frame, backbone=backbone), metrics.word_jaccard(frame)
+    features = np.stack([cosine, words, *lengths], axis=1)
     fold = data.grouped_folds(frame, folds=min(FOLDS, frame["anchor"].nunique()))
     model = HistGradientBoostingRegressor(random_state=0)
     predicted = cross_val_predict(model, features, frame["score"], groups=fold, cv=LeaveOneGroupOut())
     return (predicted - frame["score"]).abs().groupby(frame["anchor"]).mean()
 
 
-def pools(frame: pd.DataFrame, *, curriculum: str, epochs: int, backbone: str, seed: int) -> list[np.ndarray]:
+def pools(frame: pd.DataFrame, config: Config) -> list[np.ndarray]:
     """The rows that each epoch draws on, the last one on all of them: e of E epochs on e / E of the anchors.
 
     `easy_first` adds harder anchors from epoch to epoch, `hard_first` easier ones, `random` any: at equal steps, what
     `easy_first` gains beyond `random` is due to the order, and the rest to seeing few anchors more often.
     """
-    anchors = difficulty(frame, backbone=backbone).sort_values(kind="stable").index.to_numpy()
-    if curriculum == "hard_first":
+    anchors = difficulty(frame, backbone=config.backbone).sort_values(kind="stable").index.to_numpy()
+    if config.curriculum == "hard_first":
         anchors = anchors[::-1]
-    if curriculum == "random":
-        anchors = np.random.default_rng(seed).permutation(anchors)
-    counts = [-(-epoch * len(anchors) // epochs) for epoch in range(1, epochs + 1)]
+    if config.curriculum == "random":
+        anchors = np.random.default_rng(config.seed).permutation(anchors)
+    counts = [-(-epoch * len(anchors) // config.epochs) for epoch in range(1, config.epochs + 1)]
     return [np.flatnonzero(frame["anchor"].isin(anchors[:count])) for count in counts]

@@ -6,6 +6,7 @@ whole batch, whatever that loss compares. The first process evaluates and writes
 
 import subprocess
 import sys
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,9 +23,9 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def shared(values: list) -> list:
+def shared(value: Any) -> Any:
     """What the first of the processes has, in all of them, once it is there."""
-    return broadcast_object_list(values) if processes().num_processes > 1 else values
+    return broadcast_object_list([value])[0] if processes().num_processes > 1 else value
 
 
 def lost(error: RuntimeError) -> bool:
@@ -33,10 +34,7 @@ def lost(error: RuntimeError) -> bool:
 
 
 def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Output, dict[str, Tensor]]:
-    """Outputs and labels of the rows of all devices; those of this device keep their gradient.
-
-    So every device computes the loss of the whole batch, whatever that loss compares.
-    """
+    """Outputs and labels of the rows of all devices; those of this device keep their gradient."""
     n, rank = len(batch["rows"]), accelerator.process_index
     counts = accelerator.gather(torch.tensor([n], device=output.cumulative.device)).tolist()
 

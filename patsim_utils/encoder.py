@@ -1,7 +1,7 @@
 """The backbone: a Hugging Face text encoder, its tokenizer, adapter and precision, and its hidden states."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from patsim_utils import backbones, batching, positions
@@ -28,59 +28,45 @@ QUERY_KEY_VALUE = (
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone; InputError where there is none."""
+    path = backbones.path(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(backbones.path(backbone), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no vocabulary")  # as transformers makes one where its files are missing
-    except Exception as error:  # a broken folder fails in many ways
+    except Exception as error:
         raise _cannot_load(backbone, "tokenizer", error) from error
     return tokenizer
 
 
-def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
+def load_backbone(backbone: str, *, layers: int = 0, weights: bool = True) -> nn.Module:
     """The pretrained encoder without its pooler, in float32, from safetensors only; InputError where there is none.
 
     `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
+    `weights`: false for the shape that its config.json describes alone, with random weights.
     """
+    path, options = backbones.path(backbone), {"dtype": torch.float32, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(backbones.path(backbone), trust_remote_code=False)
-        if layers > getattr(config, "num_hidden_layers", layers):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # the fused attention kernels have none
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        if weights:
+            model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, **options)
+        else:
+            model = AutoModel.from_config(config, **options)
+    except Exception as error:  # a broken folder fails in many ways
+        raise _cannot_load(backbone, "encoder", error) from error
+    if layers:
+        if layers > config.num_hidden_layers:
             raise InputError(
                 f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {clip(backbone)}"
             )
-        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        model = AutoModel.from_pretrained(backbones.path(backbone), config=_prepared(config), **options)
-    except InputError:
-        raise
-    except Exception as error:
-        raise _cannot_load(backbone, "encoder", error) from error
-    if layers:
         stack = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
         del stack[layers:]
         model.config.num_hidden_layers = layers
         if getattr(model.config, "layer_types", None):
             model.config.layer_types = model.config.layer_types[:layers]
-    return _without_pooler(model)
-
-
-def empty_backbone(folder: Path) -> nn.Module:
-    """An encoder of the shape that `folder` / config.json describes, with random weights that are to be replaced."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        return _without_pooler(AutoModel.from_config(_prepared(config), dtype=torch.float32, trust_remote_code=False))
-    except Exception as error:
-        raise _cannot_load(str(folder), "encoder", error) from error
-
-
-def _prepared(config: PretrainedConfig) -> PretrainedConfig:
-    for name in ("attention_probs_dropout_prob", "attention_dropout"):  # the fused attention kernels have none
-        if hasattr(config, name):
-            setattr(config, name, 0.0)
-    return config
-
-
-def _without_pooler(model: nn.Module) -> nn.Module:
-    if getattr(model, "pooler", None) is not None:
+    if hasattr(model, "pooler"):
         model.pooler = None  # its output is never used, and LoRA would wrap it
     return model
 
@@ -129,11 +115,11 @@ def longest_sequence(backbone: nn.Module) -> int:
 
 def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
-    block, where = batch["block"], {}
+    block = batch["block"]
+    call = partial(backbone, inputs_embeds=embeddings, output_hidden_states=True)
     if backbone.config.model_type in positions.PASSED:
-        where = {"position_ids": batch["position_ids"] + positions.first(backbone.config)}
-    call = partial(backbone, inputs_embeds=embeddings, output_hidden_states=True, **where)
-    if not bool((block > 0).any()):
+        call = partial(call, position_ids=batch["position_ids"] + positions.first(backbone.config))
+    if not (block > 0).any():
         return call(attention_mask=(block >= 0).long()).hidden_states
     with positions.packed(backbone, batch["position_ids"], batching.visible(block)) as mask:
         return call(attention_mask=mask).hidden_states
@@ -186,27 +172,31 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
     return pairs.prefix_length + pairs.target_length
 
 
-@torch.inference_mode()
-def sentence_vectors(
-    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int = 256
-) -> Tensor:
-    """Mean-pooled unit vectors (n, width) float32 of the phrases; a batch has phrases of like length."""
-    vectors = torch.empty(len(phrases), model.config.hidden_size)
+def token_states(
+    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of phrases of like length (B): their places in `phrases`, the last states (B, T, W), the mask (B, T)."""
     ids = tokenizer(list(phrases), truncation=True, max_length=longest_sequence(model))["input_ids"]
     order = np.argsort([len(tokens) for tokens in ids], kind="stable")
-    for part in np.array_split(order, -(-len(order) // batch_size)):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt").to(model.device)
-        mask = batch["attention_mask"][..., None]
-        states = model(**batch).last_hidden_state * mask
-        vectors[torch.from_numpy(part)] = F.normalize(states.sum(1) / mask.sum(1), dim=-1).float().cpu()
+    for places in np.array_split(order, -(-len(order) // batch_size)):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
+        yield torch.from_numpy(places), model(**batch).last_hidden_state.float(), batch["attention_mask"]
+
+
+@torch.inference_mode()
+def sentence_vectors(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Tensor:
+    """Mean-pooled unit vectors (n, width) float32 of the phrases."""
+    vectors = torch.empty(len(phrases), model.config.hidden_size)
+    for places, states, mask in token_states(phrases, tokenizer=tokenizer, model=model, batch_size=256):
+        summed = (states * mask[..., None]).sum(1)
+        vectors[places] = F.normalize(summed / mask.sum(1, keepdim=True), dim=-1).cpu()
     return vectors
 
 
 def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
     """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the pretrained backbone; a phrase is read once."""
-    tokenizer, model = load_tokenizer(backbone), load_backbone(backbone).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_backbone(backbone).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
-    vectors = sentence_vectors(phrases, tokenizer=tokenizer, model=model)
-    anchor, target = vectors[ids[: len(frame)]], vectors[ids[len(frame) :]]
+    vectors = sentence_vectors(phrases, tokenizer=load_tokenizer(backbone), model=model)
+    anchor, target = vectors[ids].chunk(2)
     return (anchor * target).sum(-1).double().numpy()

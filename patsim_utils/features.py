@@ -7,6 +7,7 @@ phrases whatever the model's own backbone is: MPNet took five times as long for 
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -57,10 +58,10 @@ def alignment(frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model:
     """
     found = np.empty((len(frame), 7), dtype=np.float32)
     order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
-    for rows in np.array_split(order, max(1, -(-len(order) // ROWS))):
+    for rows in np.array_split(order, -(-len(order) // ROWS)):
         part = frame.iloc[rows]
         ids, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
-        states, real = _states(list(phrases), tokenizer=tokenizer, model=model)
+        states, real = _states(phrases, tokenizer=tokenizer, model=model)
         a, t = torch.from_numpy(ids).tensor_split(2)
         whole = F.normalize((states * real[..., None]).sum(1), dim=-1)
         inside = (real[a, :, None] * real[t, None, :]) > 0  # (n, T, T)
@@ -74,18 +75,15 @@ def alignment(frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model:
     return found
 
 
-def _states(phrases: list[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[Tensor, Tensor]:
+def _states(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[Tensor, Tensor]:
     """Unit states (P, T, W) of the phrases' tokens without the special ones, and which are real: 1 or 0 (P, T)."""
-    longest = encoder.longest_sequence(model)
-    ids = tokenizer(phrases, truncation=True, max_length=longest)["input_ids"]
-    lengths = np.array([max(1, len(tokens) - 2) for tokens in ids])
-    real = (torch.arange(lengths.max()) < torch.from_numpy(lengths)[:, None]).float()
-    found = torch.zeros(*real.shape, model.config.hidden_size)
-    order = np.argsort(lengths, kind="stable")
-    for places in np.array_split(order, -(-len(order) // BATCH)):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
-        states = F.normalize(model(**batch).last_hidden_state[:, 1:-1].float().cpu(), dim=-1)
-        found[torch.from_numpy(places), : states.shape[1]] = states
+    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=BATCH))
+    width = max(1, batches[-1][1].shape[1] - 2)  # the longest come last
+    found, lengths = torch.zeros(len(phrases), width, model.config.hidden_size), torch.ones(len(phrases))
+    for places, states, mask in batches:
+        found[places, : states.shape[1] - 2] = F.normalize(states[:, 1:-1].cpu(), dim=-1)
+        lengths[places] = (mask.sum(1).float().cpu() - 2).clamp(min=1)
+    real = (torch.arange(width) < lengths[:, None]).float()
     return found * real[..., None], real
 
 
@@ -96,9 +94,8 @@ class Regressor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.encoder, self.precision = encoder.load_backbone("minilm").eval().to(device), precision
         self.tokenizer = encoder.load_tokenizer("minilm")
-        sizes = (12 + 7, HIDDEN, HIDDEN, ordinal.RANKS - 1)
-        layers = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
-        self.network = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
+        layers = nn.Linear(12 + 7, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
+        self.network = nn.Sequential(*layers).to(device)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
@@ -106,7 +103,7 @@ class Regressor:
         made = cls(precision=config.precision)
         numbers = made.features(frame)
         mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
-        levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(ordinal.RANKS - 1)
+        levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(4)
         network = MLPRegressor(
             hidden_layer_sizes=(HIDDEN, HIDDEN),
             alpha=1e-2,
@@ -118,13 +115,11 @@ class Regressor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
             network.fit((numbers - mean) / deviation, levels.astype(np.float32))
-        linear = made.network[::2]
-        with torch.no_grad():
-            for layer, weight, bias in zip(linear, network.coefs_, network.intercepts_, strict=True):
-                layer.weight.copy_(torch.from_numpy(weight.T))
-                layer.bias.copy_(torch.from_numpy(bias))
-            linear[0].weight /= torch.from_numpy(deviation).to(linear[0].weight)
-            linear[0].bias -= linear[0].weight @ torch.from_numpy(mean).to(linear[0].weight)
+        network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
+        network.intercepts_[0] -= mean @ network.coefs_[0]
+        for layer, weight, bias in zip(made.network[::2], network.coefs_, network.intercepts_, strict=True):
+            layer.weight.data.copy_(torch.from_numpy(weight.T))
+            layer.bias.data.copy_(torch.from_numpy(bias))
         return made
 
     def save(self, folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from patsim_utils import cpc
 
 DIM = 50  # length of a class vector
+SECTION = torch.tensor([cpc.CODES.index(cpc.parent(code) or code) for code in cpc.CODES])  # of a section: itself
 
 
 class CpcEmbedding(nn.Module):
@@ -24,8 +25,7 @@ class CpcEmbedding(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.table = nn.Embedding(len(cpc.CODES), dim, padding_idx=0)
-        parents = [cpc.CODES.index(cpc.parent(code) or code) for code in cpc.CODES[1:]]
-        self.register_buffer("section", torch.tensor([0, *parents]), persistent=False)
+        self.register_buffer("section", SECTION, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
         return F.normalize(self.table(codes), dim=-1)
@@ -45,11 +45,8 @@ class CpcGraph(nn.Module):
 
     def __init__(self, titles: Tensor, *, dim: int) -> None:
         super().__init__()
-        edges = torch.eye(len(cpc.CODES))
-        for i, code in enumerate(cpc.CODES[1:], 1):
-            if above := cpc.parent(code):
-                j = cpc.CODES.index(above)
-                edges[i, j] = edges[j, i] = 1
+        edges, each = torch.eye(len(cpc.CODES)), torch.arange(len(cpc.CODES))
+        edges[each, SECTION] = edges[SECTION, each] = 1
         degree = edges.sum(1).rsqrt()
         self.register_buffer("adjacency", degree[:, None] * edges * degree, persistent=False)  # (C, C)
         self.register_buffer("titles", titles.clone())  # (C, width)
@@ -70,10 +67,11 @@ class Fusion(nn.Module):
     - `graph`: h + U c with c from titles and tree (`CpcGraph`).
     - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
     - `none`: h.
+
+    `titles`: what `CpcGraph` starts from; the other kinds do not need it.
     """
 
     def __init__(self, kind: str, *, width: int, dim: int = DIM, titles: Tensor | None = None) -> None:
-        """`titles`: what `CpcGraph` starts from; the other kinds do not need it."""
         super().__init__()
         self.kind = kind
         if kind == "none":
@@ -96,18 +94,19 @@ class Fusion(nn.Module):
             seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
             return tokens + self.project(seen)
         code = self.embedding(codes)[:, None]  # (B, 1, dim)
-        if self.kind in ("add", "graph"):
-            return tokens + self.project(code)
-        both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
-        return tokens + self.gate(both).sigmoid() * self.project(code)
+        change = self.project(code)
+        if self.kind == "gate":
+            both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
+            change = self.gate(both).sigmoid() * change
+        return tokens + change
 
 
 class RankScale(nn.Module):
     """HyperLoRA: delta W = B diag(1 + V c) A in each adapted layer, with the class vector c and V zero at the start.
 
-    So it starts exactly as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL
-    (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a
-    generated matrix. `encoder` has peft's LoRA layers in place; their A gets a hook.
+    So it starts as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL (Yoo et al.
+    2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a generated matrix.
+    `encoder` has peft's LoRA layers in place; their A gets a hook.
     """
 
     def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:

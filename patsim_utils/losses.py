@@ -25,12 +25,7 @@ def smooth_k2(prediction: Tensor, label: Tensor, *, alpha: float = 4.0, beta: fl
     L = alpha * max(|prediction - label| - beta, 0)^2, mean over all elements: convex, once continuously
     differentiable, >= 0 (Zhang & Li, EMNLP 2024, arXiv 2406.05326, with k = alpha, x0 = beta).
 
-    Args:
-        prediction, label: any equal shapes, in ranks 0..4 (on scores, beta = .25 would be a whole class).
-
-    Example:
-        >>> smooth_k2(torch.tensor([2.0, 2.5, 4.0]), torch.tensor([2.0, 2.0, 2.0])).item()
-        4.166666507720947
+    `prediction`, `label`: any equal shapes, in ranks 0..4 (on scores, beta = .25 would be a whole class).
     """
     return (alpha * ((prediction - label).abs() - beta).clamp(min=0).square()).mean()
 
@@ -47,10 +42,8 @@ def ordinal_logistic(cumulative: Tensor, rank: Tensor) -> Tensor:
 
 def bce(cumulative: Tensor, rank: Tensor) -> Tensor:
     """Binary cross-entropy of the expected score against the score rank / 4, from logits and so never log(0)."""
-    k = RANKS - 1
-    log_score = torch.logsumexp(F.logsigmoid(cumulative), -1) - math.log(k)
-    log_rest = torch.logsumexp(F.logsigmoid(-cumulative), -1) - math.log(k)
-    label = rank / k
+    log_score, log_rest = (F.logsigmoid(sign * cumulative).logsumexp(-1) - math.log(RANKS - 1) for sign in (1, -1))
+    label = rank / (RANKS - 1)
     return -(label * log_score + (1 - label) * log_rest).mean()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from patsim_utils import cpc, encoder, ordinal, positions
 from patsim_utils.batching import Pairs
 from patsim_utils.config import Config
-from patsim_utils.data import RATINGS, check_pairs
+from patsim_utils.data import RATINGS, SCORES, check_pairs
 from patsim_utils.errors import InputError
 from patsim_utils.features import Regressor
 from patsim_utils.fusion import Fusion, RankScale
@@ -37,7 +37,7 @@ class Output:
     cumulative: Tensor  # logits of P(rank > k) (N, 4), by the ordinal head
     anchor: Tensor  # span means at the contrast layer (N, W)
     target: Tensor
-    ratings: Tensor | None = None  # logits of data.RATINGS (N, 10), where the model learns them
+    ratings: Tensor | None  # logits of data.RATINGS (N, 10), where the model learns them
 
     def logits(self) -> Tensor:
         """Cumulative logits (N, 4) float32 that scores are made of: the mean probabilities of both heads."""
@@ -66,24 +66,20 @@ class Matcher(nn.Module):
         self.settings = config  # `config` would be taken for an encoder's by the Trainer
         self.titles = titles or cpc.titles(config.cpc_titles or None)
         if folder:
-            backbone = encoder.empty_backbone(folder / "encoder")
+            backbone = encoder.load_backbone(str(folder / "encoder"), weights=False)
             self.tokenizer = encoder.load_tokenizer(str(folder / "tokenizer"))
         else:
             backbone = encoder.load_backbone(config.backbone, layers=config.layers)
             self.tokenizer = encoder.load_tokenizer(config.backbone)
         layers, width = backbone.config.num_hidden_layers, backbone.config.hidden_size
         if config.contrast_weight and config.contrast_layer > layers:
-            raise InputError(
-                f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone"
-            )
+            found = f"parameter contrast_layer: {config.contrast_layer}"
+            raise InputError(f"{found} is not in 0..{layers} of this backbone")
         positions.check(backbone, config.layout)
-        self.longest = encoder.longest_sequence(backbone)
-        vectors = None
-        if config.fusion == "graph":  # before the adapter is in: the pretrained backbone reads the titles
+        vectors = torch.zeros(len(cpc.CODES), width)
+        if config.fusion == "graph" and not folder:  # before the adapter is in: the pretrained backbone reads them
             texts = [self.titles[code] for code in cpc.CODES]
-            vectors = torch.zeros(len(texts), width)
-            if not folder:
-                vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
+            vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
         self.backbone = encoder.adapt(backbone, config)
         self.fusion = Fusion(config.fusion, width=width, titles=vectors)
         self.hyperlora = RankScale(self.encoder) if config.adapter == "hyperlora" else None
@@ -110,23 +106,20 @@ class Matcher(nn.Module):
             a, t = (span_mean(states[-1].float(), span) for span in spans)  # (N, W)
             features = torch.cat([a, t, a * t, (a - t).abs()], dim=-1)
             middle = states[min(self.settings.contrast_layer, len(states) - 1)].float()
-            return Output(
-                self.head(features),
-                *(span_mean(middle, span) for span in spans),
-                ratings=self.rating_head(features) if self.rating_head else None,
-            )
+            cumulative = self.head(features)
+            ratings = self.rating_head(features) if self.rating_head else None
+            return Output(cumulative, *(span_mean(middle, span) for span in spans), ratings)
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The rows of a checked frame (`data.check_pairs`), tokenised for this model."""
         kind = self.settings.context_text
-        text = {"code": {code: code.lower() for code in cpc.CODES[1:]}, "none": {}}.get(kind, self.titles)
         return Pairs(
             frame,
             self.tokenizer,
             layout=self.settings.layout,
-            titles=text,
+            titles={code: code.lower() for code in cpc.CODES[1:]} if kind == "code" else self.titles,
             context_tokens=CONTEXT_TOKENS[kind],
-            longest=(self.longest - 4 - CONTEXT_TOKENS[kind]) // 2,
+            longest=(encoder.longest_sequence(self.encoder) - 4 - CONTEXT_TOKENS[kind]) // 2,
             unknown=unknown,
         )
 
@@ -141,9 +134,8 @@ class Matcher(nn.Module):
     def _outputs(
         self, pairs: Pairs, part: Callable[[Output], Tensor], *, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """The `part` (n, K) of the output for every row, in their order."""
-        was_training = self.training
-        if was_training:  # a walk over all modules, which takes longer than the scoring of one pair
+        """The `part` (n, K) of the output for every row, in their order; the model is in evaluation mode afterwards."""
+        if self.training:  # a walk over all modules, which takes longer than the scoring of one pair
             self.eval()
         batch_tokens = 8192 if self.device.type == "cuda" else 2048  # larger batches outgrow a CPU's caches
         orders = range(LIST_SHUFFLES) if pairs.layout == "listwise" else [None]
@@ -163,8 +155,6 @@ class Matcher(nn.Module):
             done += len(batch["rows"])
             if progress:
                 progress(done, len(pairs) * len(orders))
-        if was_training:
-            self.train()
         values = torch.cat(found)
         return torch.zeros(len(pairs), values.shape[1]).index_add_(0, torch.cat(rows), values) / len(orders)
 
@@ -183,7 +173,7 @@ class Matcher(nn.Module):
         `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone; "error" refuses it.
         InputError with the row and column where a value is missing or no text.
         """
-        return self.probabilities(frame, unknown=unknown) @ ordinal.to_score(np.arange(ordinal.RANKS))
+        return self.probabilities(frame, unknown=unknown) @ SCORES
 
     def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
         """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
@@ -198,39 +188,35 @@ class Matcher(nn.Module):
     def read(self, frame: pd.DataFrame, *, unknown: str = "error") -> tuple[np.ndarray, pd.DataFrame | None]:
         """`probabilities` and `ratings` (None where the model has not learned them) by one pass of the encoder."""
         frame = check_pairs(frame, unknown=unknown)
-        heads = (Output.logits,) if self.rating_head is None else (Output.logits, lambda output: output.ratings)
-        levels = ordinal.RANKS - 1
+        known, levels = self.rating_head is not None, ordinal.RANKS - 1
         found = torch.zeros(0, levels + len(RATINGS))
-        if not frame.empty:
+        if len(frame):
             pairs = self.pairs(frame, unknown=unknown)
-            found = self._outputs(pairs, lambda output: torch.cat([head(output) for head in heads], dim=-1))
-        logits, ratings = found[:, :levels], found[:, levels:].double().softmax(-1).numpy()
-        if self.regressor and not frame.empty:
+            found = self._outputs(pairs, lambda o: torch.cat([o.logits(), o.ratings], -1) if known else o.logits())
+        logits, ratings = found.split([levels, found.shape[1] - levels], dim=1)
+        if self.regressor and len(frame):
             logits = self.regressor.blend(logits, frame)
-        known = pd.DataFrame(ratings, columns=list(RATINGS)) if self.rating_head is not None else None
-        return ordinal.probabilities(logits.double()).numpy(), known
+        ratings = pd.DataFrame(ratings.double().softmax(-1).numpy(), columns=list(RATINGS)) if known else None
+        return ordinal.probabilities(logits.double()).numpy(), ratings
 
     def explain(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
         """What the model says of each row: `score`, the probability of each of the five scores (`0` to `1`) and, where
         it has learned ratings, the most probable `rating` with its `probability`.
         """
         p, ratings = self.read(frame, unknown=unknown)
-        scores = ordinal.to_score(np.arange(ordinal.RANKS))
-        found = pd.DataFrame({"score": p @ scores} | {f"{score:g}": p[:, rank] for rank, score in enumerate(scores)})
+        found = pd.DataFrame(p, columns=["0", "0.25", "0.5", "0.75", "1"])
+        found.insert(0, "score", p @ SCORES)
         if ratings is not None:
             found = found.assign(rating=ratings.idxmax(axis=1), probability=ratings.max(axis=1))
         return found
 
-    def rank(
-        self, query: str, candidates: Sequence[str] | Iterable[str], *, context: str, top_k: int | None = None
-    ) -> pd.DataFrame:
+    def rank(self, query: str, candidates: Iterable[str], *, context: str, top_k: int | None = None) -> pd.DataFrame:
         """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`."""
-        targets = list(candidates)
-        frame = pd.DataFrame({"target": pd.Series(targets, dtype=object), "anchor": query, "context": context})
-        frame["score"] = self.score(frame[["anchor", "target", "context"]])
-        found = frame.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top_k)
-        found.insert(0, "rank", range(1, len(found) + 1))
-        return found[["rank", "target", "score"]]
+        targets = pd.Series(list(candidates), dtype=object)
+        found = pd.DataFrame({"anchor": query, "target": targets, "context": context})
+        found["score"] = self.score(found)
+        found = found.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top_k)
+        return found.assign(rank=found.index + 1)[["rank", "target", "score"]]
 
     def cpc_vectors(self) -> pd.DataFrame:
         """The learned unit vectors, one row a code (without `unknown`, which is zero)."""
@@ -260,24 +246,24 @@ class Matcher(nn.Module):
         InputError where there is no model, or a part of it is missing, damaged or of another version.
         """
         folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
+        place = folder / "matcher.json"
         try:
-            note = json.loads((folder / "matcher.json").read_text(encoding="utf-8"))
-            if note["format"] != FORMAT or tuple(note["codes"]) != cpc.CODES:
-                raise InputError(f"{folder}: the model was written by another version of patsim")
-            given, titles, digests = dict(note["config"]), dict(note["titles"]), dict(note["sha256"])
+            note = json.loads(place.read_text(encoding="utf-8"))
+            version = note["format"], tuple(note["codes"])
+            given, titles, digests = (dict(note[name]) for name in ("config", "titles", "sha256"))
         except FileNotFoundError as error:
             raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample") from error
         except OSError as error:
-            raise InputError(f"{folder / 'matcher.json'}: may not be read ({error.strerror})") from error
+            raise InputError(f"{place}: may not be read ({error.strerror})") from error
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{folder / 'matcher.json'}: is damaged, or of another version of patsim") from error
+            raise InputError(f"{place}: is damaged, or of another version of patsim") from error
+        if version != (FORMAT, cpc.CODES):
+            raise InputError(f"{folder}: the model was written by another version of patsim")
         if _digests(folder) != digests:
             raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
-        config = Config.parse(given, source=str(folder / "matcher.json"))
-        if sorted(titles) != sorted(cpc.CODES) or not all(isinstance(text, str) for text in titles.values()):
-            raise InputError(f"{folder / 'matcher.json'}: its titles are not those of the CPC codes")
+        config = Config.parse(given, source=str(place))
+        if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):
+            raise InputError(f"{place}: its titles are not those of the CPC codes")
         matcher = cls(config, titles=titles, folder=folder)
         encoder.load_weights(matcher, folder / "model.safetensors")
         if config.features != "none" and (folder / "features").is_dir():

@@ -1,8 +1,7 @@
 """The ordinal head: five ordered ranks behind one latent strength, and the way between ranks and scores.
 
-A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4, so that
-P(rank > k) = sigmoid(z - threshold_k). The score is the mean of these four cumulative probabilities, that is the
-expected rank / 4.
+A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4: P(rank > k) =
+sigmoid(z - threshold_k). The score is the mean of these four probabilities, that is the expected rank / 4.
 """
 
 import numpy as np
@@ -36,10 +35,7 @@ def score(cumulative: Tensor) -> Tensor:
 
 
 def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
-    """Cumulative logits (N, 4) whose probabilities are the mean of those of both heads.
-
-    `cumulative`: logits of P(rank > k) (N, 4); `ratings`: logits of data.RATINGS (N, 10), each of which has one rank.
-    """
+    """Cumulative logits (N, 4) and logits of RATINGS (N, 10) -> the cumulative logits (N, 4) of their mean."""
     rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
     by_rating = ratings.float().softmax(-1) @ levels(rank).float()  # (N, 10) @ (10, 4)
     return torch.logit((cumulative.float().sigmoid() + by_rating) / 2, eps=1e-6)
@@ -47,14 +43,13 @@ def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
 
 def probabilities(cumulative: Tensor) -> Tensor:
     """Cumulative logits (N, 4), falling along k -> probability of each rank (N, 5), rows sum to 1."""
-    above = cumulative.sigmoid()
-    one, zero = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
-    return torch.cat([one, above], -1) - torch.cat([above, zero], -1)
+    above = F.pad(F.pad(cumulative.sigmoid(), (1, 0), value=1.0), (0, 1))  # P(rank >= k) for k = 0..5
+    return above[:, :-1] - above[:, 1:]
 
 
-def small_network(width: int, outputs: int, *, hidden: int = 256, dropout: float = 0.1) -> nn.Sequential:
+def small_network(width: int, outputs: int) -> nn.Sequential:
     """Features (N, width) -> (N, outputs) through one hidden layer."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+    return nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, outputs))
 
 
 class OrdinalHead(nn.Module):

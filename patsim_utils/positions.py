@@ -6,7 +6,7 @@ behind its prefix. MPNet and DeBERTa-v2/v3: the encoder's own method that makes 
 ModernBERT: rotary angles follow `position_ids`, and its local window becomes a mask of near positions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -53,30 +53,26 @@ def packed(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Iterator[
 
     `visible`: bool (B, 1, T, T), may token q (third axis) attend to token k (fourth axis)?
     """
-    config, hooks = backbone.config, {}
+    config = backbone.config
+    hooks: dict[str, Tensor] = {}  # what methods of the encoder are to return
     mask = torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, HIDDEN)
     if config.model_type == "mpnet":
         buckets = backbone.encoder.relative_position_bucket(positions[:, None, :] - positions[:, :, None])
         bias = backbone.encoder.relative_attention_bias(buckets).permute(0, 3, 1, 2)  # (B, heads, T, T)
-        hooks = _returning(compute_position_bias=bias + mask)
-        mask = None
+        hooks, mask = {"compute_position_bias": bias + mask}, None
     elif config.model_type == "deberta-v2":
-        hooks = _returning(get_rel_pos=_deberta_distances(positions, backbone), get_attention_mask=visible)
+        hooks = {"get_rel_pos": _deberta_distances(positions, backbone), "get_attention_mask": visible}
         mask = visible[:, 0].any(1).long()
     elif config.model_type == "modernbert":
         near = (positions[:, None, :, None] - positions[:, None, None, :]).abs() <= config.sliding_window
         mask = {"full_attention": mask, "sliding_attention": mask.masked_fill(~near, HIDDEN)}
-    for name, replacement in hooks.items():
-        setattr(backbone.encoder, name, replacement)
+    for name, value in hooks.items():
+        setattr(backbone.encoder, name, lambda *_, value=value, **__: value)
     try:
         yield mask
     finally:
         for name in hooks:
             delattr(backbone.encoder, name)  # the class's own method is seen again
-
-
-def _returning(**values: Tensor) -> dict[str, Callable]:
-    return {name: lambda *_, value=value, **__: value for name, value in values.items()}
 
 
 def _deberta_distances(positions: Tensor, backbone: nn.Module) -> Tensor:

@@ -18,10 +18,10 @@ import pyarrow as pa
 from lancedb.index import Bitmap, IvfSq
 from sentence_transformers import SentenceTransformer
 
-from patsim_utils import backbones, cpc, encoder, files, ordinal, scale
+from patsim_utils import backbones, cpc, encoder, files, scale
 from patsim_utils.data import load, normalise
 from patsim_utils.errors import InputError, clip, named
-from patsim_utils.matcher import Matcher
+from patsim_utils.matcher import SCORES, Matcher
 from patsim_utils.tables import read_table
 
 FORMAT = 1  # of an index
@@ -200,9 +200,7 @@ class Search:
         rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
         pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
         probabilities, ratings = self.matcher.read(pairs)
-        answer = pd.DataFrame(
-            {"phrase": rows["phrase"], "score": probabilities @ ordinal.to_score(np.arange(ordinal.RANKS))}
-        )
+        answer = pd.DataFrame({"phrase": rows["phrase"], "score": probabilities @ SCORES})
         if ratings is not None:
             answer = answer.assign(**{name: ratings[list(of)].sum(axis=1) for name, of in RELATIONS.items()})
         answer = answer.join(rows.drop(columns="phrase"))

@@ -28,34 +28,30 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from patsim_utils import cpc, curriculum, devices, encoder, files, losses, runs
-from patsim_utils.batching import UNRATED, LengthGrouped
+from patsim_utils import curriculum, devices, encoder, files, losses, runs
+from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.data import fingerprint
 from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher, Output
 
-TERMS = ("ordinal", "contrast", "rating")  # of the loss, columns of history.csv; 0 where not in use
 WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 0.01, 1.0
 
 
 def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The three terms of the loss, each times its weight; their sum is what is minimised."""
+    """The three terms of the loss, each times its weight, 0 where not in use; their sum is what is minimised."""
     c = config
-    zero = output.cumulative.new_zeros(())
-    terms = dict.fromkeys(TERMS, zero)
-    terms["ordinal"] = losses.ordinal_loss(output.cumulative, batch["rank"], kind=c.loss, alpha=c.alpha, beta=c.beta)
+    ordinal = losses.ordinal_loss(output.cumulative, batch["rank"], kind=c.loss, alpha=c.alpha, beta=c.beta)
+    contrast = rating = output.cumulative.new_zeros(())
     if c.contrast_weight:
         contrast = losses.contrast_loss(output.anchor, output.target, batch, temperature=c.temperature)
-        terms["contrast"] = c.contrast_weight * contrast
     if output.ratings is not None:
-        rating = F.cross_entropy(output.ratings.float(), batch["rating"], ignore_index=UNRATED)
-        terms["rating"] = c.rating_weight * rating
-    return terms
+        rating = F.cross_entropy(output.ratings.float(), batch["rating"])
+    return {"ordinal": ordinal, "contrast": c.contrast_weight * contrast, "rating": c.rating_weight * rating}
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of an ordinal and a contrastive loss and, where asked for, of the ratings' cross-entropy.
+    """Trainer on the sum of the terms of `dual_loss`.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -65,18 +61,13 @@ class DualLossTrainer(Trainer):
     ) -> None:
         super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
         self.sampler, self.validation, self.work = sampler, validation, work
-        self.terms: dict[str, float] = {}
-        self.clock = time.perf_counter()
-        self.evaluation_seconds = 0.0
+        self.clock, self.evaluation_seconds = time.perf_counter(), 0.0
         self.add_callback(_Schedule(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(  # not prepared by accelerate, which would give each device batches of its own
-            self.sampler.pairs,
-            batch_sampler=self.sampler,
-            collate_fn=self.sampler.pairs.collate,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
+        # not prepared by accelerate, which would give each device batches of its own
+        pairs, pinned = self.sampler.pairs, torch.cuda.is_available()
+        return DataLoader(pairs, batch_sampler=self.sampler, collate_fn=pairs.collate, pin_memory=pinned)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
@@ -86,10 +77,8 @@ class DualLossTrainer(Trainer):
             if parameter.requires_grad:
                 rate = config.learning_rate if name.startswith("backbone.") else config.head_learning_rate
                 groups.setdefault((rate, WEIGHT_DECAY if name in decayed else 0.0), []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
-            fused=True,
-        )
+        parts = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+        self.optimizer = torch.optim.AdamW(parts, fused=True)
         return self.optimizer
 
     def compute_loss(self, model: Matcher, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
@@ -104,10 +93,8 @@ class DualLossTrainer(Trainer):
         for name, value in self.terms.items():
             if not math.isfinite(value):
                 rows = ", ".join(map(str, inputs["rows"].tolist()))
-                raise FloatingPointError(
-                    f"step {self.state.global_step + 1}: the {name} loss is {value}; "
-                    f"rows of the training split in this batch: {rows}"
-                )
+                what = f"step {self.state.global_step + 1}: the {name} loss is {value}"
+                raise FloatingPointError(f"{what}; rows of the training split in this batch: {rows}")
         loss = sum(terms.values())
         # each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices
         return loss if several == 1 else loss.detach() + several * (loss - loss.detach())
@@ -122,7 +109,7 @@ class DualLossTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation by the code that scores; a model that is the best so far is put aside as `epoch-<n>`."""
         began = time.perf_counter()
-        (found,) = devices.shared([self._evaluated() if self.accelerator.is_main_process else None])
+        found = devices.shared(self._evaluated() if self.accelerator.is_main_process else None)
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
         if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
@@ -132,31 +119,22 @@ class DualLossTrainer(Trainer):
         return found
 
     def _evaluated(self) -> dict[str, float]:
-        epoch = round(self.state.epoch)
         before = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
         result = runs.summary(self.validation, self.model.cumulative(self.eval_dataset), self.model.settings)
         if result["pearson"] > max(before, default=-math.inf):
-            fresh = self.work / "epoch.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            self.model.save(fresh)
-            shutil.rmtree(self.work / f"epoch-{epoch}", ignore_errors=True)  # of a run that was killed after it
-            fresh.rename(self.work / f"epoch-{epoch}")
+            # what a kill leaves half-written is written anew: the checkpoint to resume from is older
+            self.model.save(self.work / f"epoch-{round(self.state.epoch)}")
         return {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
 
-    # Checkpoints hold the weights in the model's own form (safetensors).
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        encoder.save_weights(self.model, folder / "model.safetensors")
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Matcher | None = None) -> None:
-        encoder.load_weights(self.model, Path(resume_from_checkpoint) / "model.safetensors")
+    def _save(self, output_dir: str, state_dict: dict | None = None) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        encoder.save_weights(self.model, Path(output_dir) / "model.safetensors")  # also where two names share memory
 
 
 class _Schedule(TrainerCallback):
-    """Tells the sampler its epoch, on a resumed run, too; and when to save: now and then, and after each evaluation.
+    """Tells the sampler its epoch, on a resumed run, too; and when to save within an epoch: now and then.
 
-    A checkpoint of an epoch's last step that was written before the evaluation would make a resumed run leave it out.
+    A checkpoint of its last step that was written before the evaluation would make a resumed run leave that out.
     """
 
     def __init__(self, sampler: LengthGrouped) -> None:
@@ -168,9 +146,6 @@ class _Schedule(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = max(1, min(200, state.max_steps // 10))
         control.should_save |= state.global_step % every == 0 and state.global_step % len(self.sampler) > 0
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_save = True
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -228,16 +203,15 @@ def fit(
     work, first = runs.work_folder(folder), devices.processes().is_main_process
     lock = files.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
     with lock if first else nullcontext():
-        (found,) = devices.shared([_begin(splits, config, folder, work, replace=replace) if first else None])
+        found = devices.shared(_begin(splits, config, folder, work, replace=replace) if first else None)
         if found:
             return found
         trainer = _train(splits, config, work, report_to=names)
-        result = runs.write(splits, config, trainer, work) if first else None
         if first:
+            found = runs.write(splits, config, trainer, work)
             files.swap(work / "run", folder)
             shutil.rmtree(work)
-        (result,) = devices.shared([result])
-    return result
+        return devices.shared(found)
 
 
 def _begin(
@@ -259,18 +233,10 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
     set_seed(config.seed)
     cuda, began, state = torch.cuda.is_available(), time.perf_counter(), devices.processes()
     with state.main_process_first():  # which may fetch the backbone
-        model = Matcher(config, titles=cpc.titles(config.cpc_titles or None))
-    (last,) = devices.shared([newest_checkpoint(work / "checkpoints") if state.is_main_process else None])
+        model = Matcher(config)
+    last = devices.shared(newest_checkpoint(work / "checkpoints") if state.is_main_process else None)
     pairs = model.pairs(splits["train"])
-    pools = None
-    if config.curriculum != "none":
-        pools = curriculum.pools(
-            splits["train"],
-            curriculum=config.curriculum,
-            epochs=config.epochs,
-            backbone=config.backbone,
-            seed=config.seed,
-        )
+    pools = curriculum.pools(splits["train"], config) if config.curriculum != "none" else None
     share = (state.process_index, state.num_processes)
     sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools, share=share)
     arguments = TrainingArguments(
@@ -281,11 +247,10 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
         warmup_steps=math.ceil(WARMUP * config.epochs * len(sampler)),
         max_grad_norm=MAX_GRAD_NORM,
         eval_strategy="epoch",
-        save_strategy="no",  # _Schedule says when
+        save_strategy="epoch",  # after the evaluation; _Schedule says when else
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         use_cpu=not cuda,
         ddp_find_unused_parameters=False,

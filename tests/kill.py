@@ -39,7 +39,7 @@ def aims(name: str) -> dict[str, Callable[[], bool]]:
             int(path.name[11:]) > 60 and not (path / "trainer_state.json").exists()
             for path in work.glob("checkpoints/checkpoint-*")
         ),
-        "in an evaluation": (work / "epoch.new").exists,
+        "in an evaluation": lambda: any(not (path / "matcher.json").exists() for path in work.glob("epoch-*")),
         "after an evaluation": lambda: any(work.glob("epoch-*")),
         "in the report of the run": (work / "run").exists,
         "at the swap of the run": (ROOT / "runs" / name).exists,

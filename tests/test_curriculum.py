@@ -6,6 +6,7 @@ import pytest
 
 from patsim_utils import cpc, curriculum, encoder
 from patsim_utils.batching import LengthGrouped, Pairs
+from patsim_utils.config import Config
 from patsim_utils.data import load
 
 
@@ -27,7 +28,7 @@ def test_difficulty_is_the_error_out_of_fold(frame: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("kind", ["easy_first", "random", "hard_first"])
 def test_pools_grow_to_all_rows(frame: pd.DataFrame, kind: str) -> None:
-    pools = curriculum.pools(frame, curriculum=kind, epochs=3, backbone="minilm", seed=0)
+    pools = curriculum.pools(frame, Config(curriculum=kind, epochs=3))
     assert len(pools) == 3
     assert set(pools[0]) < set(pools[1]) < set(pools[2]) == set(range(len(frame)))
     hard = curriculum.difficulty(frame, backbone="minilm")
