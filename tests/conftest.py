@@ -15,41 +15,35 @@ from patsim_utils import encoder
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+def shared(variable: str, pattern: str) -> Path:
+    """What an environment variable names, or what lies beside the repository; else the test is skipped."""
+    places = [Path(os.environ[variable])] if os.environ.get(variable) else []
+    for place in [*places, *sorted(SHARED.glob(pattern))]:
+        if place.exists():
+            return place
+    pytest.skip(f"neither in ${variable} nor as ../shared/data/{pattern}")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real phrase pairs: $PATSIM_DATA, or beside the repository; else the test is skipped."""
-    places = [Path(os.environ["PATSIM_DATA"])] if os.environ.get("PATSIM_DATA") else []
-    for place in [*places, SHARED / "patent_phrase_similarity"]:
-        if (place / "train.csv").is_file():
-            return place
-    pytest.skip("no real data: neither in $PATSIM_DATA nor in ../shared/data/patent_phrase_similarity")
+    """Folder of the real phrase pairs."""
+    return shared("PATSIM_DATA", "patent_phrase_similarity")
 
 
 @pytest.fixture(scope="session")
 def cpc_zip() -> Path:
-    """The official CPC title list: $PATSIM_CPC, or beside the repository; else the test is skipped."""
-    places = [Path(os.environ["PATSIM_CPC"])] if os.environ.get("PATSIM_CPC") else []
-    for place in [*places, *sorted(SHARED.glob("cpc/*.zip"))]:
-        if place.is_file():
-            return place
-    pytest.skip("no CPC title list: neither in $PATSIM_CPC nor in ../shared/data/cpc")
+    """The official CPC title list."""
+    return shared("PATSIM_CPC", "cpc/*.zip")
 
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """`tiny_backbone("bert")` -> folder of a small encoder of that kind, random weights, MiniLM's tokenizer."""
-    sizes = {
-        "vocab_size": 30522,
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "pad_token_id": 0,
-    }
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    tokens = {"vocab_size": 30522, "pad_token_id": 0}
     extra = {
         "bert": {},
         "roberta": {"max_position_embeddings": 514},
-        "electra": {"embedding_size": 32},
         "deberta-v2": {
             "relative_attention": True,
             "pos_att_type": ["p2c", "c2p"],
@@ -72,7 +66,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
     def build(kind: str) -> str:
         torch.manual_seed(0)
         folder = tmp_path_factory.mktemp(kind)
-        model = AutoModel.from_config(AutoConfig.for_model(kind, **{**sizes, **extra[kind]}))
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **(sizes | tokens | extra[kind])))
         model.save_pretrained(folder)
         encoder.load_tokenizer("minilm").save_pretrained(folder)
         return str(folder)

@@ -36,27 +36,7 @@ from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 
 ROOT = Path(__file__).resolve().parents[1]
-LETTERS = [
-    "a",
-    "b",
-    "Z",
-    "é",
-    "ß",
-    " ",
-    "  ",
-    "\u00a0",
-    "\u200b",
-    "\uff21",
-    "$",
-    "_",
-    "=",
-    "null",
-    "'",
-    "-",
-    "1",
-    "\t",
-    "😀",
-]
+LETTERS = [*"abZéß $_='-1\t😀\u00a0\u200b\uff21", "  ", "null"]
 CONTEXTS = ["H01", "h04", "A61K", "G06F 17/30", " B05", "Y02", "H", "H99", "", "I01", "H01;", "nan"]
 TOLERANCE = 1e-5
 
@@ -78,9 +58,8 @@ def identity(text: str) -> str:
     """The oracle of `data.normalise`, letter by letter."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     kept = [letter for letter in text if unicodedata.category(letter) != "Cf"]
-    return re.sub(
-        r"\s+", " ", "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in kept)
-    ).strip()
+    spaced = (" " if unicodedata.category(letter) == "Cc" else letter for letter in kept)
+    return " ".join("".join(spaced).split())
 
 
 def code(text: str) -> str | None:
@@ -107,9 +86,8 @@ def table(draw: random.Random, folder: Path) -> None:
     else:
         text = io.StringIO()
         end, separator = draw.choice(["\n", "\r\n"]), "\t" if name == "t.tsv" else ","
-        csv.writer(text, lineterminator=end, delimiter=separator, quoting=draw.choice([0, 1])).writerows(
-            [header, *pairs]
-        )
+        rows_of = csv.writer(text, lineterminator=end, delimiter=separator, quoting=draw.choice([0, 1]))
+        rows_of.writerows([header, *pairs])
         encoded = text.getvalue().encode(draw.choice(["utf-8", "utf-8-sig", "utf-16"]))
         path.write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
     broken = draw.random() < 0.3
@@ -131,12 +109,9 @@ def frame(draw: random.Random, folder: Path) -> None:
     pairs = [[draw.choice(odd) if draw.random() < 0.05 else value for value in row] for row in rows(draw)]
     fine = all(isinstance(v, str) and v != "\ud800" for row in pairs for v in row)
     fine = fine and all(identity(a) and identity(t) and code(c) for a, t, c in pairs)
-    with contextlib.ExitStack() as stack:
-        if not fine:
-            stack.enter_context(refused("a frame with a bad value"))
+    with contextlib.nullcontext() if fine else refused("a frame with a bad value"):
         found = data.check_pairs(pd.DataFrame(pairs, columns=data.KEY, dtype=object))
-    if fine:
-        check(found["target"].tolist() == [identity(target) for _, target, _ in pairs], f"{pairs}")
+    check(found["target"].tolist() == [identity(target) for _, target, _ in pairs], f"{pairs}")
 
 
 @contextlib.contextmanager
@@ -171,40 +146,16 @@ def parameters(draw: random.Random, folder: Path) -> None:
     """Settings by name: taken exactly where type, choice and range allow it."""
     ranges = {"epochs": (1, 1000), "seed": (0, 2**32 - 1), "batch_size": (1, 100_000), "lora_rank": (1, 1024)}
     name = draw.choice([*ranges, "learning_rate", "dropout", "fusion", "epoch", "", "datas", "precision"])
-    values = [
-        0,
-        1,
-        -1,
-        3,
-        2**40,
-        "4",
-        "x",
-        "1e-3",
-        0.5,
-        0.999,
-        1.0,
-        math.nan,
-        "inf",
-        None,
-        True,
-        [],
-        "add",
-        "bf16",
-        "\0",
-    ]
-    value = draw.choice(values)
+    numbers = [0, 1, -1, 3, 2**40, 0.5, 0.999, 1.0, math.nan]
+    value = draw.choice([*numbers, "4", "x", "1e-3", "inf", "add", "bf16", "\0", None, True, []])
+    try:
+        number = math.nan if isinstance(value, bool | list | None) else float(value)
+    except ValueError:
+        number = math.nan
     if name in ranges:
-        try:
-            number = None if isinstance(value, bool | list | None) else float(value)
-        except ValueError:
-            number = None
-        fine = number is not None and number.is_integer() and ranges[name][0] <= number <= ranges[name][1]
+        fine = number.is_integer() and ranges[name][0] <= number <= ranges[name][1]
         fine = fine and not (isinstance(value, str) and not value.isdigit())
     elif name in ("learning_rate", "dropout"):
-        try:
-            number = math.nan if isinstance(value, bool | list | None) else float(value)
-        except ValueError:
-            number = math.nan
         fine = 0 < number <= 1 if name == "learning_rate" else 0 <= number < 1
     else:
         fine = (name, value) in (("fusion", "add"), ("precision", "bf16"))
@@ -216,9 +167,7 @@ def parameters(draw: random.Random, folder: Path) -> None:
 
 def names(draw: random.Random, folder: Path) -> None:
     """Names of studies: what could leave its folder or stand for something else is refused."""
-    name = "".join(
-        draw.choices(["a", "B", "0", ".", "-", "_", "/", " ", "..", "\n", "ü", "$(x)", "'"], k=draw.randint(0, 5))
-    )
+    name = "".join(draw.choices([*"aB0.-_/ \nü'", "..", "$(x)"], k=draw.randint(0, 5)))
     name = draw.choice([name, name * 20, "template", "index.html", "recorded", "trials.md", f"{name}.old"])
     fine = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) and not name.lower().endswith(
         (".old", ".new", ".work")
@@ -231,24 +180,8 @@ def names(draw: random.Random, folder: Path) -> None:
 
 def yaml_files(draw: random.Random, folder: Path) -> None:
     """Text that is to be a file of variants: read, or refused in one line."""
-    pieces = [
-        "variants:",
-        "\n  ",
-        "a:",
-        " {",
-        "}",
-        "[",
-        "change: ",
-        "epochs: 2",
-        "x",
-        ": ",
-        "\n",
-        "- ",
-        "&a",
-        "*b",
-        "!!python/x",
-        "\t",
-    ]
+    words = ["variants:", "a:", "change: ", "epochs: 2", "&a", "*b", "!!python/x"]
+    pieces = [*words, " {", ": ", "- ", "\n  ", *"}[x\n\t"]
     text = "".join(draw.choices(pieces, k=draw.randint(0, 12)))
     (folder / "fuzz.yaml").write_text(text)
     with mock.patch.object(ablation, "VARIANTS", folder):

@@ -23,22 +23,17 @@ SETTINGS = {"layers": "1", "contrast_layer": "1", "epochs": "2"}
 METRICS = ("pearson", "spearman", "mae", "qwk", "loss")
 
 
-def command(name: str) -> list[str]:
-    options = [word for pair in SETTINGS.items() for word in ("-p", *pair)]
-    return [sys.executable, "-m", "patsim_utils", "study", "--preset", "sample", "--name", name, *options]
-
-
 def aims(name: str) -> dict[str, Callable[[], bool]]:
     """What is looked at every millisecond; the kill comes when it is true."""
     work, reports = ROOT / "runs" / f".{name}.work", ROOT / "reports"
+
+    def incomplete(after: int) -> bool:
+        checkpoints = [path for path in work.glob("checkpoints/checkpoint-*") if int(path.name[11:]) > after]
+        return any(not (path / "trainer_state.json").exists() for path in checkpoints)
+
     return {
-        "in a checkpoint": lambda: any(
-            not (path / "trainer_state.json").exists() for path in work.glob("checkpoints/checkpoint-*")
-        ),
-        "in a later checkpoint": lambda: any(
-            int(path.name[11:]) > 60 and not (path / "trainer_state.json").exists()
-            for path in work.glob("checkpoints/checkpoint-*")
-        ),
+        "in a checkpoint": lambda: incomplete(0),
+        "in a later checkpoint": lambda: incomplete(60),
         "in an evaluation": lambda: any(not (path / "matcher.json").exists() for path in work.glob("epoch-*")),
         "after an evaluation": lambda: any(work.glob("epoch-*")),
         "in the report of the run": (work / "run").exists,
@@ -57,11 +52,12 @@ def kill_tree(process: subprocess.Popen) -> None:
 
 
 def start(name: str, log: Path) -> subprocess.Popen:
+    options = [word for pair in SETTINGS.items() for word in ("-p", *pair)]
+    words = [sys.executable, "-m", "patsim_utils", "study", "--preset", "sample", "--name", name, *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    streams = {"stderr": subprocess.STDOUT, "start_new_session": True}
     with log.open("a") as file:
-        return subprocess.Popen(
-            command(name), cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, **streams)
 
 
 def killed(name: str, aim: str, seconds: float, log: Path) -> str:

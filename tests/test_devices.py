@@ -37,7 +37,7 @@ def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None
         config = Config.parse({"backbone": backbone, "batch_size": 8, "contrast_layer": 1, "precision": "fp32"} | case)
         torch.manual_seed(0)
         model = Matcher(config)
-        sampler = LengthGrouped(model.pairs(frame), batch_size=8, seed=0, share=(rank, devices))
+        sampler = LengthGrouped(model.pairs(frame), batch_size=8, seed=0, share=(max(rank, 0), devices))
         arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to=[])
         trainer = train.DualLossTrainer(model, sampler=sampler, validation=frame, work=folder, args=arguments)
         wrapped = trainer.accelerator.prepare(model).eval()
@@ -49,27 +49,76 @@ def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None
     torch.save(found, folder / f"rank{rank}.pt")
 
 
-def torchrun(script: str, *arguments: object) -> subprocess.CompletedProcess:
+TRAIN = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from accelerate import PartialState
+    from patsim_utils import cli, runs, train
+    from tests.test_devices import first_steps
+
+    folder, backbone, what, *words = sys.argv[1:]
+    if what == "first steps":
+        first_steps(backbone, Path(folder), rank=int(os.environ["RANK"]), devices=2)
+    torch.nn.Dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
+    runs.run_folder = Path(folder).joinpath
+    plain, steps = train.DualLossTrainer.compute_loss, []
+
+    def compute_loss(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 24 and os.environ["RANK"] == "1" and what == "first steps":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*args, **kwargs)
+
+    train.DualLossTrainer.compute_loss = compute_loss
+    PartialState.destroy_process_group = lambda self: None  # the same processes give the command again
+    if cli.main(words) or cli.main(words):
+        sys.exit("the training failed")
+    sys.exit(cli.main([*words, "-p", "epochs", "1"]))
+"""
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    command += [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    command += [sys.executable, "-c", textwrap.dedent(TRAIN), *map(str, arguments)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_two_devices_have_the_loss_and_gradients_of_the_joined_batch(tiny_backbone, tmp_path) -> None:
-    script = """
-        import os, sys
-        from pathlib import Path
-        from tests.test_devices import first_steps
-        first_steps(sys.argv[1], Path(sys.argv[2]), rank=int(os.environ["RANK"]), devices=2)
-    """
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir(), two.mkdir()
-    first_steps(tiny_backbone("bert"), one, rank=0, devices=1)
-    ended = torchrun(script, tiny_backbone("bert"), two)
-    assert ended.returncode == 0, ended.stderr
-    (alone,) = (torch.load(path, weights_only=True) for path in one.glob("*.pt"))
-    left, right = (torch.load(two / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small data set; beside it are `one`, `two` and `notebook`, runs on one device and on two."""
+    place, sample = tmp_path_factory.mktemp("devices"), load("sample")
+    (place / "data").mkdir()
+    for name, split in (("train", "validation"), ("validation", "test")):
+        sample[split].head(200).to_csv(place / "data" / f"{name}.csv", index=False)
+    return place
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path, tiny_backbone) -> subprocess.CompletedProcess:
+    """Two devices that leave their first steps (see `first_steps`) and then train until one is killed."""
+    return torchrun(folder, tiny_backbone("bert"), "first steps", *words(folder, tiny_backbone("bert"), "two"))
+
+
+def words(folder: Path, backbone: str, name: str) -> list[str]:
+    settings = {"backbone": backbone, "batch_size": 12, "learning_rate": 0.01, "epochs": 2, "contrast_layer": 1}
+    options = [str(word) for key, value in settings.items() for word in ("-p", key, value)]
+    return [
+        "train",
+        "--preset=sample",
+        f"--data={folder / 'data'}",
+        f"--name={name}",
+        *options,
+        "-p",
+        "precision",
+        "fp32",
+    ]
+
+
+def test_two_devices_have_the_loss_and_gradients_of_the_joined_batch(killed, folder: Path, tiny_backbone) -> None:
+    first_steps(tiny_backbone("bert"), folder, rank=-1, devices=1)
+    alone, left, right = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (-1, 0, 1))
     for case, a, b, c in zip(CASES, alone, left, right, strict=True):
         assert b[0] == pytest.approx(a[0], rel=1e-5), case
         assert max(value.abs().max() for value in a[1].values()) > 1e-3
@@ -88,73 +137,45 @@ def test_a_batch_of_fewer_pairs_than_devices_is_refused(tiny_backbone) -> None:
         list(LengthGrouped(pairs, batch_size=2, seed=0, share=(0, 4)))
 
 
-TRAIN = """
-    import os, signal, sys
-    from pathlib import Path
-    import torch
-    from patsim_utils import cli, data, runs, train
-
-    torch.nn.Dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
-    runs.run_folder = Path(sys.argv[1]).joinpath
-    plain, steps, kill_at = train.DualLossTrainer.compute_loss, [], int(sys.argv[2])
-
-    def compute_loss(*args, **kwargs):
-        steps.append(1)
-        if len(steps) == kill_at and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(*args, **kwargs)
-
-    train.DualLossTrainer.compute_loss = compute_loss
-    sys.exit(cli.main(sys.argv[3:]))
-"""
-
-
 def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_one_device(
-    tiny_backbone, tmp_path, monkeypatch, capsys
+    killed, folder: Path, tiny_backbone, monkeypatch, capsys
 ) -> None:
-    sample = load("sample")
-    (tmp_path / "data").mkdir()
-    for name, split in (("train", "validation"), ("validation", "test")):
-        sample[split].to_csv(tmp_path / "data" / f"{name}.csv", index=False)
-    words = ["train", "--preset", "sample", "--data", str(tmp_path / "data")]
-    words += ["-p", "backbone", tiny_backbone("bert"), "-p", "batch_size", "12", "-p", "learning_rate", "1e-2"]
-    words += ["-p", "epochs", "2", "-p", "precision", "fp32", "-p", "contrast_layer", "1"]
-    monkeypatch.setattr(runs, "run_folder", tmp_path.joinpath)
+    monkeypatch.setattr(runs, "run_folder", folder.joinpath)
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
-    assert cli.main([*words, "--name", "one"]) == 0
+    assert cli.main(words(folder, tiny_backbone("bert"), "one")) == 0
     assert "Pearson" in capsys.readouterr().out
 
-    killed = torchrun(TRAIN, tmp_path, 35, *words, "--name", "two")
     assert killed.returncode != 0
     told = [line for line in killed.stderr.splitlines() if line.startswith(("error: ", "stopped"))]
     assert len(told) == 1, killed.stderr
-    assert not (tmp_path / "two").exists()
-    assert list((tmp_path / ".two.work").glob("checkpoints/checkpoint-*"))
-    resumed = torchrun(TRAIN, tmp_path, 0, *words, "--name", "two")
-    assert resumed.returncode == 0, resumed.stderr
-    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert not (folder / "two").exists()
+    assert list((folder / ".two.work").glob("checkpoints/checkpoint-*"))
+    resumed = torchrun(folder, tiny_backbone("bert"), "go on", *words(folder, tiny_backbone("bert"), "two"))
+    assert "error: two is the name of a finished run that differs in epochs" in resumed.stderr
+    assert resumed.returncode != 0
+    assert resumed.stdout.count("Pearson") == 2
+    assert resumed.stdout.count("epoch 2: ") == 1  # the finished run is taken as it is
+    one, two = (json.loads((folder / name / "metrics.json").read_text()) for name in ("one", "two"))
     for name, value in one["validation"].items():  # sums over two devices are rounded otherwise, at every step
         assert two["validation"][name] == pytest.approx(value, abs=1e-4), name
     assert [epoch["epoch"] for epoch in two["epochs"]] == [1, 2]
-    histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two")]
+    histories = [pd.read_csv(folder / name / "history.csv") for name in ("one", "two")]
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-3)
-    again = torchrun(TRAIN, tmp_path, 0, *words, "--name", "two")
-    assert again.returncode == 0, again.stderr
-    assert "epoch" not in again.stdout  # the finished run is taken as it is
 
 
-def test_a_notebook_trains_on_two_devices(tiny_backbone, capsys) -> None:
+def test_a_notebook_trains_on_two_devices(folder: Path, tiny_backbone, monkeypatch, capsys) -> None:
     name, settings = f"test-devices-{os.getpid()}", {"backbone": tiny_backbone("bert"), "contrast_layer": 1}
-    config = Config.parse(settings | {"epochs": 1, "batch_size": 64})
-    folder = runs.run_folder(name)
+    config = Config.parse(settings | {"epochs": 1, "batch_size": 64, "data": str(folder / "data")})
+    run = runs.run_folder(name)
     try:
         found = devices.launch(config, name, devices=2)
         assert "epoch 1: validation loss" in capsys.readouterr().out
-        assert found.model_dump(exclude={"backbone"}) == config.model_dump(exclude={"backbone"})
-        assert train.fit(load("sample"), found, folder)["train"]["steps"] > 0  # it is there, nothing is trained
+        paths = {"backbone", "data"}  # which start at the repository
+        assert found.model_dump(exclude=paths) == config.model_dump(exclude=paths)
+        assert train.fit(load(config.data), found, run)["train"]["steps"] > 0  # it is there, nothing is trained
+        monkeypatch.setattr(sys, "executable", "/bin/false")
         with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
-            devices.launch(config.model_copy(update={"epochs": 2}), name, devices=2)
-        assert "error: " + name + " is the name of a finished run that differs in epochs" in capsys.readouterr().out
+            devices.launch(config, name, devices=2)
     finally:
-        for path in (folder, folder.with_name(f".{name}.lock")):
+        for path in (run, run.with_name(f".{name}.lock")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

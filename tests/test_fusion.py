@@ -1,7 +1,5 @@
 """The CPC vector's way into the tokens and into LoRA's ranks."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -92,10 +90,9 @@ def test_the_graph_passes_messages_along_the_tree() -> None:
     """Two steps by hand, neighbour by neighbour: a class sees itself, its section and, through it, its siblings."""
     torch.manual_seed(0)
     graph = CpcGraph(TITLES, dim=5)
-    neighbours = {
-        code: [code] + ([cpc.parent(code)] if cpc.parent(code) else [c for c in cpc.CODES[1:] if cpc.parent(c) == code])
-        for code in cpc.CODES[1:]
-    }
+    codes = cpc.CODES[1:]
+    pairs = [(code, other) for code in codes for other in codes if code in (other, cpc.parent(other))]
+    neighbours = {code: {a for a, b in pairs if b == code} | {b for a, b in pairs if a == code} for code in codes}
     x = {code: graph.first.weight @ TITLES[i] for i, code in enumerate(cpc.CODES) if i}
 
     def passed(nodes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -117,17 +114,8 @@ def test_the_graph_passes_messages_along_the_tree() -> None:
 def build(backbone: str, adapter: str, **options: object) -> Matcher:
     """A small model whose LoRA updates are no longer zero; equal seeds give equal weights."""
     torch.manual_seed(0)
-    matcher = Matcher(
-        Config(
-            backbone=backbone,
-            adapter=adapter,
-            contrast_layer=1,
-            lora_rank=4,
-            precision="fp32",
-            rating_weight=0,
-            **options,
-        )
-    )
+    sizes = {"contrast_layer": 1, "lora_rank": 4, "precision": "fp32", "rating_weight": 0}
+    matcher = Matcher(Config(backbone=backbone, adapter=adapter, **sizes, **options))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in sorted(matcher.named_parameters()):
@@ -166,7 +154,7 @@ def test_the_class_matters_learns_is_saved_and_unknown_is_plain_lora(tiny_backbo
     np.testing.assert_array_equal(matcher.score(pairs_frame), matcher.score(other))  # fusion and V start at zero
     torch.nn.init.normal_(matcher.hyperlora.project.weight)
     assert np.abs(matcher.score(pairs_frame) - matcher.score(other)).max() > 1e-4
-    plain = copy.deepcopy(matcher.score(nowhere, unknown="embedding"))
+    plain = matcher.score(nowhere, unknown="embedding")
     torch.nn.init.normal_(matcher.hyperlora.project.weight)
     np.testing.assert_array_equal(matcher.score(nowhere, unknown="embedding"), plain)
     pairs = matcher.pairs(pairs_frame)

@@ -45,16 +45,6 @@ def test_ordinal_logistic_matches_the_published_value() -> None:
     assert losses.ordinal_logistic(logits, torch.tensor([2, 1, 4])).item() == pytest.approx(0.6920, abs=1e-4)
 
 
-def test_ordinal_logistic_matches_a_loop() -> None:
-    z = cumulative(6)
-    plain = 0.0
-    for row, rank in zip(z.tolist(), RANK.tolist(), strict=True):
-        for k, logit in enumerate(row):
-            sign = 1 if rank > k else -1
-            plain += math.log(1 + math.exp(-sign * logit)) / 6
-    assert losses.ordinal_logistic(z, RANK).item() == pytest.approx(plain)
-
-
 def test_bce_is_the_textbook_one() -> None:
     z = cumulative(6)
     score = ordinal.score(z)
@@ -131,23 +121,9 @@ def test_ntxent_matches_a_loop_with_masks_and_weights() -> None:
     anchor, target = vectors(6)
     weight = losses.positives(torch.tensor([4, 3, 2, 0, 4, 3]))
     assert weight.tolist() == [1, 0.5, 0, 0, 1, 0.5]
-    found = losses.ntxent(
-        anchor, target, positive=weight, negative=losses.in_batch_negatives(ANCHOR_TEXT, TARGET_TEXT), temperature=0.3
-    )
+    allowed = losses.in_batch_negatives(ANCHOR_TEXT, TARGET_TEXT)
+    found = losses.ntxent(anchor, target, positive=weight, negative=allowed, temperature=0.3)
     assert found.item() == pytest.approx(slow_ntxent(anchor, target, weight.tolist(), 0.3), rel=1e-5)
-
-
-def test_ntxent_of_identical_views_without_negatives_is_zero() -> None:
-    anchor, _ = vectors(3)
-    nobody = torch.zeros(6, 6, dtype=torch.bool)
-    assert losses.ntxent(anchor, anchor, positive=torch.ones(3), negative=nobody).item() == pytest.approx(0)
-
-
-def test_ntxent_of_unrelated_orthogonal_views_is_the_logarithm_of_the_batch() -> None:
-    """With all similarities equal, each of the 2N - 1 other views is as likely: log(2N - 1)."""
-    anchor = torch.ones(4, 8)
-    everyone = torch.ones(8, 8, dtype=torch.bool)
-    assert losses.ntxent(anchor, anchor, positive=torch.ones(4), negative=everyone).item() == pytest.approx(math.log(7))
 
 
 def test_ntxent_without_positives_is_zero_with_zero_gradient() -> None:
@@ -162,9 +138,8 @@ def test_ntxent_without_positives_is_zero_with_zero_gradient() -> None:
 def test_ntxent_is_finite_at_any_scale() -> None:
     for scale in (1e-8, 1.0, 1e8):
         anchor = (torch.randn(5, 8) * scale).requires_grad_()
-        allowed = losses.in_batch_negatives(
-            torch.zeros(5, dtype=torch.long), torch.arange(5)
-        )  # one anchor: no negatives at all
+        one_anchor = torch.zeros(5, dtype=torch.long)  # no negatives at all
+        allowed = losses.in_batch_negatives(one_anchor, torch.arange(5))
         loss = losses.ntxent(anchor, anchor.detach() * 2, positive=torch.ones(5), negative=allowed)
         loss.backward()
         assert loss.isfinite()

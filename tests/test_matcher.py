@@ -21,9 +21,8 @@ LAYOUTS = ("pair", "packed", "compact", "repeated", "listwise")
 def build(backbone: str, **options: object) -> Matcher:
     """A small model with noise in the weights that start at zero, so that everything has an effect."""
     torch.manual_seed(0)
-    matcher = Matcher(
-        Config(backbone=backbone, **{"contrast_layer": 1, "precision": "fp32", "rating_weight": 0.0, **options})
-    )
+    defaults = {"contrast_layer": 1, "precision": "fp32", "rating_weight": 0.0}
+    matcher = Matcher(Config(backbone=backbone, **{**defaults, **options}))
     with torch.no_grad():
         for name, parameter in matcher.named_parameters():
             if parameter.requires_grad and ("lora_" in name or "fusion.project" in name):
@@ -235,8 +234,3 @@ def test_a_damaged_model_is_refused_with_one_line(saved: Path, tmp_path, name: s
     with pytest.raises(InputError, match=message) as caught:
         Matcher.load(tmp_path)
     assert str(caught.value).isprintable()
-
-
-def test_a_folder_without_a_model_says_what_makes_one(tmp_path) -> None:
-    with pytest.raises(InputError, match="no model here; `make study` trains one"):
-        Matcher.load(tmp_path / "nothing")

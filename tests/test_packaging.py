@@ -78,11 +78,10 @@ def test_conda_installs_the_lock() -> None:
     assert pip == {"pip": ["-r requirements.lock", "-e ."]}
 
 
-@pytest.mark.parametrize("workflow", ["ci.yml", "study-gpu.yml"])
-def test_workflows_follow_the_schema(workflow: str) -> None:
+def test_workflows_follow_the_schema() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    path = ROOT / ".github" / "workflows" / workflow
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+    paths = [ROOT / ".github" / "workflows" / name for name in ("ci.yml", "study-gpu.yml")]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -90,6 +89,9 @@ def test_ci_runs_style_tests_and_the_sample_study() -> None:
     steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["check"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make lint", ".ci/run", "make study"]
     assert "reports/sample" in steps[-1]["with"]["path"]
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
 
 
 def test_the_workflows_use_inputs_as_text_alone() -> None:
@@ -145,10 +147,6 @@ def test_make_record_shares_a_study(make: Callable[..., str]) -> None:
     assert make("record", "NAME=a; echo hit") == "[-m][patsim_utils][record][--][a; echo hit][]"
 
 
-def test_the_installed_command_is_the_module() -> None:
-    assert PROJECT["scripts"] == {"patsim": "patsim_utils.cli:main"}
-
-
 def test_git_keeps_the_record_and_nothing_else_of_the_reports() -> None:
     kept = ["recorded/a/x.html", "template/style.css", "results.csv", "trials.md"]
     ignored = ["a/x.html", "index.html", ".a.lock", ".a.failed.json", "recorded/.a.new/x"]
@@ -167,13 +165,7 @@ def made(*arguments: str) -> str:
 
 def test_make_installs_the_lock_before_anything_else() -> None:
     said = made("-n", "-B", "test", "PYTHON=some-python").replace("\\\n", " ").splitlines()
-    steps = (
-        "sys.version_info >= (3, 11)",
-        "some-python -m venv",
-        "-r requirements.lock",
-        "--no-deps",
-        "-m pytest",
-    )
+    steps = ("sys.version_info >= (3, 11)", "some-python -m venv", "-r requirements.lock", "--no-deps", "-m pytest")
     found = [next(place for place, line in enumerate(said) if step in line) for step in steps]
     assert found == sorted(found)
 
@@ -184,14 +176,9 @@ def test_make_help_lists_every_command() -> None:
     assert set(commands[1].split()) == set(re.findall(r"^make (\w+) +\w", made("help"), flags=re.MULTILINE))
 
 
-def test_ci_calls_make_test() -> None:
-    script = ROOT / ".ci" / "run"
-    assert script.stat().st_mode & 0o111
-    assert script.read_text().splitlines()[-1] == "exec make test"
-
-
 def test_the_package_carries_its_data() -> None:
-    """Every file of patsim_utils that is not code is named in the package data."""
+    """The command, and every file of patsim_utils that is not code, which the package data name."""
+    assert PROJECT["scripts"] == {"patsim": "patsim_utils.cli:main"}
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     package = ROOT / "patsim_utils"
     carried = {path for pattern in patterns["patsim_utils"] for path in package.glob(pattern)}

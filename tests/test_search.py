@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from patsim_utils import backbones, cli, search
+from patsim_utils.config import Config
 from patsim_utils.data import load
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
@@ -28,8 +29,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> search.Index:
 
 @pytest.fixture
 def run(tiny_backbone, tmp_path: Path) -> Path:
-    from patsim_utils.config import Config
-
     Matcher(Config(backbone=tiny_backbone("bert"), layout="packed", contrast_layer=1)).save(tmp_path / "run" / "model")
     return tmp_path / "run"
 

@@ -1,12 +1,7 @@
 """Training: the run folder, the losses' terms, resuming after kills, and stopping at what is not finite."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from patsim_utils import cpc, encoder, losses, runs, train
+from patsim_utils import cpc, encoder, files, losses, runs, train
 from patsim_utils.config import Config
 from patsim_utils.data import load
 from patsim_utils.errors import InputError
@@ -25,21 +20,14 @@ from patsim_utils.matcher import Matcher
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, pd.DataFrame]:
-    """A sixth of the sample's training pairs and all of its other splits."""
+    """The sample's small splits to train on and to validate, and some more pairs as `test`."""
     sample = load("sample")
-    anchors = sample["train"]["anchor"].drop_duplicates()[::6]
-    return {**sample, "train": sample["train"][sample["train"]["anchor"].isin(anchors)].reset_index(drop=True)}
+    return {"train": sample["validation"], "validation": sample["test"], "test": sample["train"].head(150)}
 
 
 def small(tiny_backbone, **options: object) -> Config:
-    defaults = {
-        "backbone": tiny_backbone("bert"),
-        "contrast_layer": 1,
-        "epochs": 2,
-        "batch_size": 16,
-        "rating_weight": 0.0,
-    }
-    return Config(**{**defaults, "precision": "fp32", **options})
+    sizes = {"contrast_layer": 1, "epochs": 2, "batch_size": 16, "rating_weight": 0.0}
+    return Config(**{"backbone": tiny_backbone("bert"), "precision": "fp32", **sizes, **options})
 
 
 def files_of(folder: Path) -> dict[Path, tuple[int, bytes]]:
@@ -119,9 +107,8 @@ def test_a_tracker_that_is_not_there_is_refused(tiny_backbone, splits, tmp_path,
 
 
 def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
-    config = Config(
-        epochs=20, batch_size=12, learning_rate=5e-3, head_learning_rate=5e-3, contrast_weight=0, rating_weight=0
-    )
+    rates, weights = {"learning_rate": 5e-3, "head_learning_rate": 5e-3}, {"contrast_weight": 0, "rating_weight": 0}
+    config = Config(layers=1, contrast_layer=1, epochs=20, batch_size=12, **rates, **weights)
     result = train.fit({"train": pairs_frame, "validation": pairs_frame}, config, tmp_path / "run")
     assert result["validation"]["pearson"] > 0.95
 
@@ -135,102 +122,79 @@ def test_every_layout_and_curriculum_takes_as_many_steps(tiny_backbone, splits, 
 @pytest.mark.parametrize("loss", ["ordinal_logistic", "bce", "mse", "pearson"])
 def test_every_loss_falls(tiny_backbone, splits, tmp_path, loss: str) -> None:
     config = small(tiny_backbone, loss=loss, adapter="full", learning_rate=3e-3, contrast_weight=0, epochs=3)
-    train.fit({"train": splits["validation"], "validation": splits["test"]}, config, tmp_path / "run")
+    train.fit(splits, config, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["ordinal"].tail(8).mean() < 0.9 * history["ordinal"].head(8).mean()
 
 
-KILLED = """
-    import json, os, signal, sys
-    from pathlib import Path
-    from patsim_utils import files, runs, train
-    from patsim_utils.config import Config
-    from patsim_utils.data import load
-
-    def kill(*args, **kwargs):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def killing(owner, name, when, to=""):
-        plain, calls = getattr(owner, name), []
-        def replaced(*args, **kwargs):
-            result = plain(*args, **kwargs)
-            calls.extend([1] * str(args[-1] if to else "").endswith(to))
-            if len(calls) == when:
-                kill()
-            return result
-        setattr(owner, name, replaced)
-
-    Trainer = train.DualLossTrainer
-    points = {
-        "in a checkpoint": lambda: killing(Trainer, "_save_optimizer_and_scheduler", 7),
-        "in the last evaluation": lambda: killing(runs, "summary", 2),
-        "in the report": lambda: killing(runs, "baselines", 1),
-        "in the swap": lambda: killing(Path, "rename", 1, to=".old"),
-        "after the swap": lambda: killing(files, "swap", 1),
-    }
-    points[sys.argv[3]]()
-    sample = load("sample")
-    splits = {"train": sample["validation"], "validation": sample["test"]}
-    run = Path(sys.argv[2])
-    run.mkdir()  # an older run, which is to be replaced
-    train.fit(splits, Config(**json.loads(sys.argv[1])), run, replace=True)
-"""
-POINTS = [line.split('"')[1] for line in KILLED.splitlines() if "lambda: killing" in line]
+# Where a run is killed: in or right after which call of what, and the ending of that call's last argument.
+POINTS = {
+    "in a checkpoint": (train.DualLossTrainer, "_save_optimizer_and_scheduler", 7, ""),
+    "after the last checkpoint": (train.DualLossTrainer, "_save_checkpoint", 10, ""),
+    "in the last evaluation": (runs, "summary", 2, ""),
+    "in the report": (runs, "baselines", 1, ""),
+    "in the swap": (Path, "rename", 1, ".old"),
+    "after the swap": (files, "swap", 1, ""),
+}
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_backbone, splits, tmp_path_factory) -> tuple[Config, dict[str, pd.DataFrame], dict, pd.DataFrame]:
-    """Configuration, data, and the result and history of a run in one go."""
-    config = small(tiny_backbone, batch_size=8, learning_rate=0.01)
-    data, run = {"train": splits["validation"], "validation": splits["test"]}, tmp_path_factory.mktemp("whole") / "run"
-    return config, data, train.fit(data, config, run), pd.read_csv(run / "history.csv")
+def whole(tiny_backbone, splits, tmp_path_factory) -> tuple[Config, Path]:
+    """Configuration and folder of a run in one go; beside it, by point, a copy of all that a kill there leaves."""
+    config, place = small(tiny_backbone, learning_rate=0.01), tmp_path_factory.mktemp("whole")
 
+    def copy_after(point: str) -> None:
+        owner, name, when, ending = POINTS[point]
+        plain, calls = getattr(owner, name), []
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(whole, tmp_path, point: str) -> None:
-    config, data, expected, one = whole
-    run = tmp_path / "killed"
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(config.model_dump()), str(run), point]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert run.exists() or run.with_name("killed.old").exists()
-    resumed = train.fit(data, config, run, replace=point != "after the swap")
-    for name in ("pearson", "spearman", "loss"):
-        assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-6)
-    assert [row["epoch"] for row in resumed["epochs"]] == [1, 2]
-    two = pd.read_csv(run / "history.csv")
-    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-5)
-    assert (two["seconds"].diff().dropna() > 0).all()
-    assert {path.name for path in tmp_path.iterdir()} <= {"killed", ".killed.lock"}
+        def replaced(*args, **kwargs):
+            result = plain(*args, **kwargs)
+            calls.extend([1] * str(args[-1] if args else "").endswith(ending))
+            if len(calls) == when and not (place / point).exists():
+                shutil.copytree(place / "whole", place / point)
+            return result
+
+        patch.setattr(owner, name, replaced)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for point in POINTS:
+            copy_after(point)
+        (place / "whole" / "run").mkdir(parents=True)  # an older run, which is to be replaced
+        train.fit(splits, config, place / "whole" / "run", replace=True)
+    return config, place / "whole" / "run"
 
 
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-@pytest.fixture(scope="module")
-def interrupted(whole, tmp_path_factory) -> Path:
-    """Work folder of a run that was stopped after its last checkpoint."""
-    config, data, *_ = whole
-    folder, plain = tmp_path_factory.mktemp("interrupted"), train.DualLossTrainer._save_checkpoint
+def checkpoints_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
 
-    def stop_after_the_last(trainer, *args: object) -> None:
-        plain(trainer, *args)
-        if trainer.state.global_step == trainer.state.max_steps:
-            raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.DualLossTrainer, "_save_checkpoint", stop_after_the_last)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(data, config, folder / "run")
-    return folder
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(whole, splits, tmp_path, point: str) -> None:
+    config, one = whole
+    folder = shutil.copytree(one.parents[1] / point, tmp_path / "killed")
+    assert (folder / "run").exists() or (folder / "run.old").exists()
+    assert not (folder / "run" / "model").exists() or point == "after the swap"
+    if point == "after the last checkpoint":
+        truncated(checkpoints_of(folder / ".run.work" / "checkpoints")[-1] / "model.safetensors")
+    resumed = train.fit(splits, config, folder / "run", replace=point != "after the swap")
+    expected = json.loads((one / "metrics.json").read_text())
+    for name in ("pearson", "spearman", "loss"):
+        assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-6)
+    assert [row["epoch"] for row in resumed["epochs"]] == [1, 2]
+    before, after = (pd.read_csv(run / "history.csv") for run in (one, folder / "run"))
+    np.testing.assert_allclose(before["loss"], after["loss"], rtol=1e-5)
+    assert (after["seconds"].diff().dropna() > 0).all()
+    assert {path.name for path in folder.iterdir()} <= {"run", ".run.lock"}
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: shutil.rmtree(folder),
+        shutil.rmtree,
         lambda folder: (folder / "trainer_state.json").unlink(),
         lambda folder: truncated(folder / "trainer_state.json"),
         lambda folder: truncated(folder / "model.safetensors"),
@@ -238,25 +202,19 @@ def interrupted(whole, tmp_path_factory) -> Path:
         lambda folder: (folder / "rng_state.pth").write_bytes(b""),
     ],
 )
-def test_the_newest_whole_checkpoint_is_taken(interrupted: Path, tmp_path, damage) -> None:
-    checkpoints = shutil.copytree(interrupted / ".run.work" / "checkpoints", tmp_path / "checkpoints")
-    older, newest = sorted(checkpoints.iterdir(), key=lambda path: int(path.name[11:]))
+def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
+    killed = whole[1].parents[1] / "after the last checkpoint" / ".run.work"
+    checkpoints = shutil.copytree(killed / "checkpoints", tmp_path / "checkpoints")
+    older, newest = checkpoints_of(checkpoints)
+    assert newest.name == "checkpoint-40"
     assert train.newest_checkpoint(checkpoints) == newest
     damage(newest)
     assert train.newest_checkpoint(checkpoints) == older
     assert list(checkpoints.iterdir()) == [older]
 
 
-def test_a_run_whose_last_checkpoint_is_damaged_ends_the_same(whole, interrupted: Path, tmp_path) -> None:
-    config, data, expected, _ = whole
-    work = shutil.copytree(interrupted / ".run.work", tmp_path / ".run.work")
-    truncated(max(work.glob("checkpoints/*"), key=lambda path: int(path.name[11:])) / "model.safetensors")
-    resumed = train.fit(data, config, tmp_path / "run")
-    assert resumed["validation"]["pearson"] == pytest.approx(expected["validation"]["pearson"], abs=1e-6)
-
-
-def test_a_full_disk_stops_the_run_which_then_goes_on(whole, tmp_path, monkeypatch) -> None:
-    config, data, expected, _ = whole
+def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, monkeypatch) -> None:
+    config, one = whole
     plain, calls = encoder.save_weights, []
 
     def full(module: torch.nn.Module, path: Path) -> None:
@@ -269,8 +227,8 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(whole, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(encoder, "save_weights", full)
         with pytest.raises(OSError, match="No space left"):
-            train.fit(data, config, tmp_path / "run")
-    resumed = train.fit(data, config, tmp_path / "run")
+            train.fit(splits, config, tmp_path / "run")
+    resumed, expected = train.fit(splits, config, tmp_path / "run"), json.loads((one / "metrics.json").read_text())
     assert resumed["validation"]["loss"] == pytest.approx(expected["validation"]["loss"], abs=1e-6)
 
 
