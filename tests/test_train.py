@@ -131,6 +131,7 @@ def test_every_loss_falls(tiny_backbone, splits, tmp_path, loss: str) -> None:
 POINTS = {
     "in a checkpoint": (train.DualLossTrainer, "_save_optimizer_and_scheduler", 7, ""),
     "after the last checkpoint": (train.DualLossTrainer, "_save_checkpoint", 10, ""),
+    "after an evaluation": (train.DualLossTrainer, "_evaluated", 1, ""),
     "in the last evaluation": (runs, "summary", 2, ""),
     "in the report": (runs, "baselines", 1, ""),
     "in the swap": (Path, "rename", 1, ".old"),
