@@ -174,12 +174,15 @@ class Search:
         if corpus.is_dir():
             return cls(matcher, Index(corpus, retriever=retriever))
         folder = corpus.with_name(f"{corpus.name}.index")
-        frame = read_corpus(corpus)
         model = _fingerprint(Path(backbones.path(retriever)))
-        digest = hashlib.sha256(model.encode() + corpus.read_bytes()).hexdigest()  # of table and retriever
+        try:
+            digest = hashlib.sha256(model.encode() + corpus.read_bytes()).hexdigest()  # of table and retriever
+        except OSError as error:
+            raise InputError(f"{named(corpus)}: cannot be read ({error.strerror})") from error
         known = folder / "corpus.json"
         with files.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
-            if not known.is_file() or json.loads(known.read_text()) != {"sha256": digest, "rows": len(frame)}:
+            if not known.is_file() or json.loads(known.read_text())["sha256"] != digest:
+                frame = read_corpus(corpus)
                 fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
                 index = Index(fresh, retriever=retriever, create=True)
                 done = len(index)  # whole chunks outlive a break
