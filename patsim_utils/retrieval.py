@@ -18,6 +18,7 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer import losses
+from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import analysis, backbones, encoder, files
 from patsim_utils.errors import InputError
@@ -74,7 +75,9 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
         logging_strategy="no",
     )
     rows = datasets.Dataset.from_dict(columns)
-    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=term).train()
+    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=term)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     model.save_pretrained(str(fresh), create_model_card=False)
     files.write_text(fresh / "loss.json", json.dumps(loss))
     files.swap(fresh, folder)
