@@ -1,10 +1,17 @@
-"""The check of a GPU, run dry: every line of its table on the CPU, with a tiny shape."""
+"""The tools: the check of a GPU, run dry on the CPU with a tiny shape; what a search costs, on few phrases."""
 
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from patsim_utils.config import Config
+from patsim_utils.matcher import Matcher
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,3 +28,17 @@ def test_the_gpu_check_runs_dry() -> None:
     steps = [name for name in rows if name.startswith(("full, ", "lora_all, "))]
     assert steps == [f"{a}, {b} pairs a step" for a in ("full", "lora_all") for b in ("packed, 128", "pair, 64")]
     assert all(float(re.match(r"(\S+) ms a step", rows[name])[1]) > 0 for name in steps)
+
+
+def test_the_cost_of_a_search_is_printed_and_its_index_kept(tiny_backbone, tmp_path, monkeypatch, capsys) -> None:
+    Matcher(Config(backbone=tiny_backbone("bert"), layout="packed", contrast_layer=1)).save(tmp_path / "model")
+    words = ["--run", str(tmp_path), "--phrases", "60", "--folder", str(tmp_path / "index")]
+    monkeypatch.setattr(sys, "argv", ["search_bench.py", *words])
+    for built in (True, False):
+        runpy.run_path(str(ROOT / "tools" / "search_bench.py"), run_name="__main__")
+        printed = capsys.readouterr().out
+        assert ("a second" in printed) is built
+        found = json.loads(printed[printed.rindex("\n{\n") if built else 0 :])
+        assert found["phrases"] == 60
+        assert found["recall@100 of the exact search"] == pytest.approx(0.6)  # there are but 60
+        assert 0 < found["retrieval"]["p50_ms"] <= found["search"]["p95_ms"]

@@ -13,6 +13,7 @@ import re
 import resource
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def corpus(count: int, *, source: str, titles: str) -> pd.DataFrame:
     return found
 
 
-def timed(ask: callable, queries: pd.DataFrame) -> dict[str, float]:
+def timed(ask: Callable, queries: pd.DataFrame) -> dict[str, float]:
     """Milliseconds of a warm query, median and 95th percentile."""
     taken = []
     for query in queries.itertuples():
