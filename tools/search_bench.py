@@ -71,12 +71,8 @@ def main() -> None:
     done, began = len(index), time.perf_counter()
     index.add(rows[done:], workers=given.workers, progress=lambda n, of: print(f"{n:,} of {of:,}", flush=True))
     if done < len(rows):
-        seconds = time.perf_counter() - began
-        print(
-            json.dumps(
-                {"phrases": len(rows) - done, "seconds": round(seconds), "a second": (len(rows) - done) / seconds}
-            )
-        )
+        seconds, read = time.perf_counter() - began, len(rows) - done
+        print(json.dumps({"phrases": read, "seconds": round(seconds), "a second": read / seconds}))
     queries = data.load(given.data)["validation"][["anchor", "context"]].drop_duplicates()
     queries = queries.sample(QUERIES, random_state=0, replace=len(queries) < QUERIES)
     found = {"phrases": len(index), "indices": [one.index_type for one in index.table.list_indices()]}
@@ -85,11 +81,10 @@ def main() -> None:
     shared = []
     for query in queries.itertuples():
         vector = search.vectors(index.model, [query.anchor])[0]
-        asked = [
-            index.table.search(vector).distance_type("dot").limit(100).select(["phrase", "_distance"]) for _ in "ab"
-        ]
-        near = asked[0].nprobes(search.PROBES).refine_factor(2).to_pandas()["phrase"]
-        shared.append(len({*near} & {*asked[1].bypass_vector_index().to_pandas()["phrase"]}) / 100)
+        near = index.table.search(vector).distance_type("dot").nprobes(search.PROBES).refine_factor(2)
+        exact = index.table.search(vector).distance_type("dot").bypass_vector_index()
+        first = [{*asked.select(["phrase", "_distance"]).limit(100).to_pandas()["phrase"]} for asked in (near, exact)]
+        shared.append(len(first[0] & first[1]) / 100)
     found["recall@100 of the exact search"] = round(float(np.mean(shared)), 4)
     found["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(found, indent=1))
