@@ -48,7 +48,44 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     torch.testing.assert_close(adapted(ids).last_hidden_state, before)
     full = encoder.adapt(encoder.load_backbone(tiny_backbone("bert")), Config(adapter="full", dropout=0.3))
     assert all(p.requires_grad for p in full.parameters())
-    assert {module.p for module in full.modules() if isinstance(module, torch.nn.Dropout)} == {0.3}
+    for model, rate in ((full, 0.3), (adapted, 0.1)):
+        dropouts = {(type(module), module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+        assert dropouts - {(encoder.ByteDropout, 0.0)} == {(encoder.ByteDropout, rate)}
+
+
+@pytest.mark.parametrize(("rate", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16), (0.999, torch.float32)])
+def test_dropout_by_bytes_is_dropout(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    shape, dropout = (301, 333), encoder.ByteDropout(rate)  # no multiple of eight elements
+    tokens = torch.ones(shape, dtype=dtype, requires_grad=True)
+    found = dropout(tokens)
+    found.sum().backward()
+    torch.testing.assert_close(tokens.grad, found.detach())  # what is dropped has no gradient, the rest the same scale
+    kept = found.detach().float() > 0
+    exact = min(round(rate * 256), 255) / 256
+    assert found.dtype is dtype
+    assert torch.allclose(found[kept].float(), torch.tensor(1 / (1 - exact)), rtol=4e-3)
+    for share in (kept.float().mean(), kept[:, ::8].float().mean(), kept[:, 7::8].float().mean()):
+        assert abs(share - (1 - exact)) < 0.006
+    assert not torch.equal(dropout(tokens) > 0, kept)
+    plain = torch.nn.functional.dropout(tokens.detach(), exact)
+    assert abs(found.float().mean() - plain.float().mean()) < max(0.02, 0.02 / (1 - rate))
+    assert torch.equal(dropout.eval()(tokens), tokens)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_training_in_bf16_attends_as_the_fused_kernel_does(tiny_backbone, packed: bool) -> None:
+    model = encoder.load_backbone(tiny_backbone("bert")).eval()  # no dropout, gradients all the same
+    block = torch.tensor([[0, 0, 1, 1, 2, 2]]) if packed else torch.zeros(1, 6, dtype=torch.long)
+    batch = {"block": block, "position_ids": torch.tensor([[0, 1, 2, 3, 2, 3]])}
+    tokens = torch.randn(1, 6, 32, requires_grad=True)
+    with encoder.autocast("bf16", torch.device("cpu")):
+        with torch.inference_mode():
+            fused = encoder.hidden_states(model, tokens, batch)[-1]
+        trained = encoder.hidden_states(model, tokens, batch)[-1]
+    torch.testing.assert_close(trained, fused, atol=0.03, rtol=0.03)
+    trained.sum().backward()
+    assert torch.isfinite(tokens.grad).all()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
