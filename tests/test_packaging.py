@@ -185,3 +185,13 @@ def test_the_package_carries_its_data() -> None:
     others = {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert carried == others
     assert package / "cpc.csv" in carried
+
+
+def test_what_readme_names_is_kept() -> None:
+    """A file that git ignores is there on one machine only."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    kept = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+    texts = "".join((ROOT / page).read_text() for page in ("README.md", "reports/scale.md"))
+    named = set(re.findall(r"`((?:reports|tools|tests|notebooks)/[\w/-]+\.\w+)`", texts))
+    assert "reports/scale.md" in named
+    assert named <= kept
