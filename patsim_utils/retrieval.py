@@ -25,7 +25,7 @@ from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 from patsim_utils.search import Index
 
-CANDIDATES = 100
+CANDIDATES = 200  # of a retriever, which the model orders: its first 100 hold more of what is wanted
 LOSSES = ("cosent", "multiple_negatives")
 MEASURES = {  # name -> depth and the score from which on a target is to be found; nDCG apart
     "recall@10 of .5 or more": (10, 0.5),
