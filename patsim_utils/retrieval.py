@@ -25,7 +25,7 @@ from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 from patsim_utils.search import Index
 
-CANDIDATES = 200  # of a retriever, which the model orders: its first 100 hold more of what is wanted
+CANDIDATES = 100
 LOSSES = ("cosent", "multiple_negatives")
 MEASURES = {  # name -> depth and the score from which on a target is to be found; nDCG apart
     "recall@10 of .5 or more": (10, 0.5),
@@ -99,7 +99,8 @@ def by_words(index: Index) -> Retriever:
     asked = index.table.search
 
     def find(query: str, _: str) -> list[str]:
-        return asked(query, query_type="fts").limit(CANDIDATES).to_pandas()["phrase"].to_list()
+        found = asked(query, query_type="fts").limit(10 * CANDIDATES)  # with a small limit it misses some of the best
+        return found.to_pandas()["phrase"].head(CANDIDATES).to_list()
 
     return find
 
