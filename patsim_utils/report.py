@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from patsim_utils import files, index
 from patsim_utils.config import Config
-from patsim_utils.environment import ROOT
+from patsim_utils.environment import ROOT, environment
 from patsim_utils.errors import InputError, clip
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
@@ -55,9 +56,31 @@ def write_readme() -> None:
 def record(name: str) -> None:
     """Copies the pages of study `name` to `reports/recorded/` and puts its figures into `reports/results.csv`.
 
-    A study `<base>-seed<k>` is a seed of study `<base>`.
+    A study `<base>-seed<k>` is a seed of study `<base>`. An ablation has a row for each variant.
     """
     reports = ROOT / "reports"
+    ablations = (ROOT / "runs").glob(f"{name}-*/effects.csv")
+    rows = [row for path in ablations for row in _variants(path, name)] or _run(reports, name)
+    table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
+    table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns, fill_value="")])
+    table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
+    files.write_text(reports / "results.csv", table.to_csv(index=False))
+    fresh = reports / "recorded" / f".{name}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(reports / name, fresh)
+    files.swap(fresh, reports / "recorded" / name)
+    index.write_index(reports, shared_too=True)
+
+
+def _variants(effects: Path, name: str) -> list[dict[str, str]]:
+    """The rows of an ablation, of the table that its notebook has written."""
+    table = pd.read_csv(effects).rename(columns={"idea": "what"}).assign(study=name, split="validation")
+    table = table.assign(seconds=table["seconds"].round().astype(int), **environment(seed=0)).drop(columns="seed")
+    return [_texts(row) for row in table.to_dict("records")]
+
+
+def _run(reports: Path, name: str) -> list[dict[str, str]]:
+    """The row of each split that a study's run has measured."""
     try:
         metrics, config = (json.loads((reports / name / f"{one}.json").read_text()) for one in ("metrics", "config"))
     except (OSError, ValueError) as error:
@@ -69,13 +92,10 @@ def record(name: str) -> None:
         row |= {"track": "listwise" if config.listwise else "pair", "what": config.describe()}
         row |= {"parameters": row["trainable_parameters"], "seconds": round(row["seconds"])}
         row["low"], row["high"] = row["pearson_ci"]
-        rows.append({key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in row.items()})
-    table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
-    table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns, fill_value="")])
-    table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
-    files.write_text(reports / "results.csv", table.to_csv(index=False))
-    fresh = reports / "recorded" / f".{name}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(reports / name, fresh)
-    files.swap(fresh, reports / "recorded" / name)
-    index.write_index(reports, shared_too=True)
+        rows.append(_texts(row))
+    return rows
+
+
+def _texts(row: dict[str, Any]) -> dict[str, str]:
+    known = {key: value for key, value in row.items() if value == value}  # NaN: nothing to compare with
+    return {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in known.items()}

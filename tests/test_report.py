@@ -152,6 +152,24 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
         report.record("none")
 
 
+def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
+    (root / "reports" / "ideas").mkdir()
+    (root / "reports" / "ideas" / "5_ablation.html").write_text("a page")
+    (root / "runs" / "ideas-few").mkdir(parents=True)
+    one = {"variant": "described", "idea": "all", "seeds": 3, "pearson": 0.7, "low": 0.6, "high": 0.8, "seconds": 61.7}
+    other = one | {"variant": "bce", "against": "described", "difference": -0.01, "difference_low": -0.02}
+    pd.DataFrame([one, other]).to_csv(root / "runs" / "ideas-few" / "effects.csv", index=False)
+    for _ in range(2):
+        report.record("ideas")
+    table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
+    rows = table[table["study"] == "ideas"][["variant", "seeds", "pearson", "against", "difference", "what", "seconds"]]
+    assert rows.to_numpy().tolist() == [
+        ["described", "3", "0.7000", "", "", "all", "62"],
+        ["bce", "3", "0.7000", "described", "-0.0100", "all", "62"],
+    ]
+    assert (root / "reports" / "recorded" / "ideas" / "5_ablation.html").read_text() == "a page"
+
+
 def test_the_readme_shows_the_recorded_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.results_table(ROOT / "reports" / "results.csv") in readme, "run: make readme"
