@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from patsim_utils import cli, devices, runs, train
+from patsim_utils import cli, devices, encoder, runs, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.data import load
@@ -54,13 +54,14 @@ TRAIN = """
     from pathlib import Path
     import torch
     from accelerate import PartialState
-    from patsim_utils import cli, runs, train
+    from patsim_utils import cli, encoder, runs, train
     from tests.test_devices import first_steps
 
     folder, backbone, what, *words = sys.argv[1:]
     if what == "first steps":
         first_steps(backbone, Path(folder), rank=int(os.environ["RANK"]), devices=2)
-    torch.nn.Dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
+    for dropout in (torch.nn.Dropout, encoder.ByteDropout):
+        dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
     runs.run_folder = Path(folder).joinpath
     plain, steps = train.DualLossTrainer.compute_loss, []
 
@@ -141,7 +142,8 @@ def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_o
     killed, folder: Path, tiny_backbone, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(runs, "run_folder", folder.joinpath)
-    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
+    for dropout in (torch.nn.Dropout, encoder.ByteDropout):
+        monkeypatch.setattr(dropout, "forward", lambda self, x: x)
     assert cli.main(words(folder, tiny_backbone("bert"), "one")) == 0
     assert "Pearson" in capsys.readouterr().out
 
