@@ -113,7 +113,7 @@ def adapt(backbone: nn.Module, config: Config) -> nn.Module:
 class ByteDropout(nn.Dropout):
     """Dropout that draws a random byte for each element on a CPU, where torch's own takes five times as long.
 
-    The rate is thereby the next multiple of 1/256; what is kept is scaled by what that rate says.
+    The rate is thereby the nearest multiple of 1/256, and what is kept is scaled by it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
 
 
 def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """Plain products for training in bfloat16 on a CPU: the fused kernel goes backward two to nine times as slowly."""
+    """Plain products for training in bfloat16 on a CPU: the fused kernel goes backward up to nine times as slowly."""
     if device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled():
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

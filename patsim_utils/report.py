@@ -51,10 +51,14 @@ def record(name: str) -> None:
     A study `<base>-seed<k>` is a seed of study `<base>`. An ablation has a row for each variant.
     """
     reports = ROOT / "reports"
-    ablations = (ROOT / "runs").glob(f"{name}-*/effects.csv")
-    rows = [row for path in ablations for row in _variants(path, name)] or _run(reports, name)
+    variants = sorted((ROOT / "notebooks" / "variants").glob("*.yaml"))
+    ablations = [ROOT / "runs" / f"{name}-{one.stem}" / "effects.csv" for one in variants]
+    rows = [row for path in ablations if path.is_file() for row in _variants(path, name)]
+    if not rows or (reports / name / "metrics.json").is_file():
+        rows += _run(reports, name)
     table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
-    table = pd.concat([table, pd.DataFrame(rows).reindex(columns=table.columns, fill_value="")])
+    filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
+    table = pd.concat([table, pd.DataFrame(filled)])
     table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
     files.write_text(reports / "results.csv", table.to_csv(index=False))
     fresh = reports / "recorded" / f".{name}.new"

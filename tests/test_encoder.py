@@ -78,11 +78,14 @@ def test_training_in_bf16_attends_as_the_fused_kernel_does(tiny_backbone, packed
     model = encoder.load_backbone(tiny_backbone("bert")).eval()  # no dropout, gradients all the same
     block = torch.tensor([[0, 0, 1, 1, 2, 2]]) if packed else torch.zeros(1, 6, dtype=torch.long)
     batch = {"block": block, "position_ids": torch.tensor([[0, 1, 2, 3, 2, 3]])}
-    tokens = torch.randn(1, 6, 32, requires_grad=True)
+    tokens, allowed = torch.randn(1, 6, 32, requires_grad=True), []
+    note = lambda *_: allowed.append(torch.backends.cuda.flash_sdp_enabled())  # noqa: E731 (the CPU's switch, too)
+    model.encoder.layer[0].register_forward_pre_hook(note)
     with encoder.autocast("bf16", torch.device("cpu")):
         with torch.inference_mode():
             fused = encoder.hidden_states(model, tokens, batch)[-1]
         trained = encoder.hidden_states(model, tokens, batch)[-1]
+    assert allowed == [True, False]
     torch.testing.assert_close(trained, fused, atol=0.03, rtol=0.03)
     trained.sum().backward()
     assert torch.isfinite(tokens.grad).all()

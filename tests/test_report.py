@@ -95,7 +95,7 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
 
 def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path) -> None:
     put(root, "one")
-    put(root, "random", protocol="random", layout="listwise")
+    put(root, "random", protocol="random", layout="listwise", pearson=0.9)
     for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
         path = put(root, name) / file
         path.write_text(path.read_text()[:-20] if name == "cut" else '{"epocs": 3}')
@@ -119,7 +119,9 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert sum("two" in row for row in rows) == 0
     assert '<a href="one/2_train.html">one</a>' in found
     assert found.count('href="recorded/shared/2_train.html"') == 1
-    assert found.index("Single pairs") < found.index("Listwise")
+    single, leaked = found.index("Single pairs"), found.index("Rows split at random")
+    assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
+    assert "random" not in found[:single]  # where to start: a leaked figure is no better one
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
     assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
 
@@ -156,6 +158,8 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     (root / "reports" / "ideas").mkdir()
     (root / "reports" / "ideas" / "5_ablation.html").write_text("a page")
     (root / "runs" / "ideas-few").mkdir(parents=True)
+    (root / "notebooks" / "variants").mkdir(parents=True, exist_ok=True)
+    (root / "notebooks" / "variants" / "few.yaml").touch()
     one = {"variant": "described", "idea": "all", "seeds": 3, "pearson": 0.7, "low": 0.6, "high": 0.8, "seconds": 61.7}
     other = one | {"variant": "bce", "against": "described", "difference": -0.01, "difference_low": -0.02}
     pd.DataFrame([one, other]).to_csv(root / "runs" / "ideas-few" / "effects.csv", index=False)
@@ -168,6 +172,11 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
         ["bce", "3", "0.7000", "described", "-0.0100", "all", "62"],
     ]
     assert (root / "reports" / "recorded" / "ideas" / "5_ablation.html").read_text() == "a page"
+    shutil.rmtree(root / "reports" / "ideas")
+    put(root, "ideas", pearson=0.71)  # the same study has a run, too
+    report.record("ideas")
+    table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
+    assert table.loc[table["study"] == "ideas", "variant"].tolist() == ["described", "bce", ""]
 
 
 def test_the_readme_shows_the_recorded_results() -> None:
