@@ -50,7 +50,8 @@ class Config(BaseModel):
     contrast_layer: int = Field(3, ge=0, le=1000)  # layer whose spans are contrasted; 0 the embeddings
     temperature: Positive = 0.1  # tau of NT-Xent
     rating_weight: Weight = 1.0  # factor of the ten ratings' cross-entropy, an auxiliary loss
-    features: Literal["none", "similarity"] = "none"  # of a pair, whose regressor is blended with the model
+    # numbers of a pair whose regressor is blended with the model; group: also of the other targets of its anchor
+    features: Literal["none", "similarity", "group"] = "none"
     # the training
     curriculum: Literal["none", "easy_first", "random", "hard_first"] = "none"  # which anchors an epoch draws on
     epochs: int = Field(3, ge=1, le=1000)  # passes over the training pairs
@@ -78,7 +79,7 @@ class Config(BaseModel):
     @property
     def listwise(self) -> bool:
         """Whether the score of a pair also depends on the other targets of its anchor: a track of its own."""
-        return self.layout == "listwise"
+        return self.layout == "listwise" or self.features == "group"
 
     @classmethod
     def parse(cls, given: Mapping[str, object], *, source: str = "") -> Self:
@@ -126,7 +127,7 @@ class Config(BaseModel):
             f"{names[self.adapter]} r={self.lora_rank}" if self.adapter in names else "all weights trained",
             f"class text {self.context_text}",
             f"class vector {self.fusion}",
-            "similarity features" if self.features != "none" else "",
+            {"none": "", "similarity": "similarity features", "group": "features of the group"}[self.features],
             losses,
             f"{self.layout} layout",
             f"curriculum {self.curriculum}" if self.curriculum != "none" else "",

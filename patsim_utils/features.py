@@ -3,7 +3,8 @@
 A few numbers a row that compare two phrases and hardly say which ones they are: shared words and letters, and how alike
 the pretrained MiniLM finds them. So they hold on anchors that training has never seen. The model does not know them:
 the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's. MiniLM reads the
-phrases whatever the model's own backbone is: MPNet took five times as long for .001 to .002 (reports/trials.md).
+phrases whatever the model's own backbone is: MPNet took five times as long for .001 to .002 (reports/trials.md). On the
+listwise track numbers of a pair's group (`groups.py`) stand beside them.
 """
 
 import warnings
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from patsim_utils import encoder, ordinal
+from patsim_utils import encoder, groups, ordinal
 from patsim_utils.config import Config
 
-BLEND_WEIGHT = 0.3  # of the regressor's probabilities; the rest is the encoder's
-HIDDEN = 128
+BLEND_WEIGHT = {"similarity": 0.3, "group": 0.4}  # of the regressor's probabilities; the rest is the encoder's
+NUMBERS = {"similarity": 12 + 7, "group": 12 + 7 + 28}
+HIDDEN, NETWORKS = 128, 5  # units of a layer; networks that differ by their seeds alone and are averaged
 BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time
 
 
@@ -87,65 +89,76 @@ def _states(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model
     return found * real[..., None], real
 
 
-class Regressor:
-    """Similarity features of a pair -> P(rank > k), by the pretrained encoder and a network with two hidden layers."""
+def _network(size: int) -> nn.Sequential:
+    layers = nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
+    return nn.Sequential(*layers)
 
-    def __init__(self, *, precision: str) -> None:
+
+class Regressor:
+    """Features of a pair -> P(rank > k), by the pretrained encoder and the mean of networks with two hidden layers."""
+
+    def __init__(self, kind: str, *, precision: str) -> None:
+        """`kind`: "similarity", or "group" for the listwise track."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder, self.precision = encoder.load_backbone("minilm").eval().to(device), precision
+        self.encoder, self.precision, self.kind = encoder.load_backbone("minilm").eval().to(device), precision, kind
         self.tokenizer = encoder.load_tokenizer("minilm")
-        layers = nn.Linear(12 + 7, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
-        self.network = nn.Sequential(*layers).to(device)
+        self.networks = nn.ModuleList(_network(NUMBERS[kind]) for _ in range(NETWORKS)).to(device)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
         """Fits it to the rows of a frame with scores; seconds of work beside the reading of the phrases."""
-        made = cls(precision=config.precision)
+        made = cls(config.features, precision=config.precision)
         numbers = made.features(frame)
         mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
         levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(4)
-        network = MLPRegressor(
-            hidden_layer_sizes=(HIDDEN, HIDDEN),
-            alpha=1e-2,
-            batch_size=min(512, max(16, len(frame) // 64)),
-            learning_rate_init=3e-3,
-            max_iter=12,
-            random_state=config.seed,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
-            network.fit((numbers - mean) / deviation, levels.astype(np.float32))
-        network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
-        network.intercepts_[0] -= mean @ network.coefs_[0]
-        for layer, weight, bias in zip(made.network[::2], network.coefs_, network.intercepts_, strict=True):
-            layer.weight.data.copy_(torch.from_numpy(weight.T))
-            layer.bias.data.copy_(torch.from_numpy(bias))
+        for number, layers in enumerate(made.networks):
+            network = MLPRegressor(
+                hidden_layer_sizes=(HIDDEN, HIDDEN),
+                alpha=1e-2,
+                batch_size=min(512, max(16, len(frame) // 64)),
+                learning_rate_init=3e-3,
+                max_iter=12,
+                random_state=(config.seed + number) % 2**32,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
+                network.fit((numbers - mean) / deviation, levels.astype(np.float32))
+            network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
+            network.intercepts_[0] -= mean @ network.coefs_[0]
+            for layer, weight, bias in zip(layers[::2], network.coefs_, network.intercepts_, strict=True):
+                layer.weight.data.copy_(torch.from_numpy(weight.T))
+                layer.bias.data.copy_(torch.from_numpy(bias))
         return made
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        encoder.save_weights(self.network, folder / "network.safetensors")
+        encoder.save_weights(self.networks, folder / "networks.safetensors")
 
     @classmethod
-    def load(cls, folder: Path, *, precision: str) -> Self:
+    def load(cls, folder: Path, kind: str, *, precision: str) -> Self:
         """What `save` wrote; InputError where it is missing or damaged."""
-        made = cls(precision=precision)
-        encoder.load_weights(made.network, folder / "network.safetensors")
+        made = cls(kind, precision=precision)
+        encoder.load_weights(made.networks, folder / "networks.safetensors")
         return made
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:
-        """The numbers (n, 19) float32 of a checked frame's rows."""
+        """The numbers (n, NUMBERS of its kind) float32 of a checked frame's rows."""
         words = [overlap(*pair) for pair in zip(frame["anchor"], frame["target"], strict=True)]
+        read = {"tokenizer": self.tokenizer, "model": self.encoder}
         with encoder.autocast(self.precision, self.encoder.device):
-            states = alignment(frame, tokenizer=self.tokenizer, model=self.encoder)
-        return np.concatenate([np.array(words, dtype=np.float32), states], axis=1)
+            parts = [np.array(words, dtype=np.float32), alignment(frame, **read)]
+            if self.kind == "group":
+                phrases = pd.unique(np.concatenate([frame["anchor"], frame["target"]]))
+                parts.append(groups.numbers(frame, phrases, encoder.sentence_vectors(phrases, **read).numpy()))
+        return np.concatenate(parts, axis=1)
 
     @torch.inference_mode()
     def __call__(self, frame: pd.DataFrame) -> Tensor:
         """P(rank > k) (n, 4) float32, falling along k, of a checked frame's rows."""
-        found = self.network(torch.from_numpy(self.features(frame)).to(self.encoder.device)).cpu()
+        numbers = torch.from_numpy(self.features(frame)).to(self.encoder.device)
+        found = torch.stack([network(numbers) for network in self.networks]).mean(0).cpu()
         return found.sort(-1, descending=True).values.clamp(0, 1)
 
     def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:
         """Cumulative logits (n, 4) of the model -> those of the mean with this regressor's probabilities."""
-        return torch.logit(torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT), eps=1e-6)
+        return torch.logit(torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT[self.kind]), eps=1e-6)

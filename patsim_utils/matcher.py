@@ -23,7 +23,7 @@ from patsim_utils.features import Regressor
 from patsim_utils.fusion import Fusion, RankScale
 from patsim_utils.ordinal import OrdinalHead, small_network
 
-FORMAT = 2  # of a model folder; a folder of another one is refused
+FORMAT = 3  # of a model folder; a folder of another one is refused
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
 LIST_SHUFFLES = 4  # orders of a group over which a `listwise` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
@@ -267,7 +267,7 @@ class Matcher(nn.Module):
         matcher = cls(config, titles=titles, folder=folder)
         encoder.load_weights(matcher, folder / "model.safetensors")
         if config.features != "none" and (folder / "features").is_dir():
-            matcher.regressor = Regressor.load(folder / "features", precision=config.precision)
+            matcher.regressor = Regressor.load(folder / "features", config.features, precision=config.precision)
         if config.adapter in ("lora", "lora_all"):  # that of `hyperlora` is another one for each class
             matcher.backbone.merge_adapter()
         return matcher.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -71,4 +71,5 @@ def test_the_line_that_describes_a_run_follows_its_settings() -> None:
     assert "/home" not in other.describe()
     assert "loss smooth_k2 + 1 ratings, compact layout" in other.describe()
     assert Config(layout="listwise").listwise
+    assert Config(features="group").listwise
     assert not Config(layout="packed").listwise

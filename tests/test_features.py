@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from patsim_utils import encoder, features, ordinal, train
+from patsim_utils import encoder, features, groups, ordinal, train
 from patsim_utils.config import Config
 from patsim_utils.data import load
 from patsim_utils.errors import InputError
@@ -41,17 +41,51 @@ def test_alignment_matches_one_pair_at_a_time(tiny_backbone, pairs_frame: pd.Dat
             np.testing.assert_allclose(found[row], expected, atol=1e-5)
 
 
-def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> None:
+def test_standing_against_a_slow_loop() -> None:
+    vectors = np.random.default_rng(0).normal(size=(6, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    anchor, targets = vectors[0], vectors[1:]
+    found = groups.standing(targets @ anchor, targets @ targets.T)
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        c = np.array([targets[i] @ targets[j] for j in others])
+        s = np.array([targets[j] @ anchor for j in others])
+        means = [np.mean([targets[j] @ targets[k] for k in range(5) if k != j]) for j in others]
+        near, far = np.exp(c / 0.1), np.exp(-s / 0.1)
+        likeness = targets[i] @ anchor
+        expected = [c.mean(), c.max(), np.sort(c)[1:].mean(), c.std(), (far * c).sum() / far.sum(), s.mean()]
+        expected += [(near * s).sum() / near.sum(), (likeness > s).mean(), (c.mean() > np.array(means)).mean()]
+        np.testing.assert_allclose(found[i], expected, atol=1e-12)
+    assert (groups.standing(np.ones(1), np.ones((1, 1))) == 0).all()
+
+
+def test_numbers_of_a_group_know_no_other_group(pairs_frame: pd.DataFrame) -> None:
+    phrases = pd.unique(np.concatenate([pairs_frame["anchor"], pairs_frame["target"]]))
+    vectors = normalize(torch.randn(len(phrases), 5, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
+    together = groups.numbers(pairs_frame, phrases, vectors)
+    order = np.random.default_rng(0).permutation(len(pairs_frame))
+    np.testing.assert_allclose(groups.numbers(pairs_frame.iloc[order], phrases, vectors), together[order], atol=1e-6)
+    for _, group in pairs_frame.groupby(["anchor", "context"]):
+        np.testing.assert_allclose(groups.numbers(group, phrases, vectors), together[group.index], atol=1e-6)
+        assert (together[group.index, -1] == np.float32(len(group) / groups.TYPICAL)).all()
+    first = pairs_frame[(pairs_frame[["anchor", "context"]] == pairs_frame[["anchor", "context"]].iloc[0]).all(axis=1)]
+    of_words = [set(target.split()) for target in first["target"]]
+    shared = [len(of_words[0] & other) / (len(of_words[0]) * len(other)) ** 0.5 for other in of_words[1:]]
+    assert together[0, 9] == pytest.approx(np.mean(shared), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["similarity", "group"])
+def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path, kind: str) -> None:
     sample = load("sample")
     splits = {"train": sample["train"][::3].reset_index(drop=True), "validation": sample["test"]}
-    config = Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1, features="similarity", precision="fp32")
+    config = Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1, features=kind, precision="fp32")
     result = train.fit(splits, config, tmp_path / "run")
     model = Matcher.load(tmp_path / "run")
     rows = splits["validation"]
     alone, blended = model.cumulative(model.pairs(rows)), model.score(rows)
     regressor = model.regressor(rows)
     assert (regressor.diff(dim=-1) <= 0).all()
-    weight = features.BLEND_WEIGHT
+    weight = features.BLEND_WEIGHT[kind]
     expected = (1 - weight) * ordinal.score(alone) + weight * regressor.mean(-1)
     np.testing.assert_allclose(blended, expected, atol=1e-5)
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv", keep_default_na=False)
@@ -61,6 +95,6 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> N
     assert result["validation"]["pearson"] > result["epochs"][0]["pearson"]
     again = Regressor.fit(splits["train"], config)
     torch.testing.assert_close(again(rows), regressor, atol=1e-5, rtol=0)
-    (tmp_path / "run" / "model" / "features" / "network.safetensors").write_bytes(b"x")
+    (tmp_path / "run" / "model" / "features" / "networks.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="weights may not be read"):
         Matcher.load(tmp_path / "run")
