@@ -26,7 +26,7 @@ from patsim_utils.config import Config
 
 BLEND_WEIGHT = {"similarity": 0.3, "group": 0.4}  # of the regressor's probabilities; the rest is the encoder's
 NUMBERS = {"similarity": 12 + 7, "group": 12 + 7 + 28}
-HIDDEN, NETWORKS = 128, 5  # units of a layer; networks that differ by their seeds alone and are averaged
+HIDDEN = 128
 BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time
 
 
@@ -89,20 +89,16 @@ def _states(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model
     return found * real[..., None], real
 
 
-def _network(size: int) -> nn.Sequential:
-    layers = nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
-    return nn.Sequential(*layers)
-
-
 class Regressor:
-    """Features of a pair -> P(rank > k), by the pretrained encoder and the mean of networks with two hidden layers."""
+    """Features of a pair -> P(rank > k), by the pretrained encoder and a network with two hidden layers."""
 
     def __init__(self, kind: str, *, precision: str) -> None:
         """`kind`: "similarity", or "group" for the listwise track."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.encoder, self.precision, self.kind = encoder.load_backbone("minilm").eval().to(device), precision, kind
         self.tokenizer = encoder.load_tokenizer("minilm")
-        self.networks = nn.ModuleList(_network(NUMBERS[kind]) for _ in range(NETWORKS)).to(device)
+        layers = nn.Linear(NUMBERS[kind], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
+        self.network = nn.Sequential(*layers).to(device)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
@@ -111,34 +107,33 @@ class Regressor:
         numbers = made.features(frame)
         mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
         levels = ordinal.to_rank(frame["score"])[:, None] > np.arange(4)
-        for number, layers in enumerate(made.networks):
-            network = MLPRegressor(
-                hidden_layer_sizes=(HIDDEN, HIDDEN),
-                alpha=1e-2,
-                batch_size=min(512, max(16, len(frame) // 64)),
-                learning_rate_init=3e-3,
-                max_iter=12,
-                random_state=(config.seed + number) % 2**32,
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
-                network.fit((numbers - mean) / deviation, levels.astype(np.float32))
-            network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
-            network.intercepts_[0] -= mean @ network.coefs_[0]
-            for layer, weight, bias in zip(layers[::2], network.coefs_, network.intercepts_, strict=True):
-                layer.weight.data.copy_(torch.from_numpy(weight.T))
-                layer.bias.data.copy_(torch.from_numpy(bias))
+        network = MLPRegressor(
+            hidden_layer_sizes=(HIDDEN, HIDDEN),
+            alpha=1e-2,
+            batch_size=min(512, max(16, len(frame) // 64)),
+            learning_rate_init=3e-3,
+            max_iter=12,
+            random_state=config.seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
+            network.fit((numbers - mean) / deviation, levels.astype(np.float32))
+        network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
+        network.intercepts_[0] -= mean @ network.coefs_[0]
+        for layer, weight, bias in zip(made.network[::2], network.coefs_, network.intercepts_, strict=True):
+            layer.weight.data.copy_(torch.from_numpy(weight.T))
+            layer.bias.data.copy_(torch.from_numpy(bias))
         return made
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        encoder.save_weights(self.networks, folder / "networks.safetensors")
+        encoder.save_weights(self.network, folder / "network.safetensors")
 
     @classmethod
     def load(cls, folder: Path, kind: str, *, precision: str) -> Self:
         """What `save` wrote; InputError where it is missing or damaged."""
         made = cls(kind, precision=precision)
-        encoder.load_weights(made.networks, folder / "networks.safetensors")
+        encoder.load_weights(made.network, folder / "network.safetensors")
         return made
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:
@@ -155,8 +150,7 @@ class Regressor:
     @torch.inference_mode()
     def __call__(self, frame: pd.DataFrame) -> Tensor:
         """P(rank > k) (n, 4) float32, falling along k, of a checked frame's rows."""
-        numbers = torch.from_numpy(self.features(frame)).to(self.encoder.device)
-        found = torch.stack([network(numbers) for network in self.networks]).mean(0).cpu()
+        found = self.network(torch.from_numpy(self.features(frame)).to(self.encoder.device)).cpu()
         return found.sort(-1, descending=True).values.clamp(0, 1)
 
     def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:

@@ -23,7 +23,7 @@ from patsim_utils.features import Regressor
 from patsim_utils.fusion import Fusion, RankScale
 from patsim_utils.ordinal import OrdinalHead, small_network
 
-FORMAT = 3  # of a model folder; a folder of another one is refused
+FORMAT = 2  # of a model folder; a folder of another one is refused
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
 LIST_SHUFFLES = 4  # orders of a group over which a `listwise` score is averaged
 # Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
