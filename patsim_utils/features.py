@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from patsim_utils import encoder, groups, ordinal
 from patsim_utils.config import Config
 
-BLEND_WEIGHT = {"similarity": 0.3, "group": 0.4}  # of the regressor's probabilities; the rest is the encoder's
+BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor's probabilities; the rest is the encoder's
 NUMBERS = {"similarity": 12 + 7, "group": 12 + 7 + 28}
 HIDDEN = 128
 BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time

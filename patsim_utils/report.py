@@ -14,25 +14,23 @@ from patsim_utils.environment import ROOT, environment
 from patsim_utils.errors import InputError, clip
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
-SHOWN = ("best", "described-mpnet", "described-v1", "search", "best-random", "published")  # studies in the README
+SHOWN = ("best", "listwise", "described-mpnet", "described-v1", "search", "best-random")  # studies in the README
 
 
 def results_table(path: Path) -> str:
     """The studies SHOWN of `reports/results.csv` in Markdown, a row each; all figures are means over the seeds."""
     table = pd.read_csv(path)
     rows = ["| study | Pearson [95 % over anchors] | split | minutes of training | what it is |", "|---" * 5 + "|"]
+    table = table[table["variant"].isna()]
     for study in [study for study in SHOWN if (table["study"] == study).any()]:
         one = table[table["study"] == study]
-        one = one[one["variant"].isna()] if one["variant"].isna().any() else one.head(1)  # of what others published
-        one, first = one[one["split"].eq(one["split"].iloc[0]) | one["split"].isna()], one.iloc[0]
+        one, first = one[one["split"] == one["split"].iloc[0]], one.iloc[0]
         mean = one[["pearson", "low", "high", "seconds"]].mean()
-        figures = f"{mean['pearson']:.3f}" + (f" [{mean['low']:.3f}, {mean['high']:.3f}]" if mean["low"] > -1 else "")
+        figures = f"{mean['pearson']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
         figures += f", {len(one)} seeds" if len(one) > 1 else ""
-        split = f"{first['split']}, " if isinstance(first["split"], str) else ""
-        split += "anchors unseen" if first["protocol"] == "anchor_disjoint" else "anchors seen in training"
-        split += ", listwise" if first["track"] == "listwise" else ""
-        minutes = f"{mean['seconds'] / 60:.0f}" if mean["seconds"] > 0 else ""
-        rows.append(f"| `{study}` | {figures} | {split} | {minutes} | {first['what']} |")
+        split = "anchors unseen" if first["protocol"] == "anchor_disjoint" else "anchors seen in training"
+        split = f"{first['split']}, {split}" + ", listwise" * (first["track"] == "listwise")
+        rows.append(f"| `{study}` | {figures} | {split} | {mean['seconds'] / 60:.0f} | {first['what']} |")
     return "\n".join(rows)
 
 
