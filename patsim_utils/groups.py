@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 NEAR = 0.1  # a cosine that is higher by this much counts e times as much
 TYPICAL = 20  # targets of a group, about
-LARGEST = 512  # targets that are compared with each other at a time; a larger group falls into parts, in its order
+LARGEST = 128  # targets that are compared (a group of the data has 84 at most); more fall into parts, in their order
 
 
 def standing(likeness: np.ndarray, alike: np.ndarray) -> np.ndarray:
@@ -66,5 +66,5 @@ def numbers(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndarray) ->
                 cosine = members @ members.T
                 cosine = cosine.toarray() if issparse(cosine) else cosine
                 columns.append(standing(cosine[0, 1:], cosine[1:, 1:]))
-            found[rows] = np.concatenate([*columns, np.full((len(rows), 1), len(group) / TYPICAL)], axis=1)
+            found[rows] = np.concatenate([*columns, np.full((len(rows), 1), len(rows) / TYPICAL)], axis=1)
     return found

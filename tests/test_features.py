@@ -59,7 +59,7 @@ def test_standing_against_a_slow_loop() -> None:
     assert (groups.standing(np.ones(1), np.ones((1, 1))) == 0).all()
 
 
-def test_numbers_of_a_group_know_no_other_group(pairs_frame: pd.DataFrame) -> None:
+def test_numbers_of_a_group_know_no_other_group(pairs_frame: pd.DataFrame, monkeypatch) -> None:
     phrases = pd.unique(np.concatenate([pairs_frame["anchor"], pairs_frame["target"]]))
     vectors = normalize(torch.randn(len(phrases), 5, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
     together = groups.numbers(pairs_frame, phrases, vectors)
@@ -72,6 +72,10 @@ def test_numbers_of_a_group_know_no_other_group(pairs_frame: pd.DataFrame) -> No
     of_words = [set(target.split()) for target in first["target"]]
     shared = [len(of_words[0] & other) / (len(of_words[0]) * len(other)) ** 0.5 for other in of_words[1:]]
     assert together[0, 9] == pytest.approx(np.mean(shared), abs=1e-6)
+    monkeypatch.setattr(groups, "LARGEST", 1)  # a part of a large group is a group
+    alone = groups.numbers(pairs_frame, phrases, vectors)
+    assert (alone[:, :-1] == 0).all()
+    assert (alone[:, -1] == np.float32(1 / groups.TYPICAL)).all()
 
 
 @pytest.mark.parametrize("kind", ["similarity", "group"])
