@@ -47,8 +47,8 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
         )  # a column of text would drop the links
         leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
         table["track"] = table["track"].astype(object).mask(leaked, "random")
-        honest = [row for row in table.itertuples() if row.track != "random" and row.pearson > 0]
-        linked = [row for row in honest if isinstance(row.study, html_tables.Link)]
+        single = [row for row in table.itertuples() if row.track not in ("listwise", "random") and row.pearson > 0]
+        linked = [row for row in single if isinstance(row.study, html_tables.Link)]
         best = max(linked, key=lambda row: row.pearson).study if linked else None
         files.write_text(folder / "index.html", template.render(tracks=_tracks(table), best=best))
 

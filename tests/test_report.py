@@ -96,6 +96,7 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
 def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path) -> None:
     put(root, "one")
     put(root, "random", protocol="random", layout="listwise", pearson=0.9)
+    put(root, "together", features="group", pearson=0.8)
     for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
         path = put(root, name) / file
         path.write_text(path.read_text()[:-20] if name == "cut" else '{"epocs": 3}')
@@ -121,7 +122,9 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert found.count('href="recorded/shared/2_train.html"') == 1
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
-    assert "random" not in found[:single]  # where to start: a leaked figure is no better one
+    assert found.index("Listwise") < found.index(">together<") < leaked
+    for other in ("random", "together"):  # where to start: a figure of another track is no better one
+        assert other not in found[:single]
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
     assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
 
