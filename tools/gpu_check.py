@@ -90,15 +90,28 @@ def same_step(splits: dict[str, pd.DataFrame], backbone: str) -> None:
         raise SystemExit("the device computes something else than the CPU")
 
 
-def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count: int, compiled: bool = False) -> None:
-    """Time, memory and rate of training steps, and the share of the time in which a step waits for its batch."""
+def steps(
+    splits: dict[str, pd.DataFrame],
+    config: Config,
+    *,
+    peak: float,
+    count: int,
+    compiled: bool = False,
+    waits: bool = True,
+) -> None:
+    """Time, memory and rate of training steps, and the share of the time in which a step waits for its batch.
+
+    `waits`: read the loss's terms in every step, as training does, for which the host waits for the device.
+    """
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     model = Matcher(config).to(DEVICE).train()
     pairs = model.pairs(splits["train"])
     sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=0)
-    forward = torch.compile(model, dynamic=True) if compiled else model
+    if compiled:  # layer by layer: one of them is compiled, and the others are the same code
+        for layer in next(module for module in model.encoder.modules() if isinstance(module, torch.nn.ModuleList)):
+            layer.compile(dynamic=True)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
     batches, laid_out = cycle(islice(iter(sampler), count + 5)), []
 
@@ -110,8 +123,11 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
         }
         laid_out.append(time.perf_counter() - began)
         with encoder.autocast(config.precision, DEVICE):
-            output = forward(batch)
-        sum(train.dual_loss(output, batch, config).values()).backward()
+            output = model(batch)
+        terms = train.dual_loss(output, batch, config)
+        if waits:
+            torch.stack(list(terms.values())).tolist()
+        sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -121,7 +137,8 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
         step()
     rate = counter.get_total_flops() / each / 1e12
     memory = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan")
-    name = f"{config.adapter}, {config.layout}, {config.batch_size} pairs a step" + (", compiled" if compiled else "")
+    name = f"{config.adapter}, {config.layout}, {config.batch_size} pairs a step"
+    name += ", compiled" * compiled + ", no wait for the terms" * (not waits)
     found = f"{1000 * each:.1f} ms a step, three epochs {3 * len(sampler) * each:.0f} s, {rate:.1f} TFLOP/s"
     found += (
         f" ({100 * rate / peak:.0f} % of the product's), batches laid out {100 * np.mean(laid_out[2:]) / each:.0f} %"
@@ -169,16 +186,21 @@ def main() -> None:
             tell(f"scoring 1 x {count:,}", f"{1000 * seconds_of(lambda rows=rows: model.score(rows), calls=5):.1f} ms")
     with random_backbone(given.backbone, TINY if given.dry else LARGE) as large:
         count = 3 if given.dry else 30
-        for change in (
-            {"adapter": "full", "layout": "packed", "batch_size": 128},
-            {"adapter": "full", "layout": "pair", "batch_size": 64},
-            {"adapter": "lora_all", "layout": "packed", "batch_size": 128},
-            {"adapter": "lora_all", "layout": "pair", "batch_size": 64},
+        small, big = (32, 64) if given.dry else (128, 1024)
+        for change, options in (
+            ({"adapter": "lora_all", "layout": "packed", "batch_size": small}, {}),
+            ({"adapter": "lora_all", "layout": "packed", "batch_size": small}, {"waits": False}),
+            ({"adapter": "full", "layout": "packed", "batch_size": small}, {}),
+            ({"adapter": "full", "layout": "packed", "batch_size": big}, {}),
+            ({"adapter": "lora_all", "layout": "pair", "batch_size": small // 2}, {}),
+            ({"adapter": "full", "layout": "pair", "batch_size": small // 2}, {}),
+            ({"adapter": "lora_all", "layout": "pair", "batch_size": big}, {}),
+            ({"adapter": "full", "layout": "pair", "batch_size": big}, {}),
+            ({"adapter": "full", "layout": "pair", "batch_size": small // 2}, {"compiled": True}),
         ):
-            steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count)
-        if DEVICE.type == "cuda":
-            change = {"layout": "packed", "batch_size": 128}
-            steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count, compiled=True)
+            if DEVICE.type == "cuda" or not options.get("compiled"):
+                config = Config(backbone=large, **{**common, **change})
+                steps(splits, config, peak=peak, count=count, **options)
 
 
 if __name__ == "__main__":
