@@ -36,6 +36,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher, Output
 
 WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 0.01, 1.0
+CHECKPOINT_SECONDS = 60.0  # at least, between two checkpoints within an epoch: on a GPU one takes as long as many steps
 
 
 def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
@@ -66,8 +67,9 @@ class DualLossTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         # not prepared by accelerate, which would give each device batches of its own
-        pairs, pinned = self.sampler.pairs, torch.cuda.is_available()
-        return DataLoader(pairs, batch_sampler=self.sampler, collate_fn=pairs.collate, pin_memory=pinned)
+        pairs, cuda = self.sampler.pairs, torch.cuda.is_available()
+        options = {"pin_memory": True, "num_workers": 2} if cuda else {}  # a GPU does not wait for the next batch
+        return DataLoader(pairs, batch_sampler=self.sampler, collate_fn=pairs.collate, **options)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
@@ -138,14 +140,19 @@ class _Schedule(TrainerCallback):
     """
 
     def __init__(self, sampler: LengthGrouped) -> None:
-        self.sampler = sampler
+        self.sampler, self.saved = sampler, time.perf_counter()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = max(1, min(200, state.max_steps // 10))
-        control.should_save |= state.global_step % every == 0 and state.global_step % len(self.sampler) > 0
+        if state.global_step % every == 0 and state.global_step % len(self.sampler) > 0:
+            # one clock decides for all devices, which write a checkpoint together
+            control.should_save |= devices.shared(time.perf_counter() - self.saved >= CHECKPOINT_SECONDS)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.perf_counter()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -62,7 +62,7 @@ TRAIN = """
         first_steps(backbone, Path(folder), rank=int(os.environ["RANK"]), devices=2)
     for dropout in (torch.nn.Dropout, encoder.ByteDropout):
         dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
-    runs.run_folder = Path(folder).joinpath
+    runs.run_folder, train.CHECKPOINT_SECONDS = Path(folder).joinpath, 0
     plain, steps = train.DualLossTrainer.compute_loss, []
 
     def compute_loss(*args, **kwargs):
@@ -124,7 +124,8 @@ def test_two_devices_have_the_loss_and_gradients_of_the_joined_batch(killed, fol
         assert b[0] == pytest.approx(a[0], rel=1e-5), case
         assert max(value.abs().max() for value in a[1].values()) > 1e-3
         for name, gradient in a[1].items():
-            torch.testing.assert_close(b[1][name], gradient, rtol=1e-4, atol=1e-5, msg=f"{case} {name}")
+            near = 1e-5 * max(1, gradient.abs().max())  # the rounding of a large sum is in its small parts, too
+            torch.testing.assert_close(b[1][name], gradient, rtol=1e-4, atol=near, msg=f"{case} {name}")
             torch.testing.assert_close(c[1][name], b[1][name], rtol=0, atol=0)
         for whole, mine, others in zip(a[2], b[2], c[2], strict=True):
             assert sorted(mine + others) == sorted(whole)

@@ -91,6 +91,16 @@ def test_training_in_bf16_attends_as_the_fused_kernel_does(tiny_backbone, packed
     assert torch.isfinite(tokens.grad).all()
 
 
+def test_a_gpu_attends_without_a_plan_for_every_shape() -> None:
+    switches = torch.backends.cuda
+    before = switches.cudnn_sdp_enabled()
+    with encoder._attention_kernel(torch.device("cuda")):
+        assert not switches.cudnn_sdp_enabled()
+        assert switches.mem_efficient_sdp_enabled()
+        assert switches.math_sdp_enabled()
+    assert switches.cudnn_sdp_enabled() == before
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
 def test_padding_does_not_change_the_states(tiny_backbone, kind: str) -> None:
     model = encoder.load_backbone(tiny_backbone(kind)).eval()

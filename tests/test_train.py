@@ -158,6 +158,7 @@ def whole(tiny_backbone, splits, tmp_path_factory) -> tuple[Config, Path]:
         patch.setattr(owner, name, replaced)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "CHECKPOINT_SECONDS", 0)
         for point in POINTS:
             copy_after(point)
         (place / "whole" / "run").mkdir(parents=True)  # an older run, which is to be replaced
@@ -214,8 +215,17 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
     assert list(checkpoints.iterdir()) == [older]
 
 
+def test_a_quick_run_writes_no_checkpoint_within_an_epoch(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
+    steps, save = [], train.DualLossTrainer._save_checkpoint
+    note = lambda self, *args: steps.append(self.state.global_step) or save(self, *args)  # noqa: E731
+    monkeypatch.setattr(train.DualLossTrainer, "_save_checkpoint", note)
+    found = train.fit(splits, small(tiny_backbone), tmp_path / "run")
+    assert steps == [found["train"]["steps"] // 2, found["train"]["steps"]]
+
+
 def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, monkeypatch) -> None:
     config, one = whole
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     plain, calls = encoder.save_weights, []
 
     def full(module: torch.nn.Module, path: Path) -> None:
