@@ -153,7 +153,7 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
 
 def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     """Without the attention kernels that are slow here: the fused one in training in bfloat16 on a CPU, whose backward
-    pass takes up to nine times as long as plain products, and cuDNN's, which makes a plan for every new shape of a batch.
+    pass takes up to nine times as long as plain products; cuDNN's, which makes a plan for every new shape of a batch.
     """
     if device.type == "cuda":
         return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
