@@ -51,6 +51,12 @@ def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[
     return {"ordinal": ordinal, "contrast": c.contrast_weight * contrast, "rating": c.rating_weight * rating}
 
 
+def loader(sampler: LengthGrouped) -> DataLoader:
+    """The sampler's batches; where there is a GPU, two processes lay them out, so that it need not wait for them."""
+    options = {"pin_memory": True, "num_workers": 2} if torch.cuda.is_available() else {}
+    return DataLoader(sampler.pairs, batch_sampler=sampler, collate_fn=sampler.pairs.collate, **options)
+
+
 class DualLossTrainer(Trainer):
     """Trainer on the sum of the terms of `dual_loss`.
 
@@ -66,10 +72,7 @@ class DualLossTrainer(Trainer):
         self.add_callback(_Schedule(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
-        # not prepared by accelerate, which would give each device batches of its own
-        pairs, cuda = self.sampler.pairs, torch.cuda.is_available()
-        options = {"pin_memory": True, "num_workers": 2} if cuda else {}  # a GPU does not wait for the next batch
-        return DataLoader(pairs, batch_sampler=self.sampler, collate_fn=pairs.collate, **options)
+        return loader(self.sampler)  # not prepared by accelerate, which would give each device batches of its own
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import cycle, islice
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -90,15 +90,7 @@ def same_step(splits: dict[str, pd.DataFrame], backbone: str) -> None:
         raise SystemExit("the device computes something else than the CPU")
 
 
-def steps(
-    splits: dict[str, pd.DataFrame],
-    config: Config,
-    *,
-    peak: float,
-    count: int,
-    compiled: bool = False,
-    waits: bool = True,
-) -> None:
+def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count: int, waits: bool = True) -> None:
     """Time, memory and rate of training steps, and the share of the time in which a step waits for its batch.
 
     `waits`: read the loss's terms in every step, as training does, for which the host waits for the device.
@@ -107,21 +99,14 @@ def steps(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     model = Matcher(config).to(DEVICE).train()
-    pairs = model.pairs(splits["train"])
-    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=0)
-    if compiled:  # layer by layer: one of them is compiled, and the others are the same code
-        for layer in next(module for module in model.encoder.modules() if isinstance(module, torch.nn.ModuleList)):
-            layer.compile(dynamic=True)
+    sampler = LengthGrouped(model.pairs(splits["train"]), batch_size=config.batch_size, seed=0)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
-    batches, laid_out = cycle(islice(iter(sampler), count + 5)), []
+    batches, waited = (batch for _ in repeat(None) for batch in train.loader(sampler)), []
 
     def step() -> None:
         began = time.perf_counter()
-        batch = {
-            name: x.to(DEVICE, non_blocking=True)
-            for name, x in pairs.collate([pairs[r] for r in next(batches)]).items()
-        }
-        laid_out.append(time.perf_counter() - began)
+        batch = {name: x.to(DEVICE, non_blocking=True) for name, x in next(batches).items()}
+        waited.append(time.perf_counter() - began)
         with encoder.autocast(config.precision, DEVICE):
             output = model(batch)
         terms = train.dual_loss(output, batch, config)
@@ -138,12 +123,22 @@ def steps(
     rate = counter.get_total_flops() / each / 1e12
     memory = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan")
     name = f"{config.adapter}, {config.layout}, {config.batch_size} pairs a step"
-    name += ", compiled" * compiled + ", no wait for the terms" * (not waits)
     found = f"{1000 * each:.1f} ms a step, three epochs {3 * len(sampler) * each:.0f} s, {rate:.1f} TFLOP/s"
     found += (
-        f" ({100 * rate / peak:.0f} % of the product's), batches laid out {100 * np.mean(laid_out[2:]) / each:.0f} %"
+        f" ({100 * rate / peak:.0f} % of the product's), waiting for batches {100 * np.mean(waited[2:]) / each:.0f} %"
     )
-    tell(name, found + (f", {memory:.1f} GiB" if memory == memory else ""))
+    tell(name + ", no wait for the terms" * (not waits), found + (f", {memory:.1f} GiB" if memory == memory else ""))
+
+
+def whole_run(what: str, splits: dict[str, pd.DataFrame], config: Config, folder: Path) -> None:
+    """A run by the Trainer, with its checkpoints and evaluations."""
+    began = time.perf_counter()
+    found = train.fit(splits, config, folder)
+    whole = time.perf_counter() - began
+    told = f"{found['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
+    tell(
+        f"{what}, {config.batch_size} pairs a step, all epochs", f"{told}, Pearson {found['validation']['pearson']:.4f}"
+    )
 
 
 def main() -> None:
@@ -161,10 +156,11 @@ def main() -> None:
     peak = product_rate(512 if given.dry else 8192)
     tell("bf16 product", f"{peak:.2f} TFLOP/s")
     same_step(splits, given.backbone)
-    common = {"adapter": "full", "fusion": "none", "contrast_weight": 0.0, "rating_weight": 0.0, "precision": "bf16"}
+    common = {"fusion": "none", "contrast_weight": 0.0, "rating_weight": 0.0, "precision": "bf16"}
     with tempfile.TemporaryDirectory() as folder:
         config = Config(
             backbone=given.backbone,
+            adapter="full",
             layout="packed",
             batch_size=96,
             epochs=1 if given.dry else 3,
@@ -173,11 +169,7 @@ def main() -> None:
             layers=1 if given.dry else 0,
             **common,
         )
-        began = time.perf_counter()
-        found = train.fit(splits, config, Path(folder) / "run")
-        whole = time.perf_counter() - began
-        told = f"{found['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
-        tell("MiniLM, packed, all epochs", f"{told}, Pearson {found['validation']['pearson']:.4f} on validation")
+        whole_run("MiniLM, packed", splits, config, Path(folder) / "run")
         model = Matcher.load(Path(folder) / "run")
         for count in (100, 1000):
             rows = pd.DataFrame(
@@ -187,20 +179,21 @@ def main() -> None:
     with random_backbone(given.backbone, TINY if given.dry else LARGE) as large:
         count = 3 if given.dry else 30
         small, big = (32, 64) if given.dry else (128, 1024)
-        for change, options in (
-            ({"adapter": "lora_all", "layout": "packed", "batch_size": small}, {}),
-            ({"adapter": "lora_all", "layout": "packed", "batch_size": small}, {"waits": False}),
-            ({"adapter": "full", "layout": "packed", "batch_size": small}, {}),
-            ({"adapter": "full", "layout": "packed", "batch_size": big}, {}),
-            ({"adapter": "lora_all", "layout": "pair", "batch_size": small // 2}, {}),
-            ({"adapter": "full", "layout": "pair", "batch_size": small // 2}, {}),
-            ({"adapter": "lora_all", "layout": "pair", "batch_size": big}, {}),
-            ({"adapter": "full", "layout": "pair", "batch_size": big}, {}),
-            ({"adapter": "full", "layout": "pair", "batch_size": small // 2}, {"compiled": True}),
+        for change in (
+            {"adapter": "full", "layout": "packed", "batch_size": small},
+            {"adapter": "full", "layout": "packed", "batch_size": big},
+            {"adapter": "full", "layout": "pair", "batch_size": small // 2},
+            {"adapter": "full", "layout": "pair", "batch_size": big},
+            {"adapter": "lora_all", "layout": "packed", "batch_size": small},
+            {"adapter": "lora_all", "layout": "pair", "batch_size": small // 2},
+            {"adapter": "lora_all", "layout": "pair", "batch_size": big},
         ):
-            if DEVICE.type == "cuda" or not options.get("compiled"):
-                config = Config(backbone=large, **{**common, **change})
-                steps(splits, config, peak=peak, count=count, **options)
+            steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count)
+        config = Config(backbone=large, adapter="full", layout="packed", batch_size=small, **common)
+        steps(splits, config, peak=peak, count=count, waits=False)
+        config = config.model_copy(update={"layout": "pair", "batch_size": big})
+        with tempfile.TemporaryDirectory() as folder:
+            whole_run("large shape, all weights, pair", splits, config, Path(folder) / "run")
 
 
 if __name__ == "__main__":
