@@ -99,28 +99,42 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
             waiting.append(run)
     waiting.sort(key=lambda run: wanted[run][1] - wanted[run][0].config.seed)
     print(f"{len(wanted) - len(waiting)} of {len(wanted)} runs are there already", flush=True)
-    began, failed = time.time(), []
+    began, failed, children = time.time(), [], []
+    threads = max(1, (os.cpu_count() or 1) // processes)
     with ThreadPoolExecutor(processes) as pool:
-        start = partial(pool.submit, process, "ablation", threads=max(1, (os.cpu_count() or 1) // processes))
+        start = partial(pool.submit, process, "ablation", threads=threads, children=children)
         jobs = {start(folder=run, log=run.with_name(f"{run.name}.log")): run for run in waiting}
         try:
             for count, job in enumerate(as_completed(jobs), 1):
                 (status, said), left = job.result(), (time.time() - began) / count * (len(jobs) - count) / 60
                 failed += [f"{jobs[job].name}: {said} (status {status})"] * bool(status)
                 print(f"{count} of {len(jobs)}: {jobs[job].name}, {said}; about {left:,.0f} min left", flush=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # such as a signal to this process alone: its runs are to stop, too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()
+            raise
     if failed:
         raise VariantsError("; ".join(failed))
 
 
-def process(module: str, *, folder: Path, threads: int, log: Path) -> tuple[int, str]:
-    """Exit status and last line of a module's `main` in a process of its own, which writes the log."""
+def process(
+    module: str, *, folder: Path, threads: int, log: Path, children: list[subprocess.Popen] | None = None
+) -> tuple[int, str]:
+    """Exit status and last line of a module's `main` in a process of its own, which writes the log.
+
+    The process is put into the list `children`, so that another thread can stop it.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-u", "-m", f"patsim_utils.{module}", str(folder.resolve())]
-    with log.open("w") as output:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
-    return done.returncode, (log.read_text().strip().splitlines() or ["no message"])[-1]
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output) as one,
+    ):
+        if children is not None:
+            children.append(one)
+        status = one.wait()
+    return status, (log.read_text().strip().splitlines() or ["no message"])[-1]
 
 
 def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:

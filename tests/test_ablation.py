@@ -1,11 +1,13 @@
 """The ablation: variants are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from patsim_utils import ablation, data, metrics
@@ -64,6 +66,21 @@ def test_what_is_not_there_or_out_of_range_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="share .*processes"):
             run_variants(read_variants("ablation", Config()), tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_stop_ends_the_runs_that_are_under_way(read: Read, tmp_path: Path, monkeypatch) -> None:
+    def stopped(jobs: dict) -> None:
+        while not list(tmp_path.glob("runs/.one-seed0.work")):
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "as_completed", stopped)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_variants(read("one: {idea: x, seeds: 3}", Config(epochs=1000)), tmp_path / "runs")
+    assert time.monotonic() - began < 120  # a thousand epochs take hours
+    assert not psutil.Process().children()
+    assert not (tmp_path / "runs" / "one-seed1.log").exists()
 
 
 def test_variants_run_once_and_failures_are_named(read: Read, tiny_backbone, tmp_path: Path, capsys) -> None:
