@@ -191,7 +191,7 @@ def main() -> None:
             steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count)
         config = Config(backbone=large, adapter="full", layout="packed", batch_size=small, **common)
         steps(splits, config, peak=peak, count=count, waits=False)
-        config = config.model_copy(update={"layout": "pair", "batch_size": big})
+        config = config.model_copy(update={"layout": "pair", "batch_size": big, "epochs": 1 if given.dry else 3})
         with tempfile.TemporaryDirectory() as folder:
             whole_run("large shape, all weights, pair", splits, config, Path(folder) / "run")
 
