@@ -118,12 +118,10 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         raise VariantsError("; ".join(failed))
 
 
-def process(
-    module: str, *, folder: Path, threads: int, log: Path, children: list[subprocess.Popen] | None = None
-) -> tuple[int, str]:
+def process(module: str, *, folder: Path, threads: int, log: Path, children: list[subprocess.Popen]) -> tuple[int, str]:
     """Exit status and last line of a module's `main` in a process of its own, which writes the log.
 
-    The process is put into the list `children`, so that another thread can stop it.
+    The process is put into the list `children`, so that another thread can stop it; an exception here kills it.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-u", "-m", f"patsim_utils.{module}", str(folder.resolve())]
@@ -131,9 +129,12 @@ def process(
         log.open("w") as output,
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output) as one,
     ):
-        if children is not None:
-            children.append(one)
-        status = one.wait()
+        children.append(one)
+        try:
+            status = one.wait()
+        except BaseException:
+            one.kill()
+            raise
     return status, (log.read_text().strip().splitlines() or ["no message"])[-1]
 
 

@@ -148,7 +148,7 @@ def measure(system: str, config: Config, *, share: float, threads: int, folder: 
     if not (result.is_file() and known.is_file() and json.loads(known.read_text()) == request):
         result.unlink(missing_ok=True)
         files.write_text(known, json.dumps(request))
-        status, said = ablation.process("benchmark", folder=folder, threads=threads, log=folder / "log")
+        status, said = ablation.process("benchmark", folder=folder, threads=threads, log=folder / "log", children=[])
         if status:
             raise RuntimeError(f"{system}: {said}")
     return json.loads(result.read_text()) | {"validation": pd.read_csv(folder / "scored.csv", keep_default_na=False)}

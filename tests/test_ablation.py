@@ -1,6 +1,8 @@
 """The ablation: variants are read strictly, run once each, go on where they stopped, and are compared in pairs."""
 
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +83,19 @@ def test_a_stop_ends_the_runs_that_are_under_way(read: Read, tmp_path: Path, mon
     assert time.monotonic() - began < 120  # a thousand epochs take hours
     assert not psutil.Process().children()
     assert not (tmp_path / "runs" / "one-seed1.log").exists()
+
+
+def test_a_stop_kills_a_process_that_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    wait, children = subprocess.Popen.wait, []
+
+    def stopped(self: subprocess.Popen) -> int:
+        monkeypatch.setattr(subprocess.Popen, "wait", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.process("ablation", folder=tmp_path / "none", threads=1, log=tmp_path / "log", children=children)
+    assert [one.returncode for one in children] == [-signal.SIGKILL]
 
 
 def test_variants_run_once_and_failures_are_named(read: Read, tiny_backbone, tmp_path: Path, capsys) -> None:
