@@ -27,8 +27,8 @@ from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 
 VARIANTS = ROOT / "notebooks" / "variants"
-COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "seed_low", "seed_high", "compared"]
-COLUMNS += ["difference", "difference_low", "difference_high", "seconds", "parameters"]
+COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "worst_seed", "best_seed", "compared"]
+COLUMNS += ["difference", "difference_low", "difference_high", "seconds", "parameters", "protocol", "track"]
 _load = lru_cache(4)(data.load)
 
 
@@ -141,13 +141,13 @@ def process(module: str, *, folder: Path, threads: int, log: Path, children: lis
 def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
     """What each variant adds to the one it is measured against, the largest first; intervals over anchors and seeds.
 
-    Columns: variant, idea, against, seeds, pearson (mean over seeds), low, high, seed_low, seed_high (worst and best
-    seed), compared (seeds that both have), difference, difference_low, difference_high (NaN where there is nothing to
-    compare, it is the same run, or the held-out pairs are others), seconds (mean), parameters (trained).
+    Columns: variant, idea, against, seeds, pearson (mean over seeds), low, high, worst_seed, best_seed, compared (seeds
+    that both have), difference, difference_low, difference_high (NaN where there is nothing to compare, it is the same
+    run, or the held-out pairs are others), seconds (mean), parameters (trained), protocol, track (pair or listwise).
     """
     rows, measured = [], {}
     for one in variants:
-        _, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
+        configs, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
         held_out = [table[table["split"] == "validation"] for table in tables]
         own, pairs = [table["prediction"] for table in held_out], held_out[0][["anchor", "target", "score"]]
         measured[one.name] = pairs, own, one.stem
@@ -158,7 +158,8 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         pearson = [found["validation"]["pearson"] for found in numbers]
         row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
         row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
-        rows.append([*row, numbers[0]["train"]["trainable_parameters"]])
+        row += [numbers[0]["train"]["trainable_parameters"], numbers[0]["protocol"]]
+        rows.append([*row, "listwise" if configs[0].listwise else "pair"])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 

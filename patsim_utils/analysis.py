@@ -185,7 +185,7 @@ def cost(found: Mapping[str, Any]) -> pd.DataFrame:
 def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
     """Adds error (prediction - score), its size, section, overlap (word-Jaccard in three bins), words of the target."""
     frame = predictions.reset_index(drop=True)
-    names = ["no word shared", "up to 40 % shared", "more shared"]
+    names = ["no word shared", "up to 40 % shared", "more than 40 % shared"]
     words = frame["target"].str.split().str.len().clip(upper=4)
     frame = frame.assign(error=frame["prediction"] - frame["score"], section=frame["context"].str[0])
     return frame.assign(

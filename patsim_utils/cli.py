@@ -134,7 +134,7 @@ def _check_engine(given: argparse.Namespace) -> None:
     if given.workers < 1 or (given.workers > 1 and given.engine != "ray"):
         raise InputError("--workers: is not at least 1, or without --engine ray")
     if given.engine == "ray" and not importlib.util.find_spec("ray"):
-        raise InputError("--engine ray: Ray is not installed; pip install 'patsim[scale]'")
+        raise InputError("--engine ray: Ray is not installed; pip install -e '.[scale]'")
 
 
 def score_table(given: argparse.Namespace, pairs: Path, output: Path) -> None:

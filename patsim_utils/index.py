@@ -22,7 +22,7 @@ COLUMNS = [
     "seeds",
     "tested on",
     "minutes",
-    "million weights",
+    "million trained weights",
     "what",
     "date",
     "note",
@@ -50,7 +50,11 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
         single = [row for row in table.itertuples() if row.track not in ("listwise", "random") and row.pearson > 0]
         linked = [row for row in single if isinstance(row.study, html_tables.Link)]
         best = max(linked, key=lambda row: row.pearson).study if linked else None
-        files.write_text(folder / "index.html", template.render(tracks=_tracks(table), best=best))
+        errors = best.href.replace("2_train", "3_errors") if best else ""
+        found = {"best": best, "errors": errors if (folder / errors).is_file() else ""}
+        pages = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/[!.]*/5_ablation.html"))
+        found["ablations"] = [html_tables.Link(Path(page).parent.name, page) for page in pages]
+        files.write_text(folder / "index.html", template.render(tracks=_tracks(table), **found))
 
 
 def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -97,7 +101,7 @@ def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
             "seeds": len(one) if first["date"] == first["date"] else np.nan
         }
         row |= {"tested on": "sample" if "sample" in name else tested, "minutes": mean["seconds"] / 60}
-        row |= {"million weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
+        row |= {"million trained weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
         note = RANDOM if first["protocol"] == "random" else LISTWISE if first["track"] == "listwise" else ""
         rows.append(row | {"note": note, "track": first["track"]})
     return rows
@@ -155,7 +159,8 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
     row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))
     row |= {"tested on": "sample" if config.data == "sample" else split, "minutes": found["train"]["seconds"] / 60}
-    row |= {"million weights": found["train"]["trainable_parameters"] / 1e6, "date": found["environment"]["date"]}
+    row |= {"million trained weights": found["train"]["trainable_parameters"] / 1e6}
+    row["date"] = found["environment"]["date"]
     row["track"] = "listwise" if config.listwise else "pair"
     return row, RANDOM if found["protocol"] == "random" else LISTWISE if config.listwise else ""
 

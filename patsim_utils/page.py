@@ -17,8 +17,8 @@ GLOSSARY = {
     "anchor": "The phrase that a searcher starts from. The phrase that is compared with it is the target.",
     "Pearson": "A correlation: 1 where the model's scores rise in step with people's, 0 where they have nothing to do "
     "with each other.",
-    "interval": "Had other anchors been drawn, the figure would lie in this range in 95 of 100 cases. Where two "
-    "intervals overlap widely, the difference may be chance.",
+    "interval": "How far the figure depends on the anchors that happened to be measured: drawn anew at random from "
+    "these anchors, it lies in this range in 95 of 100 cases.",
     "hyponym": "A narrower term: “steel” for “metal”.",
     "hypernym": "A broader term: “metal” for “steel”.",
     "meronym": "A part: “wheel” for “bicycle”.",

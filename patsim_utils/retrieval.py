@@ -1,7 +1,7 @@
 """How much a retriever finds, alone and with a matcher behind it; and how one is trained on the rated pairs.
 
 Queries are the anchors of a frame in their classes, the corpus the distinct targets of all splits. What people rated
-counts by its score; a target that nobody rated for this query counts as not relevant, so that all figures are low ends.
+counts by its score; a target that nobody rated for this query counts as not relevant: all figures are lower bounds.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Several workers, on one machine or many, score pairs or read phrases: Ray Data with a pool of models.
 
-The extra `patsim[scale]` installs Ray.
+The extra `scale` installs Ray.
 """
 
 import logging

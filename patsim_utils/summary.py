@@ -32,7 +32,8 @@ def summary(run: Path) -> dict[str, Any] | None:
     plots.style()
     picture = plots.forest(analysis.results(found), "label", caption="Correlation with people's scores")
     return {
-        "headline": f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}",
+        "headline": f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}, "
+        f"seed {config.seed}",
         "picture": picture._repr_html_(),
         "said": said,
         "good_and_bad": [*_fields(frame), *_relations(frame)],
@@ -41,15 +42,14 @@ def summary(run: Path) -> dict[str, Any] | None:
 
 
 def _fields(frame: pd.DataFrame) -> list[str]:
-    """Up to three sections and word overlaps with a correlation significantly above, or below, that of all pairs."""
+    """The sections with a correlation significantly above, or below, that of all pairs."""
     whole = frame["score"].corr(frame["prediction"])
     sections = analysis.by_group(frame, "section", names=cpc.titles())
-    groups = pd.concat([sections, analysis.by_group(frame, "overlap")])
     said = []
-    for word, part in (("Better", groups.query("low > @whole")), ("Worse", groups.query("high < @whole"))):
-        names = [f"{plots.short(row.label)} ({row.pearson:.2f})" for row in part.head(3).itertuples()]
-        said += [f"{word} than on all pairs ({whole:.2f}): {'; '.join(names)}."] if names else []
-    return said or ["No field and no overlap of words is significantly better or worse than the whole."]
+    for word, part in (("higher", sections.query("low > @whole")), ("lower", sections.query("high < @whole"))):
+        names = [f"{plots.short(r.label)} {analysis.interval(r.pearson, r.low, r.high)}" for r in part.itertuples()]
+        said += [f"The correlation is {word} than over all pairs ({whole:.3f}) in {'; '.join(names)}."] if names else []
+    return said or ["In no section is the correlation significantly higher or lower than over all pairs."]
 
 
 def _relations(frame: pd.DataFrame) -> list[str]:

@@ -146,7 +146,7 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     assert table.loc["same", "difference"] == pytest.approx(pearson["one-seed0"] - pearson["two-seed0"])
     assert table["compared"].to_dict() == {"two": 2, "same": 1, "one": 0, "rows": 0, "twin": 0}
     assert table["difference"].isna().sum() == 3
-    assert table.loc["one", ["seed_low", "seed_high"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
+    assert table.loc["one", ["worst_seed", "best_seed"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
     assert table.loc["one", ["pearson", "seconds", "parameters"]].tolist() == pytest.approx([means["one"], 15, 7])
     better, worse, alone, *_ = sentences(table.reset_index()).splitlines()
     assert re.fullmatch(r"- \*\*two\*\* \(less noise\) is significantly better than `one`: 0\..*, seeds: 2\.", better)

@@ -98,7 +98,7 @@ def test_with_errors_by_hand():
     frame = analysis.with_errors(pd.DataFrame(rows, columns=["anchor", "target", "context", "score", "prediction"]))
     assert frame[["error", "size"]].to_numpy().tolist() == [[0.0, 0.0], [-0.25, 0.25], [0.5, 0.5]]
     assert frame["section"].to_list() == ["F", "G", "H"]
-    assert frame["overlap"].to_list() == ["more shared", "up to 40 % shared", "no word shared"]
+    assert frame["overlap"].to_list() == ["more than 40 % shared", "up to 40 % shared", "no word shared"]
     assert frame["words"].to_list() == ["1 word", "3 words", "4 or more"]
 
 

@@ -133,5 +133,5 @@ def test_what_ray_cannot_do_has_its_line(run: Path, tmp_path, monkeypatch, capsy
         assert told in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.main([*words, "--engine", "ray"]) == 2
-    assert "pip install 'patsim[scale]'" in capsys.readouterr().err
+    assert "pip install -e '.[scale]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
