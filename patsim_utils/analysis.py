@@ -307,16 +307,18 @@ def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping
 
 
 def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """What scoring without the class, or with a wrong one drawn from the frame's others, changes: context, pearson,
+    """What scoring without the class, or with a wrong one drawn from the other groups', changes: context, pearson,
     difference (to the frame's own predictions, paired over anchors), low, high. Without what cannot be measured.
     """
     scores = {"no class": matcher.score(frame.assign(context=""), unknown="embedding")}
-    own, rng = frame["context"].to_numpy(dtype=object), np.random.default_rng(seed)
+    # a group has one wrong class, since the score of a listwise model depends on the group
+    groups = frame.groupby(["anchor", "context"], sort=False)
+    own, rng = groups["context"].first().to_numpy(dtype=object), np.random.default_rng(seed)
     if len(set(own)) > 1:
         wrong = rng.permutation(own)
         while (same := wrong == own).any():
             wrong[same] = rng.choice(own, size=same.sum())
-        scores["a wrong class"] = matcher.score(frame.assign(context=wrong))
+        scores["a wrong class"] = matcher.score(frame.assign(context=wrong[groups.ngroup()]))
     rows, columns = [], (frame["anchor"], frame["score"], [frame["prediction"]])
     for context, other in scores.items():
         if found := metrics.evaluate_or_none(frame, other, seed=seed):

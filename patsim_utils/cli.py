@@ -55,8 +55,9 @@ def run_train(given: argparse.Namespace) -> int:
     from patsim_utils import analysis, data, devices, runs, study, train
 
     name = given.name or given.preset
-    found, config = study.check(study.parameters(given.preset, data=given.data, name=name, given=given.p), notebooks=[])
-    with chdir(ROOT):
+    found = study.parameters(given.preset, data=given.data, name=name, given=given.p)
+    with chdir(ROOT), devices.processes().main_process_first():  # which may fetch data and backbone
+        found, config = study.check(found, notebooks=[])
         splits = data.load(config.data, protocol=config.protocol, seed=config.seed)
     try:
         told = str(found.get("report_to", "none"))
@@ -121,6 +122,8 @@ def run_score(given: argparse.Namespace) -> None:
     tables = sorted(path for path in pairs.iterdir() if path.name.lower().endswith(files.FORMS))
     if not tables:
         raise InputError(f"{named(pairs)}: holds no table ({', '.join(files.FORMS)})")
+    if str(output) == "-" or (output.exists() and not output.is_dir()):
+        raise InputError(f"{clip(str(output))}: is no folder, and a folder of tables is scored into one")
     output.mkdir(exist_ok=True)
     for table in tables:
         scored = output / table.name
@@ -212,6 +215,8 @@ def run_search(given: argparse.Namespace) -> None:
 
     _check_engine(given)
     output = given.output
+    if min(given.top, given.candidates) < 1:
+        raise InputError("--top, --candidates: are not at least 1")
     if output.suffix.lower() != ".json":
         files.check_output(output, overwrite=given.overwrite)
     elif output.exists() and not given.overwrite:
@@ -236,7 +241,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add = command("score", "score a table of pairs with a trained model", run_score)
     add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    told = "csv, csv.gz, tsv, parquet, xlsx, or a folder; - for standard output"
+    told = "csv, csv.gz, tsv, tsv.gz, parquet, xlsx, or a folder; - for standard output"
     add("-o", "--output", type=Path, required=True, help=told)
     _add_engine(add)
     told = "a context that is no CPC class: refuse it (default), or score by the text alone"

@@ -153,7 +153,7 @@ def unpack(text: str) -> dict[str, object]:
     """`lora_rank: 16, beta: .5` -> its settings. InputError where the text is no such list."""
     try:
         found = yaml.safe_load("{" + text + "}")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a date that is none
         raise InputError(f"parameter more: {clip(text)} is no list such as 'lora_rank: 16, beta: .5'") from error
     if empty := [name for name, value in found.items() if value is None]:
         raise InputError(f"parameter more: {clip(empty[0])} has no value; write 'lora_rank: 16, beta: .5'")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from patsim_utils.errors import InputError, clip
 
-FORMS = (".csv", ".csv.gz", ".tsv", ".parquet", ".xlsx")  # of a table, by the ending of its name
+FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # of a table, by the ending of its name
 SHEET_ROWS, CELL = 2**20 - 1, 32767  # what Excel holds: rows below the header, characters a cell
 
 
@@ -103,7 +103,7 @@ def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = Fal
         elif ending == ".xlsx":
             _write_sheet(frame, table)
         else:
-            options = {"index": False, "sep": "\t" if ending == ".tsv" else ",", "lineterminator": "\n"}
+            options = {"index": False, "sep": "\t" if ".tsv" in path.suffixes[-2:] else ",", "lineterminator": "\n"}
             text = frame.to_csv(**options)
             if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
                 text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)

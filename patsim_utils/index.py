@@ -50,10 +50,11 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
         single = [row for row in table.itertuples() if row.track not in ("listwise", "random") and row.pearson > 0]
         linked = [row for row in single if isinstance(row.study, html_tables.Link)]
         best = max(linked, key=lambda row: row.pearson).study if linked else None
-        errors = best.href.replace("2_train", "3_errors") if best else ""
+        errors = f"{Path(best.href).parent}/3_errors.html" if best else ""
         found = {"best": best, "errors": errors if (folder / errors).is_file() else ""}
-        pages = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/[!.]*/5_ablation.html"))
-        found["ablations"] = [html_tables.Link(Path(page).parent.name, page) for page in pages]
+        places = [place for part in ("recorded", ".") for place in folder.glob(f"{part}/[!.]*/5_ablation.html")]
+        pages = {place.parent.name: place.relative_to(folder).as_posix() for place in places}  # one's own goes first
+        found["ablations"] = [html_tables.Link(*one) for one in pages.items() if not one[0].endswith(".old")]
         files.write_text(folder / "index.html", template.render(tracks=_tracks(table), **found))
 
 

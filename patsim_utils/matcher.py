@@ -231,7 +231,11 @@ class Matcher(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder.config.save_pretrained(folder / "encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
+        if merged := any(getattr(module, "merged", False) for module in self.modules()):
+            self.backbone.unmerge_adapter()  # LoRA's update is saved apart from the weights, to which `load` adds it
         encoder.save_weights(self, folder / "model.safetensors")
+        if merged:
+            self.backbone.merge_adapter()
         if self.regressor:
             self.regressor.save(folder / "features")
         note = {"format": FORMAT, "config": self.settings.model_dump(exclude={"data"}), "codes": cpc.CODES}
@@ -266,7 +270,7 @@ class Matcher(nn.Module):
             raise InputError(f"{place}: its titles are not those of the CPC codes")
         matcher = cls(config, titles=titles, folder=folder)
         encoder.load_weights(matcher, folder / "model.safetensors")
-        if config.features != "none" and (folder / "features").is_dir():
+        if config.features != "none":
             matcher.regressor = Regressor.load(folder / "features", config.features, precision=config.precision)
         if config.adapter in ("lora", "lora_all"):  # that of `hyperlora` is another one for each class
             matcher.backbone.merge_adapter()

@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer import losses
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import analysis, backbones, encoder, files
+from patsim_utils.data import normalise
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 from patsim_utils.search import Index
@@ -120,7 +121,7 @@ def measure(retriever: Retriever, frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (anchor, context), group in frame.groupby(["anchor", "context"], sort=False):
         rated = dict(zip(group["target"], group["score"], strict=True))
-        found = retriever(anchor, context)
+        found = [normalise(phrase) for phrase in retriever(anchor, context)]
         row = {"anchor": anchor, "context": context}
         for name, (depth, level) in MEASURES.items():
             wanted = {target for target, score in rated.items() if score >= level}

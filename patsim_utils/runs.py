@@ -120,7 +120,7 @@ def _cost(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, his
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "precision": "bf16" if encoder.uses_bf16(config.precision, trainer.model.device) else "fp32",
         "padding": trainer.sampler.padding(),
-        "evaluation_seconds": trainer.evaluation_seconds,
+        "evaluation_seconds": float(history["eval_runtime"].sum()),  # of all that the run has had, if it was resumed
     }
 
 

@@ -41,6 +41,7 @@ RELATIONS = {
     "related": ("2c", "1d"),
     "unrelated": ("0",),
 }
+ANSWER = ("rank", "score", "found", "similarity")  # what an answer adds to a corpus's columns, beside RELATIONS
 
 
 class Index:
@@ -218,11 +219,18 @@ def _sample() -> pd.DataFrame:
 
 
 def read_corpus(path: Path) -> pd.DataFrame:
-    """A table with a column `phrase`; InputError with the row where a phrase is missing or a context is no class."""
+    """A table with a column `phrase`. InputError: a column's name cannot be carried along; with the row, a phrase is
+    missing or a context is no class.
+    """
     frame, lines = read_table(path)
     names = {name.lower(): name for name in frame.columns}
     if "phrase" not in names:
         raise InputError(f"{named(path)}: has no column phrase; it has {clip(', '.join(frame.columns))}")
+    lower, taken = [name.lower() for name in frame.columns], {*ANSWER, *RELATIONS, "vector", "order"}
+    for name, plain in zip(frame.columns, lower, strict=True):
+        if lower.count(plain) > 1 or plain in taken or not plain or plain.startswith("_") or "." in plain:
+            told = "stands twice, is a column of the answer, is empty, starts with _ or holds a dot; rename it"
+            raise InputError(f"{named(path)}: column {clip(name)} {told}")
     frame = frame.rename(columns={names[name]: name for name in ("phrase", "context") if name in names})
     for line, phrase in zip(lines, frame["phrase"], strict=True):
         if not isinstance(phrase, str) or not normalise(phrase):
@@ -237,9 +245,11 @@ def read_corpus(path: Path) -> pd.DataFrame:
 
 
 def _fingerprint(folder: Path) -> str:
-    """sha256 of the retriever's weights and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+    """sha256 of the retriever's weights and tokenizer; InputError where its folder has none."""
+    weights, digest = sorted(folder.glob("*.safetensors")), hashlib.sha256()
+    if not weights:
+        raise InputError(f"--retriever: {clip(str(folder))} is no folder with *.safetensors, and not minilm or mpnet")
+    for path in [*weights, *folder.glob("tokenizer.json")]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -68,7 +68,7 @@ class DualLossTrainer(Trainer):
     ) -> None:
         super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
         self.sampler, self.validation, self.work = sampler, validation, work
-        self.clock, self.evaluation_seconds = time.perf_counter(), 0.0
+        self.clock = time.perf_counter()
         self.add_callback(_Schedule(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
@@ -115,12 +115,11 @@ class DualLossTrainer(Trainer):
         """Validation by the code that scores; a model that is the best so far is put aside as `epoch-<n>`."""
         began = time.perf_counter()
         found = devices.shared(self._evaluated() if self.accelerator.is_main_process else None)
-        self.log(dict(found))
+        self.log(found | {"eval_runtime": time.perf_counter() - began})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
         if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
             figures = ", ".join(f"{name[5:]} {value:.4f}" for name, value in found.items())
             print(f"epoch {round(self.state.epoch)}: validation {figures}", flush=True)
-        self.evaluation_seconds += time.perf_counter() - began
         return found
 
     def _evaluated(self) -> dict[str, float]:

@@ -171,6 +171,7 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
     (none, way), (wrong, _) = asked
     assert (set(none), way) == ({""}, "embedding")
     assert (wrong != frame["context"]).all()
+    assert (wrong.groupby([frame["anchor"], frame["context"]]).nunique() == 1).all()
     pearson = metrics.pearson(frame["score"], frame["prediction"])
     assert effect.loc["no class", "difference"] == pytest.approx(-2 * pearson)
     assert effect.loc["no class", "high"] < 0

@@ -50,8 +50,9 @@ def test_a_notebook_takes_its_own_names_and_refuses_misspelt_ones() -> None:
     for wrong in ({"epoch": 3}, {"__annotations__": {"rate": float}}, {"more": "lora_rnk: 16"}, {"more": "lora_rank"}):
         with pytest.raises(InputError, match=r"did you mean|known are|has no value"):
             Config.notebook(names | wrong)
-    with pytest.raises(InputError, match="is no list such as"):
-        Config.notebook({"more": "a: [1"})
+    for broken in ("a: [1", "a: 2020-13-45", "a: " + "[" * 2000):
+        with pytest.raises(InputError, match="is no list such as"):
+            Config.notebook({"more": broken})
 
 
 def test_more_survives_the_way_into_a_notebook() -> None:

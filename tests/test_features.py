@@ -99,6 +99,8 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path, kind
     assert result["validation"]["pearson"] > result["epochs"][0]["pearson"]
     again = Regressor.fit(splits["train"], config)
     torch.testing.assert_close(again(rows), regressor, atol=1e-5, rtol=0)
-    (tmp_path / "run" / "model" / "features" / "network.safetensors").write_bytes(b"x")
-    with pytest.raises(InputError, match="weights may not be read"):
-        Matcher.load(tmp_path / "run")
+    network = tmp_path / "run" / "model" / "features" / "network.safetensors"
+    for damage in (lambda: network.write_bytes(b"x"), network.unlink, network.parent.rmdir):
+        damage()
+        with pytest.raises(InputError, match="weights may not be read"):
+            Matcher.load(tmp_path / "run")

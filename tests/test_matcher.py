@@ -51,6 +51,9 @@ def test_saved_and_loaded_it_scores_the_same_without_its_backbone(
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").glob("*.*")} == {0o644}
     loaded, scores = Matcher.load(tmp_path), matcher.score(pairs_frame)
     np.testing.assert_allclose(loaded.score(pairs_frame), scores, atol=1e-6)
+    loaded.save(tmp_path / "again")  # whose LoRA is merged by then
+    for model in (loaded, Matcher.load(tmp_path / "again")):
+        np.testing.assert_allclose(model.score(pairs_frame), scores, atol=1e-6)
     assert np.ptp(scores) > 0
     assert loaded.settings == matcher.settings.model_copy(update={"data": "sample"})
 
@@ -87,6 +90,7 @@ def test_an_unknown_context_is_an_error_or_the_text_alone(tiny_backbone, pairs_f
     with pytest.raises(InputError, match="no CPC"):
         matcher.score(nowhere)
     found = matcher.score(nowhere, unknown="embedding")
+    np.testing.assert_array_equal(found, matcher.score(nowhere.assign(context="H"), unknown="embedding"))
     with torch.no_grad():
         matcher.fusion.project.weight.zero_()
     matcher.titles = {}

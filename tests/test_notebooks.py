@@ -50,6 +50,15 @@ def test_committed_notebooks_follow_the_rules(path: Path) -> None:
     assert nbformat.writes(notebook) + "\n" == path.read_text(), "not as nbformat writes it"
 
 
+@EACH
+def test_names_of_a_notebook_are_taken_for_no_misspelt_setting(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][1:]
+    nodes = [node for source in cells for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    stored = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+    for name in stored - {"titles", "place", "precisions"}:  # a dict, a path and a list, which are not looked at
+        Config.notebook({name: 1.5})  # else the setup cell could not be run again
+
+
 @pytest.mark.parametrize(
     ("cell", "source", "rule"),
     [

@@ -105,6 +105,9 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     shutil.copytree(root / "reports" / "one", root / "reports" / "shared")
     report.record("shared")
     put(root, "two.old")
+    for name in (".busy.work", "ideas", "recorded/ideas", "recorded/older", "ideas.old"):
+        (root / "reports" / name).mkdir(parents=True)
+        (root / "reports" / name / "5_ablation.html").touch()
     index.write_index(root / "reports")
     found = (root / "reports" / "index.html").read_text()
     assert external(found) == []
@@ -120,6 +123,8 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert sum("two" in row for row in rows) == 0
     assert '<a href="one/2_train.html">one</a>' in found
     assert found.count('href="recorded/shared/2_train.html"') == 1
+    ablations = re.findall(r'href="(.*?)">', found[found.index("What each idea") :])
+    assert sorted(ablations) == ["ideas/5_ablation.html", "recorded/older/5_ablation.html"]
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
     assert found.index("Listwise") < found.index(">together<") < leaked

@@ -21,7 +21,7 @@ FRAME = pd.DataFrame(
 
 
 def test_measures_count_what_is_found() -> None:
-    found = ["t2", *(f"x{i}" for i in range(8)), "t4", "t1"]
+    found = ["T2 ", *(f"x{i}" for i in range(8)), "t4", "t1"]
     table = retrieval.measure(lambda query, context: found, FRAME)
     assert table["recall@10 of .75 or more"].tolist()[0] == 1 / 2
     assert table["recall@100 of .75 or more"].tolist()[0] == 1

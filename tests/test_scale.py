@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -72,6 +73,21 @@ def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkey
     assert capsys.readouterr().out.count("is there already and stays as it is") == 1
 
 
+def test_another_process_joins_a_running_cluster_and_leaves_it_running(run: Path, cluster, tmp_path) -> None:
+    import ray
+
+    load("sample")["test"][:40].to_csv(tmp_path / "pairs.csv", index=False)
+    words = ["-m", "patsim_utils", "score", "--run", str(run / "pair"), "--engine", "ray", str(tmp_path / "pairs.csv")]
+    for address, status in ((ray.get_runtime_context().gcs_address, 0), ("127.0.0.1:9", 2)):
+        environment = os.environ | {"RAY_ADDRESS": address}
+        command = [sys.executable, *words, "-o", str(tmp_path / f"{status}.csv")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+    assert done.stderr.splitlines()[-1] == "error: RAY_ADDRESS: there is no Ray cluster at '127.0.0.1:9'"
+    assert len(pd.read_csv(tmp_path / "0.csv")) == 40
+    assert ray.get(ray.remote(num_cpus=1)(lambda: 1).remote()) == 1
+
+
 def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(search, "CHUNK", 40)
     phrases = load("sample")["test"]["target"].drop_duplicates()[:150].to_frame("phrase")
@@ -128,7 +144,9 @@ def test_what_ray_cannot_do_has_its_line(run: Path, tmp_path, monkeypatch, capsy
         (["--workers", "2"], "--workers: is not at least 1, or without --engine ray"),
         (["--engine", "ray", "--workers", "0"], "--workers: is not at least 1"),
         ([], "holds no table"),
+        (["-o", "-"], "- is no folder"),
     ):
+        (tmp_path / "pairs.tsv.gz").write_bytes(b"") if "-" in more else None
         assert cli.main([*words, *more]) == 2
         assert told in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

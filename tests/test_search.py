@@ -130,6 +130,9 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
         ("phrases\nsteel\n", "has no column phrase"),
         ('phrase,id\nsteel,1\n" ",2\n', "row 3, column phrase: ' ' is no phrase"),
         ("phrase,context\nsteel,X99\n", "row 2, column context: 'X99' is no CPC class"),
+        ("phrase,Score\nsteel,1\n", "column 'Score' stands twice, is a column of the answer"),
+        ("phrase,Phrase\nsteel,iron\n", "column 'phrase' stands twice"),
+        ("phrase,Patent No.\nsteel,1\n", "column 'Patent No.' stands twice"),
     ],
 )
 def test_a_bad_corpus_is_one_line(run: Path, tmp_path: Path, capsys, text: str, said: str) -> None:
@@ -139,6 +142,16 @@ def test_a_bad_corpus_is_one_line(run: Path, tmp_path: Path, capsys, text: str, 
     assert said in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == []
+
+
+def test_a_bad_option_is_one_line(run: Path, capsys) -> None:
+    words = ["search", "--run", str(run), "--corpus", "sample", "--context", "H04", "x"]
+    for more, said in (
+        (["--top", "0"], "are not at least 1"),
+        (["--retriever", "no/such"], "--retriever: 'no/such' is no"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line(tmp_path: Path, monkeypatch) -> None:

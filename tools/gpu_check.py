@@ -23,12 +23,10 @@ from patsim_utils.matcher import Matcher
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-ROWS: list[tuple[str, str]] = []
 
 
 def tell(what: str, found: object) -> None:
     """A row of the table, shown at once."""
-    ROWS.append((what, str(found)))
     print(f"| {what} | {found} |", flush=True)
 
 
