@@ -103,7 +103,8 @@ def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = Fal
         elif ending == ".xlsx":
             _write_sheet(frame, table)
         else:
-            options = {"index": False, "sep": "\t" if ".tsv" in path.suffixes[-2:] else ",", "lineterminator": "\n"}
+            tabs = path.name.lower().removesuffix(".gz").endswith(".tsv")
+            options = {"index": False, "sep": "\t" if tabs else ",", "lineterminator": "\n"}
             text = frame.to_csv(**options)
             if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
                 text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)

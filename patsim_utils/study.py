@@ -146,18 +146,21 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
     config = Config.parse({key: value for key, value in given.items() if key in Config.model_fields})
     with chdir(ROOT):
         splits = load(config.data, protocol=config.protocol, seed=config.seed)
-        if given.get("leak"):
-            load(config.data, protocol="random", seed=config.seed)
         if config.rating_weight and "rating" not in splits["train"]:
             print("rating_weight 0: the data has no column rating to learn from", flush=True)
             given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
         Matcher(config)
         trackers(str(given.get("report_to", "none")))
-        if "2_train" in notebooks:
-            run = runs.run_folder(str(given["name"]))
+        trained = [(str(given["name"]), config, splits)] if "2_train" in notebooks else []
+        if trained and given.get("leak") and config.protocol == "anchor_disjoint":
+            leaked = config.model_copy(update={"protocol": "random"})
+            rows = load(config.data, protocol="random", seed=config.seed)
+            trained.append((f"{given['name']}-leak", leaked, rows))
+        for name, one, rows in trained:
+            run = runs.run_folder(name)
             with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
                 if not given.get("replace"):
-                    runs.finished(config, splits, run)
+                    runs.finished(one, rows, run)
     return given, config
 
 

@@ -12,7 +12,7 @@ from patsim_utils import files
 from patsim_utils.errors import InputError
 from patsim_utils.tables import read_table
 
-FORMS = ["a.csv", "a.csv.gz", "a.tsv", "a.parquet", "A.XLSX"]
+FORMS = ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "A.XLSX"]
 
 
 @pytest.fixture

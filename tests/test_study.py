@@ -215,12 +215,18 @@ def test_data_without_ratings_leaves_their_task_out(
 def test_another_run_of_this_name_is_replaced_only_if_told(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def other(*_: object) -> None:
-        raise InputError("one is the name of a finished run")
+    taken = ["one-leak", "one"]
+
+    def other(_config: object, _splits: object, place: Path) -> None:
+        if place.name in taken:
+            raise InputError(f"{place.name} is the name of a finished run")
 
     monkeypatch.setattr(study.runs, "finished", other)
     assert run(folder) == 2
     assert capsys.readouterr().err == "error: one is the name of a finished run\n"
+    assert taken.pop() == "one"
+    with pytest.raises(InputError, match="one-leak is the name of a finished run"):
+        study.check({"name": "one", "data": "sample", "leak": True}, notebooks=["2_train"])
     assert run(folder, "--replace", "--notebooks", "2_train") == 0
 
 
