@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from patsim_utils import ordinal
-from patsim_utils.errors import InputError, clip
 
 
 class Scorer:
@@ -97,7 +96,7 @@ def _mapped(
 @contextmanager
 def cluster(workers: int) -> Iterator[None]:
     """The Ray cluster that is running (RAY_ADDRESS, or `ray start` on this machine), or one on this machine while the
-    context lasts; quiet. InputError where RAY_ADDRESS leads nowhere.
+    context lasts; quiet. ConnectionError where RAY_ADDRESS leads nowhere.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -107,9 +106,9 @@ def cluster(workers: int) -> Iterator[None]:
     if begun := not ray.is_initialized():
         try:
             ray.init(address="auto", **quiet)
-        except ConnectionError as error:
-            if place := os.environ.get("RAY_ADDRESS"):
-                raise InputError(f"RAY_ADDRESS: there is no Ray cluster at {clip(place)}") from error
+        except ConnectionError:
+            if "RAY_ADDRESS" in os.environ:  # the cluster that is meant is not there; Ray has waited for it for minutes
+                raise
             ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.execution_options.preserve_order = False, True

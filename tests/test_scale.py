@@ -78,13 +78,11 @@ def test_another_process_joins_a_running_cluster_and_leaves_it_running(run: Path
 
     load("sample")["test"][:40].to_csv(tmp_path / "pairs.csv", index=False)
     words = ["-m", "patsim_utils", "score", "--run", str(run / "pair"), "--engine", "ray", str(tmp_path / "pairs.csv")]
-    for address, status in ((ray.get_runtime_context().gcs_address, 0), ("127.0.0.1:9", 2)):
-        environment = os.environ | {"RAY_ADDRESS": address}
-        command = [sys.executable, *words, "-o", str(tmp_path / f"{status}.csv")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stderr
-    assert done.stderr.splitlines()[-1] == "error: RAY_ADDRESS: there is no Ray cluster at '127.0.0.1:9'"
-    assert len(pd.read_csv(tmp_path / "0.csv")) == 40
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, *words, "-o", str(tmp_path / "scored.csv")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(tmp_path / "scored.csv")) == 40
     assert ray.get(ray.remote(num_cpus=1)(lambda: 1).remote()) == 1
 
 
@@ -149,7 +147,7 @@ def test_what_ray_cannot_do_has_its_line(run: Path, tmp_path, monkeypatch, capsy
         assert told in capsys.readouterr().err
     (tmp_path / "pairs.tsv.gz").touch()
     assert cli.main([*words, "-o", "-"]) == 2
-    assert "- is no folder, and a folder of tables is scored into one" in capsys.readouterr().err
+    assert "'-': is no folder, and a folder of tables is scored into one" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.main([*words, "--engine", "ray"]) == 2
     assert "pip install -e '.[scale]'" in capsys.readouterr().err
