@@ -147,7 +147,7 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
     """
     rows, measured = [], {}
     for one in variants:
-        configs, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
+        _, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
         held_out = [table[table["split"] == "validation"] for table in tables]
         own, pairs = [table["prediction"] for table in held_out], held_out[0][["anchor", "target", "score"]]
         measured[one.name] = pairs, own, one.stem
@@ -158,8 +158,8 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         pearson = [found["validation"]["pearson"] for found in numbers]
         row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
         row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
-        row += [numbers[0]["train"]["trainable_parameters"], numbers[0]["protocol"]]
-        rows.append([*row, "listwise" if configs[0].listwise else "pair"])
+        row += [numbers[0]["train"]["trainable_parameters"], one.config.protocol]
+        rows.append([*row, "listwise" if one.config.listwise else "pair"])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 

@@ -148,6 +148,7 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     assert table["difference"].isna().sum() == 3
     assert table.loc["one", ["worst_seed", "best_seed"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
     assert table.loc["one", ["pearson", "seconds", "parameters"]].tolist() == pytest.approx([means["one"], 15, 7])
+    assert table.loc["one", ["protocol", "track"]].tolist() == ["anchor_disjoint", "pair"]
     better, worse, alone, *_ = sentences(table.reset_index()).splitlines()
     assert re.fullmatch(r"- \*\*two\*\* \(less noise\) is significantly better than `one`: 0\..*, seeds: 2\.", better)
     assert worse.startswith("- **same** (base) is significantly worse than `two`: -0.")
