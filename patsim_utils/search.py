@@ -223,13 +223,14 @@ def read_corpus(path: Path) -> pd.DataFrame:
     missing or a context is no class.
     """
     frame, lines = read_table(path)
-    names = {name.lower(): name for name in frame.columns}
+    lower = [name.lower() for name in frame.columns]
+    names = dict(zip(lower, frame.columns, strict=True))
     if "phrase" not in names:
         raise InputError(f"{named(path)}: has no column phrase; it has {clip(', '.join(frame.columns))}")
-    lower, taken = [name.lower() for name in frame.columns], {*ANSWER, *RELATIONS, "vector", "order"}
+    taken = {"", *ANSWER, *RELATIONS, "vector", "order"}
     for name, plain in zip(frame.columns, lower, strict=True):
-        if lower.count(plain) > 1 or plain in taken or not plain or plain.startswith("_") or "." in plain:
-            told = "stands twice, is a column of the answer, is empty, starts with _ or holds a dot; rename it"
+        if lower.count(plain) > 1 or plain in taken or plain.startswith("_") or "." in plain:
+            told = "cannot be carried along: it stands twice, is the answer's, is empty, starts with _ or holds a dot"
             raise InputError(f"{named(path)}: column {clip(name)} {told}")
     frame = frame.rename(columns={names[name]: name for name in ("phrase", "context") if name in names})
     for line, phrase in zip(lines, frame["phrase"], strict=True):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import analysis, cpc, metrics
+from patsim_utils import analysis, cpc, metrics, summary
 
 TITLES = cpc.titles()
 COLUMNS = ["anchor", "target", "context", "score", "rating"]
@@ -177,3 +177,15 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
     assert effect.loc["no class", "high"] < 0
     one = frame[frame["context"] == "H04"].reset_index(drop=True)
     assert analysis.context_effect(matcher, one)["context"].to_list() == ["no class"]
+
+
+def test_a_summary_names_the_sections_that_differ_significantly(frame):
+    shuffled = frame["prediction"].where(frame["section"] == "H", np.random.default_rng(1).permutation(84) / 83)
+    (higher, lower) = summary._fields(frame.assign(prediction=shuffled))
+    assert higher.startswith("The correlation is higher than over all pairs (0.")
+    assert " in H " in higher
+    assert " in G " in lower
+    alike = pd.concat([frame.assign(section=section) for section in "GH"], ignore_index=True)
+    assert summary._fields(alike) == [
+        "In no section is the correlation significantly higher or lower than over all pairs."
+    ]

@@ -125,6 +125,13 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert found.count('href="recorded/shared/2_train.html"') == 1
     ablations = re.findall(r'href="(.*?)">', found[found.index("What each idea") :])
     assert sorted(ablations) == ["ideas/5_ablation.html", "recorded/older/5_ablation.html"]
+    assert ">Errors</a>" not in found  # the best one has no such page
+    (root / "reports" / "recorded" / "shared" / "3_errors.html").touch()
+    (root / "reports" / "one" / "3_errors.html").touch()
+    index.write_index(root / "reports")
+    assert re.search(
+        r'<a href="(one|recorded/shared)/3_errors.html">Errors</a>', (root / "reports" / "index.html").read_text()
+    )
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
     assert found.index("Listwise") < found.index(">together<") < leaked

@@ -130,9 +130,9 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
         ("phrases\nsteel\n", "has no column phrase"),
         ('phrase,id\nsteel,1\n" ",2\n', "row 3, column phrase: ' ' is no phrase"),
         ("phrase,context\nsteel,X99\n", "row 2, column context: 'X99' is no CPC class"),
-        ("phrase,Score\nsteel,1\n", "column 'Score' stands twice, is a column of the answer"),
-        ("phrase,Phrase\nsteel,iron\n", "column 'phrase' stands twice"),
-        ("phrase,Patent No.\nsteel,1\n", "column 'Patent No.' stands twice"),
+        ("phrase,Score\nsteel,1\n", "column 'Score' cannot be carried along"),
+        ("phrase,Phrase\nsteel,iron\n", "column 'phrase' cannot be carried along"),
+        ("phrase,Patent No.\nsteel,1\n", "column 'Patent No.' cannot be carried along"),
     ],
 )
 def test_a_bad_corpus_is_one_line(run: Path, tmp_path: Path, capsys, text: str, said: str) -> None:
