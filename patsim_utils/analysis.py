@@ -176,8 +176,8 @@ def leak(found: Mapping[str, Any], random: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def cost(found: Mapping[str, Any]) -> pd.DataFrame:
-    """Time (s), memory (MB) and size of the training: what, value."""
-    units = {"n": "pairs", "peak_memory_mb": "peak memory, MB", "padding": "padding, share of tokens"}
+    """Time (s), memory (MiB) and size of the training: what, value."""
+    units = {"n": "pairs", "peak_memory_mb": "peak memory, MiB", "padding": "padding, share of tokens"}
     rows = [(units.get(name, name.replace("_", " ")), value) for name, value in found["train"].items()]
     return pd.DataFrame(rows, columns=["what", "value"])
 
@@ -200,7 +200,8 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
 
-    NaN for a mean of no rows, and for the ends where half of the resamples have none.
+    NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have the same mean: such
+    as of one anchor, whose mean is no more certain for that.
     """
     group, among = pd.factorize(anchor)[0], np.ones(len(anchor)) if among is None else np.asarray(among)
     sums, counts = np.bincount(group, value * among), np.bincount(group, among)
@@ -208,7 +209,8 @@ def mean_interval(
     with np.errstate(invalid="ignore"):
         mean, means = sums.sum() / counts.sum(), drawn @ sums / (drawn @ counts)
     known = means[~np.isnan(means)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) > len(means) / 2 else (np.nan, np.nan)
+    enough = len(known) > len(means) / 2 and np.ptp(known) > 1e-12
+    low, high = np.quantile(known, [0.025, 0.975]) if enough else (np.nan, np.nan)
     return float(mean), float(low), float(high)
 
 

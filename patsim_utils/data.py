@@ -28,6 +28,7 @@ KAGGLE = "google/google-patent-phrase-similarity-dataset"
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
 KEY = ["anchor", "target", "context"]
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
+GOOGLE = "e3aa06d5201be0aa42d917c2567fffecbd6f3504ff6ed22cf936b72dc46c1686"  # `fingerprint` of train of Google's data
 # What Unicode tells programs not to show, such as zero-width spaces, joiners, fillers and soft hyphens
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"

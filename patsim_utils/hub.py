@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 
 from patsim_utils import analysis, files, runs, summary
+from patsim_utils.data import GOOGLE
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.matcher import Matcher
 
@@ -35,8 +36,9 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Matcher
     return Matcher.load(name)
 
 
-def save_pretrained(run: Path, folder: Path, *, place: str = "") -> None:
+def save_pretrained(run: str | Path, folder: str | Path, *, place: str = "") -> None:
     """Copies a finished run's model into a new folder, with its card, whose example loads `place` (else the folder)."""
+    run, folder = Path(run), Path(folder)
     text = card(run, place=place or str(folder))
     if folder.exists():
         raise InputError(f"{named(folder)}: exists already")
@@ -47,7 +49,7 @@ def save_pretrained(run: Path, folder: Path, *, place: str = "") -> None:
     fresh.rename(folder)
 
 
-def push_to_hub(run: Path, repository: str, *, private: bool = True) -> str:
+def push_to_hub(run: str | Path, repository: str, *, private: bool = True) -> str:
     """Uploads the model of a finished run with its card; returns the address of the commit."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
@@ -59,12 +61,14 @@ def push_to_hub(run: Path, repository: str, *, private: bool = True) -> str:
 def card(run: Path, *, place: str) -> str:
     """The model card of a run in Markdown: task, data, figures with split and interval, limits, an example."""
     config, found, *_ = runs.read_run(run)
-    own, protocol = config.data == "sample", found["protocol"]
-    head = {"language": "en", "license": "mit" if own else "cc-by-4.0", "library_name": "patsim"}
+    protocol, license, data = found["protocol"], {}, "a table that whoever shares this model describes"
+    if config.data == "sample":
+        license, data = {"license": "mit"}, "the sample that comes with patsim (CC0)"
+    elif config.data == "kaggle" or found["data"]["train"] == GOOGLE:
+        license, credit = {"license": "cc-by-4.0"}, "CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171"
+        data = f"Google's Patent Phrase Similarity data set ({credit})"
+    head = {"language": "en", **license, "library_name": "patsim"}
     head |= {"pipeline_tag": "text-classification", "tags": ["patents", "phrase-similarity", "reranker"]}
-    data = "the sample that comes with patsim (CC0)"
-    if not own:
-        data = "Google's Patent Phrase Similarity data set (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171)"
     unseen = protocol == "anchor_disjoint"
     note = "no anchor of the held-out pairs is in training" if unseen else "held-out anchors are in training (leakage)"
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# patsim: {run.name}"]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from patsim_utils import files, html_tables, plots
 from patsim_utils.config import Config
+from patsim_utils.data import GOOGLE
 from patsim_utils.errors import InputError, clip
 
 COLUMNS = [
@@ -29,6 +30,7 @@ COLUMNS = [
 ]
 RECORDS = ("metrics.json", "config.json")
 RANDOM = "split at random: training has seen the anchors"
+OTHER = "sample|other data"  # in the column `tested on`: figures that no other can be compared with
 LISTWISE = "listwise: scores depend on the other targets"
 
 
@@ -47,7 +49,8 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
         )  # a column of text would drop the links
         leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
         table["track"] = table["track"].astype(object).mask(leaked, "random")
-        single = [row for row in table.itertuples() if row.track not in ("listwise", "random") and row.pearson > 0]
+        other = table["tested on"].str.contains(OTHER, na=False) | table["track"].isin(["listwise", "random"])
+        single = [row for row in table[~other].itertuples() if row.pearson > 0]
         linked = [row for row in single if isinstance(row.study, html_tables.Link)]
         best = max(linked, key=lambda row: row.pearson).study if linked else None
         errors = f"{Path(best.href).parent}/3_errors.html" if best else ""
@@ -70,10 +73,9 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
         rows = rows.sort_values("pearson", ascending=False, kind="stable", ignore_index=True)
         if rows.empty:
             continue
-        known = rows[rows["pearson"].notna() & (rows["tested on"] != "sample")].assign(
-            label=lambda r: r["study"].map(str)
-        )
-        chart = plots.forest(known, "label", caption="Correlation with people's scores, mean over the seeds")
+        known = rows[rows["pearson"].notna() & ~rows["tested on"].str.contains(OTHER, na=False)]
+        caption = "Correlation with people's scores, mean over the seeds; what was published is of other pairs"
+        chart = plots.forest(known.assign(label=known["study"].map(str)), "label", caption=caption)
         rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
         shown = html_tables.Table(rows[COLUMNS], f"{title}: all studies.", search=True)
         found.append({"title": title, "chart": _html(chart), "table": _html(shown)})
@@ -97,6 +99,7 @@ def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
         name = f"{study}: {variant}" if variant else study
         pages = reports / "recorded" / study / "2_train.html"
         tested = {"validation": "validation", "test": "test"}.get(first["split"], "")
+        tested = "a tenth of train" if tested and first["protocol"] == "random" else tested
         row = {"study": html_tables.Link(name, f"{link}{study}/2_train.html") if pages.is_file() else name}
         row |= mean[["pearson", "low", "high"]].to_dict() | {
             "seeds": len(one) if first["date"] == first["date"] else np.nan
@@ -159,7 +162,9 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     split = next(split for split in ("validation", "test") if split in found)
     row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
     row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))
-    row |= {"tested on": "sample" if config.data == "sample" else split, "minutes": found["train"]["seconds"] / 60}
+    known = found["data"]["train"] == GOOGLE or config.data == "kaggle"
+    tested = "a tenth of train" if found["protocol"] == "random" else split if known else f"{split}, other data"
+    row |= {"tested on": "sample" if config.data == "sample" else tested, "minutes": found["train"]["seconds"] / 60}
     row |= {"million trained weights": found["train"]["trainable_parameters"] / 1e6}
     row["date"] = found["environment"]["date"]
     row["track"] = "listwise" if config.listwise else "pair"

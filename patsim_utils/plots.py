@@ -152,8 +152,10 @@ def forest(
     elif len(rows) > 2 and len(known):
         said = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
     said = [*said, f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else said
-    seen = f"{len(rows)} dots with their intervals, one below the other; {axis.removesuffix(', 95 % interval')}: "
-    seen += f"from {rows[value].min():.3f} to {rows[value].max():.3f}"
+    seen = (
+        f"{len(rows)} dots, {rows[low].notna().sum()} of them with an interval; {axis.removesuffix(', 95 % interval')}"
+    )
+    seen += f": from {rows[value].min():.3f} to {rows[value].max():.3f}"
     seen += f", each beside a diamond for {mark}" * bool(mark)
     return figure.told(f"{caption}: {'; '.join(said)}.", f"{seen}.")
 
@@ -207,7 +209,7 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
 def lines(
     table: pd.DataFrame, x: str, columns: Mapping[str, str], *, caption: str, smooth: int = 1, reference: Line = None
 ) -> Picture:
-    """A panel for each of the columns (and their names with units) over `x`; the caption has first and last value.
+    """A panel for each of the columns (and their names with units) over `x`; the caption has first, last and highest.
 
     `smooth`: rows of a running mean, with the values themselves pale behind it. `reference`: name and height of a line.
     """
@@ -223,13 +225,14 @@ def lines(
             ax.set_ylim(bottom=min(0.0, table[column].min()), top=1.08 * table[column].quantile(0.995) or 1)
         ax.set_ylabel(name)
         form = ".3f" if reference else ".3g"
-        said.append(f"{name} {mean.iloc[min(smooth, len(mean)) - 1]:{form}} to {mean.iloc[-1]:{form}}")
+        whole = mean.iloc[min(smooth, len(mean)) - 1 :]
+        highest = f", at most {whole.max():{form}}" if whole.max() > max(whole.iloc[0], whole.iloc[-1]) else ""
+        said.append(f"{name} {whole.iloc[0]:{form}} to {whole.iloc[-1]:{form}}{highest}")
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1, 0].set_xlabel(x)
     said += [f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else []
-    ways = ["falls" if ends.iloc[-1] < ends.iloc[0] else "rises" for ends in (table[column] for column in columns)]
-    told = ", ".join(map(" ".join, zip(columns.values(), ways, strict=True)))
-    return figure.told(f"{caption}: {'; '.join(said)}.", f"Over {len(table)} values of {x}, {told}.")
+    seen = f"{' and '.join(columns.values())} over {len(table)} values of {x}, a line each."
+    return figure.told(f"{caption}: {'; '.join(said)}.", seen)
 
 
 def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
@@ -238,9 +241,11 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
     if not known:
         return note("No pair is rated so high that there would be something to find.")
     figure, axes = new(0.6 + 2.1 * len(known), rows=len(known), sharex=True, squeeze=False)
-    said = []
+    said, seen = [], []
     for ax, (name, table) in zip(axes[:, 0], known.items(), strict=True):
         for column, colour, line in (("precision", BLUE, "-"), ("recall", ORANGE, "--")):
+            defined = table[column].dropna()  # precision is undefined where nothing is kept
+            seen.append(f"{column} of {name} from {defined.iloc[0]:.2f} to {defined.iloc[-1]:.2f}" * bool(len(defined)))
             ends = table["threshold"], table[f"{column}_low"], table[f"{column}_high"]
             ax.plot(table["threshold"], table[column], color=colour, ls=line, lw=2, label=column)
             ax.fill_between(*ends, color=colour, alpha=0.15, lw=0)
@@ -253,7 +258,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | HTML:
     axes[0, 0].legend(loc="lower left")
     axes[-1, 0].set_xlabel("threshold: pairs with this score or more are kept")
     caption = f"At a threshold of 0.5, {'; '.join(said)}. Bands: 95 % intervals."
-    return figure.told(caption, "Recall falls and precision rises as the threshold goes from 0.1 to 0.9.")
+    return figure.told(caption, f"As the threshold goes from 0.1 to 0.9: {', '.join(filter(None, seen))}.")
 
 
 def histogram(table: pd.DataFrame, value: str, *, axis: str, caption: str, hue: str | None = None) -> Picture:
@@ -280,7 +285,8 @@ def epochs(found: Mapping[str, Any]) -> Picture:
     """A run's metrics: the validation correlation after each epoch, beside the pretrained cosine (if defined)."""
     cosine = found["baselines"]["pretrained_cosine"]["validation"]
     reference = ("pretrained cosine", cosine["pearson"]) if cosine else None
-    options = {"reference": reference, "caption": "Validation after each epoch; the best is kept"}
+    who = ", by the encoder without the features" if "features" in found["baselines"] else ""
+    options = {"reference": reference, "caption": f"Validation after each epoch{who}; the best is kept"}
     return lines(pd.DataFrame(found["epochs"]), "epoch", {"pearson": "Pearson"}, **options)
 
 
@@ -292,8 +298,9 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.plot(table["prediction"], table["score"], "o-", color=BLUE, lw=1, ms=5)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="mean prediction of the bin", ylabel="mean score of the bin")
     gap = np.average((table["prediction"] - table["score"]).abs(), weights=table["n"])
-    outside = (~table["prediction"].between(table["low"], table["high"])).sum()
+    outside = ((table["prediction"] < table["low"]) | (table["prediction"] > table["high"])).sum()  # if there are ends
     caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Predictions are"
     caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
     below = (table["score"] < table["prediction"]).sum()
-    return figure.told(caption, f"A rising curve of {len(table)} points, {below} of them below the dashed diagonal.")
+    scores = f"mean scores from {table['score'].min():.2f} to {table['score'].max():.2f}"
+    return figure.told(caption, f"A curve of {len(table)} points, {scores}, {below} of them below the dashed diagonal.")

@@ -65,7 +65,7 @@ def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> d
 
 
 def summary(frame: pd.DataFrame, cumulative: Tensor, config: Config) -> dict[str, Any]:
-    """The contract's figures of one split: cumulative logits (n, 4) against the frame's scores."""
+    """The figures of one split in metrics.json: cumulative logits (n, 4) against the frame's scores."""
     rank = torch.from_numpy(ordinal.to_rank(frame["score"].to_numpy()))
     loss = losses.ordinal_loss(cumulative, rank, kind=config.loss, alpha=config.alpha, beta=config.beta).item()
     return metrics.evaluate(frame, ordinal.score(cumulative).double().numpy(), loss=loss, seed=config.seed)

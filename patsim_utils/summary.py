@@ -49,7 +49,9 @@ def _fields(frame: pd.DataFrame) -> list[str]:
     for word, part in (("higher", sections.query("low > @whole")), ("lower", sections.query("high < @whole"))):
         names = [f"{plots.short(r.label)} {analysis.interval(r.pearson, r.low, r.high)}" for r in part.itertuples()]
         said += [f"The correlation is {word} than over all pairs ({whole:.3f}) in {'; '.join(names)}."] if names else []
-    return said or ["In no section is the correlation significantly higher or lower than over all pairs."]
+    there, known = frame["section"].nunique(), len(sections)
+    told = f"{known} of {there} sections have enough pairs and anchors for a correlation of their own"
+    return said or [f"{told}; none is significantly higher or lower than that of all pairs." if known else f"{told}."]
 
 
 def _relations(frame: pd.DataFrame) -> list[str]:

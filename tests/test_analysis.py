@@ -89,7 +89,7 @@ def test_results_summary_and_leak_of_a_run(cosine, beside):
     assert analysis.summary(run) == f"{start}pretrained cosine {beside}."
     assert "anchors seen" in analysis.summary(run | {"protocol": "random"})
     assert analysis.leak(run, {"validation": found(0.8)})["pearson"].to_list() == [0.7, 0.8]
-    assert dict(analysis.cost(run).to_numpy()) == {"pairs": 5, "peak memory, MB": 7.0}
+    assert dict(analysis.cost(run).to_numpy()) == {"pairs": 5, "peak memory, MiB": 7.0}
 
 
 def test_with_errors_by_hand():
@@ -186,6 +186,6 @@ def test_a_summary_names_the_sections_that_differ_significantly(frame):
     assert " in H " in higher
     assert " in G " in lower
     alike = pd.concat([frame.assign(section=section) for section in "GH"], ignore_index=True)
-    assert summary._fields(alike) == [
-        "In no section is the correlation significantly higher or lower than over all pairs."
-    ]
+    known = "2 of 2 sections have enough pairs and anchors for a correlation of their own"
+    assert summary._fields(alike) == [f"{known}; none is significantly higher or lower than that of all pairs."]
+    assert summary._fields(frame[:30]) == [known.replace("2 of 2", f"0 of {frame[:30]['section'].nunique()}") + "."]

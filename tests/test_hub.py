@@ -1,6 +1,8 @@
 """A run as a folder with its card, whose example runs; the hub's errors in one line."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -22,9 +24,26 @@ def run(tiny_backbone, tmp_path_factory):
     return folder
 
 
+def test_the_card_claims_no_data_and_no_licence_but_those_it_knows(run, tmp_path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    for place, rows, license in (
+        ("sample", "", "mit"),
+        ("./mine", "", None),
+        ("kaggle", "", "cc-by-4.0"),
+        ("../somewhere", hub.GOOGLE, "cc-by-4.0"),
+    ):
+        for name, value in (("config.json", place), ("metrics.json", {"train": rows})):
+            found = json.loads((other / name).read_text())
+            (other / name).write_text(json.dumps(found | {"data": value}))
+        _, head, body = hub.card(other, place="me/phrases").split("---\n", 2)
+        assert yaml.safe_load(head).get("license") == license
+        assert ("Google" in body) == (license == "cc-by-4.0")
+
+
 def test_the_card_tells_the_run_and_its_example_runs(run, tmp_path) -> None:
     folder = tmp_path / "shared"
-    hub.save_pretrained(run, folder)
+    hub.save_pretrained(str(run), str(folder))  # as the README has it
     text = (folder / "README.md").read_text()
     head, body = re.fullmatch(r"---\n(.*?)---\n(.*)", text, flags=re.DOTALL).groups()
     assert yaml.safe_load(head)["tags"] == ["patents", "phrase-similarity", "reranker"]

@@ -54,7 +54,7 @@ def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
     lowest = "two $5 to $10_a^b: -0.100 [-0.300, 0.100]"
     assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
-    seen = "3 dots with their intervals, one below the other; Pearson: from -0.100 to 0.500."
+    seen = "3 dots, 3 of them with an interval; Pearson: from -0.100 to 0.500."
     assert figure.alt == seen
     figure = plots.forest(GROUPS, "group", caption="What is not significant is grey and open", zero=True)
     assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from patsim_utils import index, page, report, study
+from patsim_utils import data, index, page, report, study
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 
@@ -86,10 +86,11 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
     (folder / "2_train.html").write_text("a page")
     scores = {"n": 1234, "pearson": pearson, "pearson_ci": [0.65, 0.75], "spearman": 0.68, "mae": 0.15}
     metrics = {"validation": scores | {"qwk": 0.6, "loss": 0.5}, "protocol": changed.get("protocol", "anchor_disjoint")}
+    metrics["data"] = {"train": changed.get("data", data.GOOGLE)}
     metrics["train"] = {"seconds": 90.2, "device": "cpu", "trainable_parameters": 7}
     metrics["environment"] = {"commit": "abc", "date": "2026-01-02", "seed": seed}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "config.json").write_text(Config(seed=seed, **changed).model_dump_json())
+    (folder / "config.json").write_text(Config(**{"seed": seed, "data": "./google"} | changed).model_dump_json())
     return folder
 
 
@@ -97,6 +98,7 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     put(root, "one")
     put(root, "random", protocol="random", layout="listwise", pearson=0.9)
     put(root, "together", features="group", pearson=0.8)
+    put(root, "elsewhere", data="./mine", pearson=0.95)
     for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
         path = put(root, name) / file
         path.write_text(path.read_text()[:-20] if name == "cut" else '{"epocs": 3}')
@@ -135,8 +137,10 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
     assert found.index("Listwise") < found.index(">together<") < leaked
-    for other in ("random", "together"):  # where to start: a figure of another track is no better one
+    for other in ("random", "together", "elsewhere"):  # where to start: a figure of another kind is no better one
         assert other not in found[:single]
+    assert "|validation, other data|" in next(row for row in rows if "|elsewhere|" in row)
+    assert "elsewhere: 0.950" not in found  # nor does it stand among the others in the chart
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
     assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
 
