@@ -72,7 +72,8 @@ def style() -> None:
 def environment(started: float, *, seed: int) -> Markdown:
     """The last cell of a notebook: commit, versions, seed and the wall time since `setup`."""
     found = versions.environment(seed=seed) | {"wall time": f"{time.perf_counter() - started:.0f} s"}
-    return Markdown(" · ".join(f"{name} {value}" for name, value in found.items()))
+    text = " · ".join(f"{name} {value}" for name, value in found.items())
+    return Markdown(text.replace("+ ·", "+ (with changes that are not committed) ·"))
 
 
 def note(text: str) -> HTML:
