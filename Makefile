@@ -12,7 +12,9 @@ JOBS ?= 2
 override PRESET := $(value PRESET)
 override DATA := $(value DATA)
 NAME ?= $(PRESET)
-override NAME := $(if $(filter file,$(origin NAME)),$(PRESET),$(value NAME))
+# Windows' Linux (WSL) has the machine's name as NAME in every environment, which is no name of a study.
+unnamed := $(filter file,$(origin NAME)) $(and $(value WSL_DISTRO_NAME),$(filter environment,$(origin NAME)))
+override NAME := $(if $(strip $(unnamed)),$(PRESET),$(value NAME))
 override P := $(value P)
 override JOBS := $(value JOBS)
 export PRESET DATA NAME P JOBS
@@ -49,9 +51,9 @@ record: $(INSTALLED) ## share study NAME: reports/recorded/NAME and reports/resu
 	@$(BIN)/python -m patsim_utils record -- "$$NAME"
 
 lock: $(INSTALLED) ## pin in requirements.lock what .venv holds now
-	{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable \
-		| sed 's/+[^;]*//'; } > requirements.tmp
-	mv requirements.tmp requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable > requirements.tmp
+	{ grep '^#' requirements.lock; sed 's/+[^;]*//' requirements.tmp; } > requirements.new
+	mv requirements.new requirements.lock && rm requirements.tmp
 
 clean: ## remove .venv and caches; runs/ and reports/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
@@ -60,7 +62,7 @@ clean: ## remove .venv and caches; runs/ and reports/ stay
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 		"patsim needs Python 3.11 or newer; name one with: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@

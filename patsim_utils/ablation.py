@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patsim_utils import analysis, data, files, metrics, runs, train
-from patsim_utils.config import Config
+from patsim_utils.config import Config, read_yaml
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 
 VARIANTS = ROOT / "notebooks" / "variants"
 COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "worst_seed", "best_seed", "compared"]
@@ -61,13 +62,15 @@ def read_variants(name: str, base: Config) -> list[Variant]:
         raise InputError(f"parameter variants: {clip(name)} is none of {', '.join(one.stem for one in known)}")
     found: dict[str, Variant] = {}
     try:
-        entries = dict(yaml.safe_load(path.read_text("utf-8")))
+        entries = dict(read_yaml(path.read_text("utf-8")))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise InputError(f"{path.name}: is no mapping of variants ({clip(error)})") from error
     for title, entry in entries.items():
         where = f"{path.name}: variant {clip(title)}"
         if not isinstance(entry, dict) or not isinstance(entry.get("change", {}), dict):
             raise InputError(f"{where}: is no mapping such as {{idea: squared error, change: {{loss: mse}}}}")
+        if more := sorted(entry.keys() - {"idea", "against", "change", "seeds", "shuffle_context"}):
+            raise InputError(f"{where}: {clip(more[0])} is none of idea, against, change, seeds, shuffle_context")
         if entry.get("against", "") not in ("", *found):
             raise InputError(f"{where}: against is {clip(entry['against'])}, which is no variant above it")
         config = Config.parse(base.model_dump() | entry.pop("change", {}), source=where)
@@ -95,12 +98,21 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
     for run, (one, seed) in wanted.items():
         request = {"variant": one.model_dump(), "seed": seed, "share": share}
         files.write_text(run.with_name(f"{run.name}.request.json"), json.dumps(request))
-        if not runs.finished(one.config.model_copy(update={"seed": seed}), splits_of(one, share=share), run):
-            waiting.append(run)
+        splits = splits_of(one, share=share)
+        try:
+            if runs.finished(one.config.model_copy(update={"seed": seed}), splits, run):
+                continue
+            if (
+                one.stem == one.name and seed == one.config.seed
+            ):  # once each: what could not be trained, before the rest is
+                train.check(splits, one.config)
+        except InputError as error:
+            raise InputError(f"variant {one.name} ({named(run)}): {error}") from error
+        waiting.append(run)
     waiting.sort(key=lambda run: wanted[run][1] - wanted[run][0].config.seed)
     print(f"{len(wanted) - len(waiting)} of {len(wanted)} runs are there already", flush=True)
     began, failed, children = time.time(), [], []
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, torch.get_num_threads() // processes)  # as many as this process may have
     with ThreadPoolExecutor(processes) as pool:
         start = partial(pool.submit, process, "ablation", threads=threads, children=children)
         jobs = {start(folder=run, log=run.with_name(f"{run.name}.log")): run for run in waiting}

@@ -231,8 +231,9 @@ def by_group(frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None =
 
 
 def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
-    """How often each true value (rows) got each guess (columns), both in `order`: counts."""
-    pair = (pd.Categorical(values, list(order)) for values in (true, guess))
+    """How often each true value (rows) got each guess (columns), both in `order`: counts; without true ones outside."""
+    known = np.isin(true, list(order))  # a split without ratings may stand beside one with them
+    pair = (pd.Categorical(np.asarray(values)[known], list(order)) for values in (true, guess))
     return pd.crosstab(*pair, rownames=["given"], colnames=["predicted"], dropna=False)
 
 
@@ -317,9 +318,9 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
     groups = frame.groupby(["anchor", "context"], sort=False)
     own, rng = groups["context"].first().to_numpy(dtype=object), np.random.default_rng(seed)
     if len(set(own)) > 1:
-        wrong = rng.permutation(own)
-        while (same := wrong == own).any():
-            wrong[same] = rng.choice(own, size=same.sum())
+        wrong = own.copy()
+        for code in pd.unique(own):
+            wrong[own == code] = rng.choice(own[own != code], size=(own == code).sum())
         scores["a wrong class"] = matcher.score(frame.assign(context=wrong[groups.ngroup()]))
     rows, columns = [], (frame["anchor"], frame["score"], [frame["prediction"]])
     for context, other in scores.items():

@@ -1,6 +1,6 @@
 """The command `patsim`: run a study, score a file of pairs, run an ablation, keep the record.
 
-Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothing was done; 130, 143 stopped.
+Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothing was done with it; 130, 143 stopped.
 """
 
 import argparse
@@ -56,12 +56,13 @@ def run_train(given: argparse.Namespace) -> int:
 
     name = given.name or given.preset
     found = study.parameters(given.preset, data=given.data, name=name, given=given.p)
-    with chdir(ROOT), devices.processes().main_process_first():  # which may fetch data and backbone
-        found, config = study.check(found, notebooks=[])
-        splits = data.load(config.data, protocol=config.protocol, seed=config.seed)
     try:
-        told = str(found.get("report_to", "none"))
-        metrics = train.fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=told)
+        with chdir(ROOT):  # where the paths in `found` start
+            with devices.processes().main_process_first():  # which may fetch data and backbone
+                found, config = study.check(found, notebooks=[])
+                splits = data.load(config.data, protocol=config.protocol, seed=config.seed)
+            told = str(found.get("report_to", "none"))
+            metrics = train.fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=told)
     except FloatingPointError as error:
         return tell(error, 1)
     except RuntimeError as error:
@@ -80,6 +81,9 @@ def run_study(given: argparse.Namespace) -> int:
     from patsim_utils import ablation, runs, study  # here, as in each command: --help does without torch
 
     name, before = given.name or given.preset, lambda: None
+    own = ("share", "variants") if given.command == "ablation" else ()
+    if taken := [key for key, _ in given.p if key in own]:
+        raise InputError(f"-p: {taken[0]} is set with --{taken[0]}")
     found = study.parameters(given.preset, data=given.data, name=name, given=given.p) | {"replace": given.replace}
     found, config = study.check(found, notebooks=given.notebooks)
     if given.command == "ablation":
@@ -111,7 +115,7 @@ class Progress:
             print(f"\r{line}\033[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
-def run_score(given: argparse.Namespace) -> None:
+def run_score(given: argparse.Namespace) -> int | None:
     """`patsim score`: one table, or every table of a folder, one after the other, into a folder."""
     from patsim_utils import files
 
@@ -125,12 +129,17 @@ def run_score(given: argparse.Namespace) -> None:
     if str(output) == "-" or (output.exists() and not output.is_dir()):
         raise InputError(f"{clip(str(output))}: is no folder, and a folder of tables is scored into one")
     output.mkdir(exist_ok=True)
+    status = 0
     for table in tables:
         scored = output / table.name
         if scored.exists() and not given.overwrite:
             print(f"{scored}: is there already and stays as it is", flush=True)
-        else:
+            continue
+        try:
             score_table(given, table, scored)
+        except InputError as error:  # the others are scored all the same
+            status = tell(error, 2)
+    return status
 
 
 def _check_engine(given: argparse.Namespace) -> None:
@@ -228,7 +237,10 @@ def run_search(given: argparse.Namespace) -> None:
     workers = given.workers if given.engine == "ray" else 0
     found = search.Search.open(given.run, given.corpus, retriever=given.retriever, workers=workers, progress=told)
     options = {"top": given.top, "candidates": max(given.candidates, given.top), "only_class": given.only_class}
-    search.write_answer(found(given.query, context=given.context, **options), output)
+    answer = found(given.query, context=given.context, **options)
+    if answer.empty:
+        print(f"no phrase of class {clip(given.context)} is in this corpus", file=sys.stderr)
+    search.write_answer(answer, output)
 
 
 def _add_engine(add: Callable) -> None:
@@ -257,8 +269,9 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     told = "table with a column phrase (its index is made beside it), an index, or sample"
     add("--corpus", type=Path, required=True, help=told)
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add("--top", type=int, default=20, help="phrases of the answer")
-    add("--candidates", type=int, default=100, help="phrases that the retriever hands to the model")
+    add("--top", type=int, default=20, help="phrases of the answer (default: 20)")
+    told = "phrases that the retriever hands to the model (default: 100)"
+    add("--candidates", type=int, default=100, help=told)
     add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
     told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
     add("--retriever", default="auto", help=told)
@@ -269,7 +282,8 @@ def _add_tools(command: Callable[..., Callable]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    presets = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
+    paths = [path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml")) if path.is_file()]
+    presets = {path.stem: path.read_text("utf-8", errors="replace") for path in paths}
     lines = [f"  {name:12}" + text.partition("\n")[0].removeprefix("# ") for name, text in presets.items()]
     epilog = "\n".join(["presets:", *lines, "", EXAMPLES])
     shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog}
@@ -278,7 +292,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, told: str, do: Callable[[argparse.Namespace], int | None], **defaults: Any) -> Callable:
-        one = commands.add_parser(name, help=told, allow_abbrev=False, **shown)
+        own = shown if do in (run_study, run_train) else shown | {"epilog": EXAMPLES}
+        one = commands.add_parser(name, help=told, allow_abbrev=False, **own)
         one.set_defaults(do=do, **defaults)
         return one.add_argument
 
@@ -289,13 +304,20 @@ def parser() -> argparse.ArgumentParser:
         add("--preset", required=True, help="one of the presets below")
         add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
         add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
-        add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter of a notebook")
+        add(
+            "-p",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("KEY", "VALUE"),
+            help="a parameter, as a notebook's cell has them",
+        )
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
     for add in (study, train):
         add("--replace", action="store_true", help="train anew where another run has this name")
-    ablation("--variants", default="ablation", help="a file of notebooks/variants, without .yaml")
-    ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1]")
-    ablation("--processes", type=int, default=1, help="variants that train at the same time")
+    ablation("--variants", default="ablation", help="a file of notebooks/variants (default: ablation)")
+    ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1] (default: 0.25)")
+    ablation("--processes", type=int, default=1, help="variants that train at the same time (default: 1)")
     _add_tools(command)
     command("readme", "write the recorded results into README.md", keep_record)
     command("record", "share a study: reports/recorded/NAME", keep_record)("name", metavar="NAME")

@@ -144,6 +144,21 @@ def check_name(name: str, known: Mapping[str, Any] | list[str], *, start: str = 
         raise InputError(f"{start}there is no parameter {clip(name)}; {hint}")
 
 
+class _OnceEach(yaml.SafeLoader):
+    """YAML in which no key of a mapping may stand twice: the last one would count, unsaid."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> object:
+    """What a text in YAML holds; YAMLError or ValueError where it is none, or says a thing twice."""
+    return yaml.load(text, _OnceEach)
+
+
 def pack(settings: Mapping[str, object]) -> str:
     """Settings as the text of a notebook's parameter `more`; `unpack` reads it back."""
     return ", ".join(f"{name}: {json.dumps(value)}" for name, value in settings.items())
@@ -152,7 +167,7 @@ def pack(settings: Mapping[str, object]) -> str:
 def unpack(text: str) -> dict[str, object]:
     """`lora_rank: 16, beta: .5` -> its settings. InputError where the text is no such list."""
     try:
-        found = yaml.safe_load("{" + text + "}")
+        found = read_yaml("{" + text + "}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a date that is none
         raise InputError(f"parameter more: {clip(text)} is no list such as 'lora_rank: 16, beta: .5'") from error
     if empty := [name for name, value in found.items() if value is None]:

@@ -146,7 +146,7 @@ def check_pairs(
         elif name in KEY or (scored and name == "score"):
             raise InputError(f"{place}: column {name!r} is missing; there are {clip(', '.join(names))}")
     rows = _Rows(place, frame.index if lines is None else lines, columns)
-    empty, no_class = "{} is an empty phrase", "{} is no CPC class (a letter and two digits, such as H04)"
+    empty, no_class = "{} is an empty phrase", "{} is no CPC class that pairs are rated in, such as H04"
     found = {name: rows.read(name, lambda text: normalise(text) or None, empty) for name in ("anchor", "target")}
     kept = {"error": lambda text: None, "embedding": str.strip}[unknown]
     found["context"] = rows.read("context", lambda text: cpc.class_of(normalise(text)) or kept(text), no_class)
@@ -211,7 +211,9 @@ def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.n
 
 
 def subset(frame: pd.DataFrame, share: float, *, seed: int) -> pd.DataFrame:
-    """The rows of a share of the anchors, drawn from the seed; all rows for a share of 1."""
+    """The rows of a share of the anchors in (0, 1], drawn from the seed; all rows for a share of 1."""
+    if not 0 < share <= 1:
+        raise InputError(f"parameter share: {share} is not in (0, 1]")
     anchors = frame["anchor"].drop_duplicates()
     kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed) if share < 1 else anchors
     return frame[frame["anchor"].isin(kept)].reset_index(drop=True)

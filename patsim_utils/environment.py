@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def commit() -> str:
     """Short hash of the commit that is checked out, with a `+` where files differ; else `unknown`."""
+    if not (ROOT / ".git").exists():  # installed somewhere, perhaps within another repository
+        return "unknown"
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=9", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)

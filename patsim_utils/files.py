@@ -20,14 +20,19 @@ FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # of a tabl
 SHEET_ROWS, CELL = 2**20 - 1, 32767  # what Excel holds: rows below the header, characters a cell
 
 
+def remove(folder: Path) -> None:
+    """Deletes a folder if it is there; of a link the link alone."""
+    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+
+
 def swap(fresh: Path, target: Path) -> None:
     """Puts the folder `fresh` in the place of `target`; a kill in between is mended by `recover`."""
     old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     if target.exists():
         target.rename(old)
     fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def recover(target: Path) -> None:
@@ -35,7 +40,7 @@ def recover(target: Path) -> None:
     old = target.with_name(f"{target.name}.old")
     if old.is_dir() and not target.exists():
         old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 @contextmanager

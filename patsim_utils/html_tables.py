@@ -46,6 +46,13 @@ class Table:
                 style += f"#ID :is(td,th):nth-child({place}) {{text-align:left}}\n"
             if widths[-1] > WIDE // 3:  # else a narrow screen squeezes it into high rows
                 style += f"#ID td:nth-child({place}) {{min-width:28ch}}\n"
+        narrow = [place for place, width in enumerate(widths, 1) if width <= 24]
+        if sum(widths[place - 1] for place in narrow) <= WIDE:  # on paper no number is broken, if they all fit
+            rules = (
+                f"#ID td:nth-child({n}) {{white-space:nowrap}} #ID th:nth-child({n}) {{overflow-wrap:normal}}"
+                for n in narrow
+            )
+            style += f"@media print {{{' '.join(rules)}}}\n"
         kind = "mathjax_ignore wide" if sum(widths) > WIDE else "mathjax_ignore"
         field = '<label>Search <input type="search"></label> <span role="status"></span>' if self.search else ""
         script = f"<script>{_SCRIPT.replace('ID', name)}</script>" if self.search else ""
@@ -80,9 +87,10 @@ _SCRIPT = """(() => {
   box.querySelector("input").addEventListener("input", filter);
   box.querySelectorAll("th").forEach((head, i) => head.querySelector("button").addEventListener("click", () => {
     const sign = head.ariaSort === "ascending" ? -1 : 1, text = row => row.cells[i].textContent.replace(/,/g, "");
+    const value = row => text(row)[0] === "[" ? parseFloat(text(row).slice(1)) : text(row);  // its lower end
     box.querySelectorAll("th").forEach(other => other.ariaSort = null);
     head.ariaSort = sign > 0 ? "ascending" : "descending";
-    rows.sort((a, b) => sign * ((text(a) - text(b)) || text(a).localeCompare(text(b))));
+    rows.sort((a, b) => sign * ((value(a) - value(b)) || text(a).localeCompare(text(b))));
     body.append(...rows);
   }));
   filter();

@@ -73,7 +73,12 @@ def card(run: Path, *, place: str) -> str:
     note = "no anchor of the held-out pairs is in training" if unseen else "held-out anchors are in training (leakage)"
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# patsim: {run.name}"]
     lines += ["", "Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.", ""]
-    lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}", f"- {analysis.summary(found)}"]
+    lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}"]
+    lines += [f"- {line}" for line in analysis.summary(found).splitlines() if line]  # one for each split
     lines += [f"- **Split**: {protocol}: {note}", "- **Limits**:"]
     lines += [f"  - {sentence}" for sentence in summary.use(config, protocol)]
+    made = found["environment"]
+    lines += [
+        f"- **Made** on {made['date']} by commit {made['commit']}; patsim is installed from a clone of its repository"
+    ]
     return "\n".join([*lines, "", "```python", EXAMPLE.format(place=place).rstrip(), "```", ""])

@@ -49,12 +49,12 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
         )  # a column of text would drop the links
         leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
         table["track"] = table["track"].astype(object).mask(leaked, "random")
-        other = table["tested on"].str.contains(OTHER, na=False) | table["track"].isin(["listwise", "random"])
+        other = table["tested on"].astype(str).str.contains(OTHER) | table["track"].isin(["listwise", "random"])
         single = [row for row in table[~other].itertuples() if row.pearson > 0]
         linked = [row for row in single if isinstance(row.study, html_tables.Link)]
         best = max(linked, key=lambda row: row.pearson).study if linked else None
         errors = f"{Path(best.href).parent}/3_errors.html" if best else ""
-        found = {"best": best, "errors": errors if (folder / errors).is_file() else ""}
+        found = {"own": own, "best": best, "errors": errors if (folder / errors).is_file() else ""}
         places = [place for part in ("recorded", ".") for place in folder.glob(f"{part}/[!.]*/5_ablation.html")]
         pages = {place.parent.name: place.relative_to(folder).as_posix() for place in places}  # one's own goes first
         found["ablations"] = [html_tables.Link(*one) for one in pages.items() if not one[0].endswith(".old")]
@@ -73,7 +73,7 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
         rows = rows.sort_values("pearson", ascending=False, kind="stable", ignore_index=True)
         if rows.empty:
             continue
-        known = rows[rows["pearson"].notna() & ~rows["tested on"].str.contains(OTHER, na=False)]
+        known = rows[rows["pearson"].notna() & ~rows["tested on"].astype(str).str.contains(OTHER)]
         caption = "Correlation with people's scores, mean over the seeds; what was published is of other pairs"
         chart = plots.forest(known.assign(label=known["study"].map(str)), "label", caption=caption)
         rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
@@ -98,13 +98,17 @@ def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
         first, mean = one.iloc[0], one[["pearson", "low", "high", "seconds", "parameters"]].mean()
         name = f"{study}: {variant}" if variant else study
         pages = reports / "recorded" / study / "2_train.html"
-        tested = {"validation": "validation", "test": "test"}.get(first["split"], "")
-        tested = "a tenth of train" if tested and first["protocol"] == "random" else tested
+        tested = first["split"] if first["split"] in ("validation", "test") else "other pairs"
+        tested = "a tenth of train" if tested == "validation" and first["protocol"] == "random" else tested
         row = {"study": html_tables.Link(name, f"{link}{study}/2_train.html") if pages.is_file() else name}
         row |= mean[["pearson", "low", "high"]].to_dict() | {
             "seeds": len(one) if first["date"] == first["date"] else np.nan
         }
-        row |= {"tested on": "sample" if "sample" in name else tested, "minutes": mean["seconds"] / 60}
+        try:
+            sample = json.loads((reports / "recorded" / study / "config.json").read_text("utf-8"))["data"] == "sample"
+        except OSError:  # its pages have gone
+            sample = re.search(r"\bsample\b", name)
+        row |= {"tested on": "sample" if sample else tested, "minutes": mean["seconds"] / 60}
         row |= {"million trained weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
         note = RANDOM if first["protocol"] == "random" else LISTWISE if first["track"] == "listwise" else ""
         rows.append(row | {"note": note, "track": first["track"]})
@@ -115,7 +119,8 @@ def _own(reports: Path) -> list[dict[str, Any]]:
     """A row for each study in `reports` that is not shared as it is, also where it failed or its record is broken."""
     names = {path.parent.name for path in reports.glob("[!.]*/*.html") if path.parent.name != "recorded"}
     shared = {path.parent.name for path in reports.glob("recorded/*/metrics.json")}
-    names -= {name for name in shared & names if _same(reports / name, reports / "recorded" / name)}
+    linked = {name for name in shared if (reports / "recorded" / base(name) / "2_train.html").is_file()}
+    names -= {name for name in linked & names if _same(reports / name, reports / "recorded" / name)}
     names |= {path.name.removeprefix(".").removesuffix(".failed.json") for path in reports.glob(".*.failed.json")}
     rows = []
     for name in sorted(name for name in names if not name.endswith(".old")):
@@ -159,7 +164,7 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     config = Config.parse(
         json.loads((reports / name / "config.json").read_text(encoding="utf-8")), source="config.json"
     )
-    split = next(split for split in ("validation", "test") if split in found)
+    split = next((split for split in ("validation", "test") if split in found), None)
     row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
     row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))
     known = found["data"]["train"] == GOOGLE or config.data == "kaggle"

@@ -18,7 +18,7 @@ from patsim_utils import cpc, encoder, ordinal, positions
 from patsim_utils.batching import Pairs
 from patsim_utils.config import Config
 from patsim_utils.data import RATINGS, SCORES, check_pairs
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, clip
 from patsim_utils.features import Regressor
 from patsim_utils.fusion import Fusion, RankScale
 from patsim_utils.ordinal import OrdinalHead, small_network
@@ -212,6 +212,8 @@ class Matcher(nn.Module):
 
     def rank(self, query: str, candidates: Iterable[str], *, context: str, top_k: int | None = None) -> pd.DataFrame:
         """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`."""
+        if isinstance(candidates, str):
+            raise InputError(f"candidates: {clip(candidates)} is one text; needed is a list of phrases")
         targets = pd.Series(list(candidates), dtype=object)
         found = pd.DataFrame({"anchor": query, "target": targets, "context": context})
         found["score"] = self.score(found)

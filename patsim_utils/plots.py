@@ -203,7 +203,7 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
     ax.set(xlabel=counts.columns.name, ylabel=counts.index.name)
     ax.tick_params(length=0, rotation=0)
     told = "; ".join(f"{name} {percent(share[i, i])}" for i, name in enumerate(names) if values[i].sum())
-    caption += f": {percent(np.trace(values) / values.sum())} of all pairs are on the diagonal."
+    caption += f": {percent(np.trace(values) / values.sum())} of these pairs are on the diagonal."
     return figure.told(caption, f"Squares; those on the diagonal: {told}.")
 
 

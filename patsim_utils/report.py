@@ -49,22 +49,49 @@ def record(name: str) -> None:
 
     A study `<base>-seed<k>` is a seed of study `<base>`. An ablation has a row for each variant.
     """
-    reports = ROOT / "reports"
+    with files.lock(ROOT / "reports" / ".record.lock", "reports/results.csv"):
+        _record(ROOT / "reports", name)
+
+
+def _record(reports: Path, name: str) -> None:
     variants = sorted((ROOT / "notebooks" / "variants").glob("*.yaml"))
     ablations = [ROOT / "runs" / f"{name}-{one.stem}" / "effects.csv" for one in variants]
-    rows = [row for path in ablations if path.is_file() for row in _variants(path, name)]
-    if not rows or (reports / name / "metrics.json").is_file():
-        rows += _run(reports, name)
+    ablations = sorted((path for path in ablations if path.is_file()), key=lambda path: path.stat().st_mtime)
+    rows = _variants(ablations[-1], name) if ablations else []
     table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
+    table = table[(table["study"] != name) | (table["variant"] == "") | (not rows)]  # an older ablation's go
+    if not rows or (reports / name / "metrics.json").is_file():
+        rows += (own := _run(reports, name))
+        table = _without_others(table, own[0], name)
     filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
     table = pd.concat([table, pd.DataFrame(filled)])
     table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
-    files.write_text(reports / "results.csv", table.to_csv(index=False))
     fresh = reports / "recorded" / f".{name}.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(reports / name, fresh)
+    try:
+        shutil.copytree(reports / name, fresh)
+    except FileNotFoundError as error:
+        raise InputError(f"reports/{name}: there are no pages to record; run the study's notebook") from error
+    files.write_text(reports / "results.csv", table.to_csv(index=False))
     files.swap(fresh, reports / "recorded" / name)
     index.write_index(reports, shared_too=True)
+
+
+def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.DataFrame:
+    """The table without rows of the study that another method or split made; InputError: `name` is to be a seed of it.
+
+    So a study whose method has changed begins anew with the seed that has its plain name.
+    """
+    own = (table["study"] == row["study"]) & (table["variant"] == "")
+    others = own & (table[["what", "protocol", "track"]] != [row[key] for key in ("what", "protocol", "track")]).any(
+        axis=1
+    )
+    if name == row["study"]:
+        return table[~others]
+    if others.any() or not name.endswith(f"-seed{row['seed']}"):
+        told = f"is no seed of {row['study']}, which has other settings" if others.any() else f"has seed {row['seed']}"
+        raise InputError(f"--name: {name} {told}; choose another name")
+    return table
 
 
 def _variants(effects: Path, name: str) -> list[dict[str, str]]:

@@ -151,8 +151,8 @@ class Search:
     @classmethod
     def open(
         cls,
-        run: Path,
-        corpus: Path,
+        run: str | Path,
+        corpus: str | Path,
         *,
         retriever: str = "auto",
         workers: int = 0,
@@ -165,7 +165,7 @@ class Search:
         retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `workers`
         and `progress` as in `Index.add`.
         """
-        matcher = Matcher.load(run)
+        matcher, run, corpus = Matcher.load(run), Path(run), Path(corpus)
         if retriever == "auto":
             retriever = str(run / "retriever") if (run / "retriever").is_dir() else "minilm"
         if str(corpus) == "sample":
@@ -231,6 +231,7 @@ def read_corpus(path: Path) -> pd.DataFrame:
     for name, plain in zip(frame.columns, lower, strict=True):
         if lower.count(plain) > 1 or plain in taken or plain.startswith("_") or "." in plain:
             told = "cannot be carried along: it stands twice, is the answer's, is empty, starts with _ or holds a dot"
+            told += "; rename it"
             raise InputError(f"{named(path)}: column {clip(name)} {told}")
     frame = frame.rename(columns={names[name]: name for name in ("phrase", "context") if name in names})
     for line, phrase in zip(lines, frame["phrase"], strict=True):

@@ -24,7 +24,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from traitlets import default
 
 from patsim_utils import files, index, page, runs, summary
-from patsim_utils.config import Config, check_name, pack, unpack
+from patsim_utils.config import Config, check_name, pack, read_yaml, unpack
 from patsim_utils.data import load
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
@@ -32,6 +32,7 @@ from patsim_utils.matcher import Matcher
 from patsim_utils.train import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
+OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run of the study's name
 RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
@@ -68,13 +69,22 @@ def check_study_name(name: str) -> None:
 
 def declared(*notebooks: Path) -> dict[str, str]:
     """Name -> annotated type (a key of TYPES) of every parameter that the notebooks declare."""
-    entries = [entry for notebook in notebooks for entry in papermill.inspect_notebook(str(notebook)).values()]
+    entries = []
+    for notebook in notebooks:
+        try:
+            entries += papermill.inspect_notebook(str(notebook)).values()
+        except ValueError as error:  # no JSON, no kernel
+            raise InputError(f"{notebook.name}: is no notebook that can be read ({clip(error)})") from error
     return {entry["name"]: entry["inferred_type_name"] for entry in entries}
 
 
 def typed(name: str, value: object, kind: str, *, source: str) -> Value:
     """`value` as the `kind` declared for parameter `name`; text may stand for a number, or for true and false."""
     try:
+        if kind not in TYPES:
+            raise InputError(
+                f"{source}: parameter {name}: the notebook declares none of {', '.join(TYPES)} as its type"
+            )
         if isinstance(value, bool) and kind != "bool":
             raise InputError(f"{source}: parameter {name}: {value} is no {kind}")
         return TypeAdapter(TYPES[kind]).validate_python(value)
@@ -87,9 +97,10 @@ def preset(name: str) -> dict[str, object]:
     """The mapping in `notebooks/presets/<name>.yaml`, not checked yet."""
     known = {path.stem: path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
     if name not in known:
-        raise InputError(f"--preset: {clip(name)} is none of {', '.join(known)}")
+        told = f"none of {', '.join(known)}" if known else "not there: studies need a clone of the repository"
+        raise InputError(f"--preset: {clip(name)} is {told}")
     try:
-        found = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+        found = read_yaml(known[name].read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{name}.yaml: is no YAML ({clip(' '.join(str(error).split()))})") from error
     if not isinstance(found, dict):
@@ -151,11 +162,13 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
             given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
         Matcher(config)
         trackers(str(given.get("report_to", "none")))
-        trained = [(str(given["name"]), config, splits)] if "2_train" in notebooks else []
-        if trained and given.get("leak") and config.protocol == "anchor_disjoint":
+        trained = [(str(given["name"]), config, splits)] if {"1_explore", "2_train"} & {*notebooks} else []
+        if "2_train" in notebooks and given.get("leak") and config.protocol == "anchor_disjoint":
             leaked = config.model_copy(update={"protocol": "random"})
             rows = load(config.data, protocol="random", seed=config.seed)
             trained.append((f"{given['name']}-leak", leaked, rows))
+        if not trained and {"3_errors", "6_search"} & {*notebooks}:  # which are about a finished run
+            runs.read_run(runs.run_folder(str(given["name"])))
         for name, one, rows in trained:
             run = runs.run_folder(name)
             with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
@@ -229,7 +242,8 @@ def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], befor
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:
-            before()
+            with chdir(ROOT):
+                before()
             for stem in notebooks:
                 try:
                     with told(f"{name}/{stem}", name):
@@ -269,7 +283,8 @@ def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
     titles = {stem: page.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}
     told = summary.summary(run)
     for stem in notebooks:
-        html = page.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports, summary=told)
+        top = None if stem in OTHER_RUNS else told
+        html = page.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports, summary=top)
         (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
         print(f"{os.path.relpath(reports / name / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
     for record in RECORDS:

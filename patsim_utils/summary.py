@@ -19,8 +19,12 @@ def summary(run: Path) -> dict[str, Any] | None:
         config, found, _, predictions = runs.read_run(run)
     except InputError:
         return None
-    split = "validation" if "validation" in found else "test"
-    frame = analysis.with_errors(predictions[predictions["split"] == split])
+    frame = analysis.with_errors(predictions)  # all that was held out, as the page Errors has it
+    figures = [
+        f"{analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}"
+        for split in ("validation", "test")
+        if split in found
+    ]
     seen = "that training never saw" if found["protocol"] == "anchor_disjoint" else "that training has seen"
     said = [
         f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
@@ -32,8 +36,7 @@ def summary(run: Path) -> dict[str, Any] | None:
     plots.style()
     picture = plots.forest(analysis.results(found), "label", caption="Correlation with people's scores")
     return {
-        "headline": f"Pearson {analysis.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}, "
-        f"seed {config.seed}",
+        "headline": f"Pearson {', '.join(figures)}, seed {config.seed}",
         "picture": picture._repr_html_(),
         "said": said,
         "good_and_bad": [*_fields(frame), *_relations(frame)],

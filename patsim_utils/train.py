@@ -189,6 +189,17 @@ def trackers(report_to: str) -> list[str]:
     return names
 
 
+def check(splits: dict[str, pd.DataFrame], config: Config) -> None:
+    """InputError where these settings cannot work with this data or backbone, without a training."""
+    _check_ratings(splits, config)
+    Matcher(config)
+
+
+def _check_ratings(splits: dict[str, pd.DataFrame], config: Config) -> None:
+    if config.rating_weight and "rating" not in splits["train"]:
+        raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
+
+
 def fit(
     splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replace: bool = False, report_to: str = "none"
 ) -> dict[str, Any]:
@@ -203,8 +214,7 @@ def fit(
             another process is training under this name.
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
     """
-    if config.rating_weight and "rating" not in splits["train"]:
-        raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
+    _check_ratings(splits, config)
     names = trackers(report_to)
     if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))
@@ -227,6 +237,8 @@ def _begin(
     splits: dict[str, pd.DataFrame], config: Config, folder: Path, work: Path, *, replace: bool
 ) -> dict[str, Any] | None:
     """The metrics of a finished run, or None, with a work folder of this configuration and data in place."""
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
     if not replace and (found := runs.finished(config, splits, folder)):
         shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
         return found

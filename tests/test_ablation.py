@@ -47,7 +47,9 @@ def test_the_committed_variants_change_what_they_say() -> None:
         ("a: {idea: x, change: {loss: huber}}", "variant 'a': parameter loss: 'huber'"),
         ("a: {idea: x, change: 3}", "variant 'a': is no mapping"),
         ("a: {idea: x, against: b}\nb: {idea: x}", "variant 'a': against is 'b'"),
-        ("a: {idea: x, idee: x}", "variant 'a': idee: Extra"),
+        ("a: {idea: x, idee: x}", "variant 'a': 'idee' is none of idea, against"),
+        ("a: {idea: x, config: {loss: mse}}", "variant 'a': 'config' is none of"),
+        ("a: {idea: x}\nb: {idea: x}\na: {idea: y}", "is no mapping of variants \\(a stands twice"),
         ("a: {idea: x, seeds: 0}", "variant 'a': seeds: .*greater"),
         ("a: {}", "variant 'a': idea: Field required"),
         ("../a: {idea: x}", "variant '../a': name: "),
@@ -98,7 +100,23 @@ def test_a_stop_kills_a_process_that_is_waited_for(tmp_path: Path, monkeypatch) 
     assert [one.returncode for one in children] == [-signal.SIGKILL]
 
 
-def test_variants_run_once_and_failures_are_named(read: Read, tiny_backbone, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_trained_is_refused_before_anything_is(read: Read, tiny_backbone, tmp_path, monkeypatch) -> None:
+    text = "one: {idea: x}\nrated: {idea: x, change: {rating_weight: 1}}\n"
+    variants = read(text, Config(backbone=tiny_backbone("bert"), contrast_layer=1, rating_weight=0))
+    splits = {name: frame.drop(columns="rating") for name, frame in data.load("sample").items()}
+    monkeypatch.setattr(ablation, "splits_of", lambda *_, **__: splits)
+    monkeypatch.setattr(ablation, "process", lambda *_, **__: pytest.fail("something was trained"))
+    with pytest.raises(InputError, match=r"^variant rated \(.*rated-seed0\): parameter rating_weight"):
+        run_variants(variants, tmp_path / "runs")
+    deep = read("deep: {idea: x, change: {contrast_layer: 6}}", variants[0].config)
+    with pytest.raises(InputError, match=r"^variant deep .*contrast_layer"):
+        run_variants(deep, tmp_path / "runs")
+
+
+def test_variants_run_once_and_failures_are_named(
+    read: Read, tiny_backbone, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(ablation.train, "check", lambda *_: None)  # else `broken` would not even begin
     tiny = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
     text = f"one: {{idea: x}}\nbroken: {{idea: x, change: {{backbone: {tmp_path / 'none'}}}}}\nsame: {{idea: x}}\n"
     variants, folder = read(text, Config(**tiny)), tmp_path / "runs"

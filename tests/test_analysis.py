@@ -119,6 +119,8 @@ def test_confusion_counts_by_hand():
     assert counts.stack()[lambda n: n > 0].to_dict() == {(0.0, 0.0): 1, (0.0, 0.25): 1, (1.0, 0.5): 1}
     kinds = analysis.confusion(["2a", "2a", "0"], ["2b", "2a", "0"], analysis.RATINGS)
     assert (kinds.loc["2a", "2b"], np.trace(kinds), kinds.shape) == (1, 2, (10, 10))
+    unrated = analysis.confusion(["", "2a"], ["0", "2a"], analysis.RATINGS)  # a split without ratings beside one with
+    assert (np.trace(unrated), unrated.to_numpy().sum(), unrated.shape) == (1, 1, (10, 10))
 
 
 def test_calibration_ranks_and_ratings(frame):

@@ -1,6 +1,7 @@
 """The command: help at once, one line for what is wrong, tables scored in their order and after a break."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import ablation, cli, study
+from patsim_utils import ablation, cli, study, train
 from patsim_utils.config import Config
+from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
 
 ROOT = Path(__file__).parents[1]
@@ -202,6 +204,24 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys, terminal: bool, said:
     assert "80 of 100 pairs, 2 a second, 10 s left" in capsys.readouterr().err
 
 
+def test_a_training_and_its_paths_start_where_the_command_was_given(
+    tmp_path, monkeypatch, tiny_backbone, capsys
+) -> None:
+    shutil.copytree(ROOT / "patsim_utils" / "sample", tmp_path / "mine")
+    shutil.copytree(tiny_backbone("bert"), tmp_path / "encoder")
+    monkeypatch.chdir(tmp_path)
+
+    def fit(splits: dict, config: Config, folder: Path, **_: object) -> dict:
+        Matcher(config)  # finds the encoder
+        assert folder == ROOT / "runs" / "one"
+        raise InputError(f"{len(splits['train'])} rows")
+
+    monkeypatch.setattr(train, "fit", fit)
+    words = ["--preset", "sample", "--data", "mine", "--name", "one", "-p", "backbone", "./encoder"]
+    assert cli.main(["train", *words, "-p", "contrast_layer", "1"]) == 2
+    assert capsys.readouterr().err == "error: 1515 rows\n"
+
+
 def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     asked = []
     monkeypatch.setattr(study, "check", lambda given, **_: (given, Config()))
@@ -213,6 +233,8 @@ def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest
 
     monkeypatch.setattr(study, "study", ran)
     words = ["ablation", "--preset", "sample", "--name", "one", "--processes", "3", "--share", ".5"]
+    assert cli.main([*words, "-p", "share", "1"]) == 2
+    assert "-p: share is set with --share" in capsys.readouterr().err
     assert cli.main(words) == 0
     folder = ROOT / "runs" / "one-ablation"
     assert asked == [(folder, {"share": 0.5, "processes": 3}), ("one", "ablation", 0.5, ["5_ablation"])]

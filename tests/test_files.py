@@ -124,6 +124,16 @@ def test_a_swap_that_is_killed_is_mended(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if cut > 2 else ["fresh", "run"])
 
 
+def test_a_folder_that_is_a_link_is_swapped_again_and_again(tmp_path: Path) -> None:
+    elsewhere, target = folder(tmp_path / "disk", "older"), tmp_path / "run"
+    target.symlink_to(elsewhere)
+    for text in ("one", "two"):
+        files.swap(folder(tmp_path / "fresh", text), target)
+        assert (target / "file").read_text() == text
+    assert (elsewhere / "file").read_text() == "older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
+
+
 def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, time; from patsim_utils import files\n"

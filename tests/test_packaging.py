@@ -143,6 +143,11 @@ def test_make_takes_what_it_is_given_as_text(make: Callable[..., str], text: str
     assert said == f"[-m][patsim_utils][study]{options}[{given['P']}]"
 
 
+def test_the_name_of_a_machine_is_no_name_of_a_study(make: Callable[..., str]) -> None:
+    assert "[--name=sample]" in make("study", NAME="DESKTOP-1", WSL_DISTRO_NAME="Debian")
+    assert "[--name=mine]" in make("study", "NAME=mine", NAME="DESKTOP-1", WSL_DISTRO_NAME="Debian")
+
+
 def test_make_record_shares_a_study(make: Callable[..., str]) -> None:
     assert make("record", "NAME=a; echo hit") == "[-m][patsim_utils][record][--][a; echo hit][]"
 

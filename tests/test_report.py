@@ -134,6 +134,9 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert re.search(
         r'<a href="(one|recorded/shared)/3_errors.html">Errors</a>', (root / "reports" / "index.html").read_text()
     )
+    own, found = found.split("<strong>Start here", 1)
+    assert "gone (the last run failed), " in own
+    assert '<a href="one/2_train.html">one</a>, ' in own
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
     assert found.index("Listwise") < found.index(">together<") < leaked
@@ -170,6 +173,40 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
         report.write_readme()
     with pytest.raises(InputError, match=r"^reports/none: there is no study of a run to record"):
         report.record("none")
+
+
+def test_a_record_keeps_studies_apart(root: Path) -> None:
+    put(root, "best", pearson=0.8)
+    put(root, "best-seed1", pearson=0.5)  # of seed 0
+    report.record("best")
+    with pytest.raises(InputError, match="best-seed1 has seed 0"):
+        report.record("best-seed1")
+    put(root, "best-seed2", seed=2, layout="listwise")
+    with pytest.raises(InputError, match="best-seed2 is no seed of best, which has other settings"):
+        report.record("best-seed2")
+    put(root, "best-seed3", seed=3)
+    report.record("best-seed3")
+    shutil.rmtree(root / "reports" / "best")
+    put(root, "best", layout="packed")
+    report.record("best")  # the method has changed: its study begins anew
+    table = pd.read_csv(root / "reports" / "results.csv", dtype=str)
+    assert table.loc[table["study"] == "best", "what"].tolist() == [Config(layout="packed").describe()]
+
+
+def test_the_index_tells_a_sample_by_its_record_and_links_a_seed_alone(root: Path) -> None:
+    put(root, "demo", data="sample", pearson=0.9)
+    put(root, "resample")
+    put(root, "x-seed1", seed=1)
+    (put(root, "empty") / "metrics.json").write_text("{}")
+    for name in ("demo", "resample", "x-seed1"):
+        report.record(name)
+    found = (root / "reports" / "index.html").read_text()
+    rows = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr>(.*?)</tr>", found, flags=re.DOTALL)]
+    told = {name: row for row in rows for name in ("demo", "resample", "empty") if f"|{name}|" in row}
+    assert "|sample|" in told["demo"]
+    assert "|validation|" in told["resample"]
+    assert "broken: KeyError" in told["empty"]
+    assert 'href="x-seed1/2_train.html"' in found
 
 
 def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:

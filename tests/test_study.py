@@ -176,6 +176,7 @@ def test_names_that_no_study_can_have(root: Path, name: str) -> None:
         ("backbone: 3", "tiny.yaml: parameter backbone: 3 is not a valid string"),
         ("- epochs", "tiny.yaml: a preset consists of lines `parameter: value`"),
         ("epochs: [1", "tiny.yaml: is no YAML ("),
+        ("epochs: 1\nseed: 2\nepochs: 3", "tiny.yaml: is no YAML ('epochs stands twice')"),
         ("? [a]\n: 1", "tiny.yaml: is no YAML ("),
         ("1: 2", "tiny.yaml: there is no parameter 1"),
     ],
@@ -186,6 +187,18 @@ def test_a_bad_preset(root: Path, folder: Path, capsys: pytest.CaptureFixture[st
     error = capsys.readouterr().err
     assert error.startswith(f"error: {said}")
     assert error.count("\n") == 1
+
+
+def test_what_a_notebook_does_not_declare_well_is_one_line(root: Path, folder: Path, capsys) -> None:
+    path, more = root / "notebooks" / "3_errors.ipynb", root / "notebooks" / "mine.ipynb"
+    path.write_text(path.read_text().replace("show_pairs: bool", "show_pairs: dict"))
+    assert run(folder, "-p", "show_pairs", "true") == 2
+    more.write_text(path.read_text()[:50])
+    assert run(folder) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    told = "parameter show_pairs: the notebook declares none of int, float, str, bool as its type"
+    assert first == f"error: -p: {told}"
+    assert second.startswith("error: mine.ipynb: is no notebook that can be read (")
 
 
 def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path, monkeypatch) -> None:

@@ -250,6 +250,14 @@ def test_another_configuration_does_not_take_over_a_checkpoint(tiny_backbone, sp
     assert result["train"]["steps"] == -(-len(splits["train"]) // 16)
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_that_is_no_run_is_left_alone(tiny_backbone, splits, tmp_path, replace: bool) -> None:
+    (tmp_path / "runs" / "other-run").mkdir(parents=True)
+    with pytest.raises(InputError, match="is there and is no run"):
+        train.fit(splits, small(tiny_backbone, epochs=1), tmp_path / "runs", replace=replace)
+    assert (tmp_path / "runs" / "other-run").is_dir()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
     tiny_backbone, splits, tmp_path, monkeypatch
 ) -> None:

@@ -10,5 +10,4 @@ here=$(dirname "$0")
 if ls "$here"/wheels/*.whl >/dev/null 2>&1; then
     python3 -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
 fi
-cd "$here/.."
-PYTHONPATH=. exec "${PYTHON:-python3}" tools/gpu_check.py "$@"
+PYTHONPATH="$here/.." exec "${PYTHON:-python3}" "$here/gpu_check.py" "$@"
