@@ -4,7 +4,6 @@ The extra `scale` installs Ray.
 """
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +78,6 @@ def _mapped(
     workers = min(workers, len(parts))
     tables = [frame.assign(part=number).reset_index(drop=True) for number, frame in parts.items()]
     with cluster(workers):
-        each = math.ceil(workers / (ray.cluster_resources().get("GPU") or math.inf))  # workers on a GPU; without one: 0
         done = ray.data.from_pandas(tables).map_batches(
             worker,
             fn_constructor_args=arguments,
@@ -87,7 +85,6 @@ def _mapped(
             batch_size=None,  # a table is one block, and a block one batch: parts stay whole
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
-            num_gpus=1 / each if each else 0,
         )
         for batch in done.iter_batches(batch_size=None, batch_format="pandas"):
             for number, rows in batch.groupby("part"):

@@ -32,17 +32,6 @@ class Slow:
         return part.assign(prediction=part["target"].str.len() / 100)[["prediction", "part"]]
 
 
-class Seen:
-    """A worker that tells, as its prediction, which GPU Ray lets it see."""
-
-    def __init__(self, run: Path, unknown: str) -> None:
-        time.sleep(0.3)  # so that no worker does all parts before the others are there
-
-    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        time.sleep(0.1)
-        return part.assign(prediction=float(os.environ["CUDA_VISIBLE_DEVICES"]))[["prediction", "part"]]
-
-
 @pytest.fixture(scope="module")
 def run(tiny_backbone, tmp_path_factory) -> Path:
     """Runs with a pair and a listwise model."""
@@ -56,13 +45,12 @@ def run(tiny_backbone, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers at most, for all tests of this file; Ray deals out two GPUs, whether they are there or not."""
+    """Two workers at most, for all tests of this file."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
-    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with scale.cluster(2):
+        yield
 
 
 def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkeypatch, capsys) -> None:
@@ -108,14 +96,6 @@ def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, 
         tables.append(index.table.to_pandas())
     assert tables[0]["phrase"].tolist() == tables[1]["phrase"].tolist() == phrases["phrase"].tolist()
     np.testing.assert_allclose(*(np.stack(table["vector"]) for table in tables), atol=1e-6)
-
-
-def test_each_worker_has_a_gpu_of_its_own_where_there_are_some(run: Path, cluster, monkeypatch) -> None:
-    monkeypatch.setattr(scale, "Scorer", Seen)
-    frame = check_pairs(load("sample")["test"])
-    parts = {number: frame.iloc[number : number + 1] for number in range(16)}
-    found = scale.predictions(parts, run / "pair", unknown="error", workers=2)
-    assert {values[0] for _, values in found} == {0.0, 1.0}
 
 
 def test_a_killed_worker_loses_nothing(run: Path, cluster, monkeypatch) -> None:
