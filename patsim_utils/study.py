@@ -167,8 +167,6 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
             leaked = config.model_copy(update={"protocol": "random"})
             rows = load(config.data, protocol="random", seed=config.seed)
             trained.append((f"{given['name']}-leak", leaked, rows))
-        if not trained and {"3_errors", "6_search"} & {*notebooks}:  # which are about a finished run
-            runs.read_run(runs.run_folder(str(given["name"])))
         for name, one, rows in trained:
             run = runs.run_folder(name)
             with files.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):

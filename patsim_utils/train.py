@@ -237,7 +237,7 @@ def _begin(
     splits: dict[str, pd.DataFrame], config: Config, folder: Path, work: Path, *, replace: bool
 ) -> dict[str, Any] | None:
     """The metrics of a finished run, or None, with a work folder of this configuration and data in place."""
-    if folder.exists() and not (folder / "config.json").is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
     if not replace and (found := runs.finished(config, splits, folder)):
         shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it

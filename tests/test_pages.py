@@ -17,7 +17,7 @@ TINY = "-p layers 1 -p epochs 1 -p batch_size 32 -p backbone minilm -p contrast_
 CLASS_VECTORS = "Class vectors start from random numbers"
 NO_CLASS_VECTORS = "This model has no class vectors"
 RELATIONS = "Ratings given and the most probable ones"
-NO_RELATIONS = "This model has learned scores, not ratings"
+NO_RELATIONS = "The model has learned scores, not ratings"
 OTHERS = "a pair's score depends on the other ones"
 CASES = {  # preset, data with ratings?: said, not said
     ("listwise", True): (
