@@ -102,9 +102,7 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         try:
             if runs.finished(one.config.model_copy(update={"seed": seed}), splits, run):
                 continue
-            if (
-                one.stem == one.name and seed == one.config.seed
-            ):  # once each: what could not be trained, before the rest is
+            if seed == one.config.seed:  # what could not be trained is told before the rest is
                 train.check(splits, one.config)
         except InputError as error:
             raise InputError(f"variant {one.name} ({named(run)}): {error}") from error

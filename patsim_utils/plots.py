@@ -153,10 +153,8 @@ def forest(
     elif len(rows) > 2 and len(known):
         said = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
     said = [*said, f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else said
-    seen = (
-        f"{len(rows)} dots, {rows[low].notna().sum()} of them with an interval; {axis.removesuffix(', 95 % interval')}"
-    )
-    seen += f": from {rows[value].min():.3f} to {rows[value].max():.3f}"
+    seen = f"{len(rows)} dots, {rows[low].notna().sum()} of them with an interval"
+    seen += f"; {axis.removesuffix(', 95 % interval')}: from {rows[value].min():.3f} to {rows[value].max():.3f}"
     seen += f", each beside a diamond for {mark}" * bool(mark)
     return figure.told(f"{caption}: {'; '.join(said)}.", f"{seen}.")
 

@@ -83,9 +83,8 @@ def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.D
     So a study whose method has changed begins anew with the seed that has its plain name.
     """
     own = (table["study"] == row["study"]) & (table["variant"] == "")
-    others = own & (table[["what", "protocol", "track"]] != [row[key] for key in ("what", "protocol", "track")]).any(
-        axis=1
-    )
+    method = ["what", "protocol", "track"]
+    others = own & (table[method] != [row[key] for key in method]).any(axis=1)
     if name == row["study"]:
         return table[~others]
     if others.any() or not name.endswith(f"-seed{row['seed']}"):
