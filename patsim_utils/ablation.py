@@ -26,6 +26,7 @@ from patsim_utils import analysis, data, files, metrics, runs, train
 from patsim_utils.config import Config, read_yaml
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip, named
+from patsim_utils.matcher import Matcher
 
 VARIANTS = ROOT / "notebooks" / "variants"
 COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "worst_seed", "best_seed", "compared"]
@@ -103,7 +104,8 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
             if runs.finished(one.config.model_copy(update={"seed": seed}), splits, run):
                 continue
             if seed == one.config.seed:  # what could not be trained is told before the rest is
-                train.check(splits, one.config)
+                train.check_ratings(splits, one.config)
+                Matcher(one.config)
         except InputError as error:
             raise InputError(f"variant {one.name} ({named(run)}): {error}") from error
         waiting.append(run)

@@ -81,12 +81,11 @@ def run_study(given: argparse.Namespace) -> int:
     from patsim_utils import ablation, runs, study  # here, as in each command: --help does without torch
 
     name, before = given.name or given.preset, lambda: None
-    own = ("share", "variants") if given.command == "ablation" else ()
-    if taken := [key for key, _ in given.p if key in own]:
-        raise InputError(f"-p: {taken[0]} is set with --{taken[0]}")
     found = study.parameters(given.preset, data=given.data, name=name, given=given.p) | {"replace": given.replace}
     found, config = study.check(found, notebooks=given.notebooks)
     if given.command == "ablation":
+        if {"share", "variants"} & {key for key, _ in given.p}:
+            raise InputError("-p: share and variants are set with --share and --variants")
         if not 0 < given.share <= 1 or given.processes < 1:
             raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
         found |= {"variants": given.variants, "share": given.share}
@@ -132,11 +131,11 @@ def run_score(given: argparse.Namespace) -> int | None:
     status = 0
     for table in tables:
         scored = output / table.name
-        if scored.exists() and not given.overwrite:
-            print(f"{scored}: is there already and stays as it is", flush=True)
-            continue
         try:
-            score_table(given, table, scored)
+            if scored.exists() and not given.overwrite:
+                print(f"{scored}: is there already and stays as it is", flush=True)
+            else:
+                score_table(given, table, scored)
         except InputError as error:  # the others are scored all the same
             status = tell(error, 2)
     return status
@@ -151,7 +150,6 @@ def _check_engine(given: argparse.Namespace) -> None:
 
 def score_table(given: argparse.Namespace, pairs: Path, output: Path) -> None:
     """Writes the rows of a table with the prediction of each, in their order."""
-
     from patsim_utils import data, files, matcher, tables
 
     place = named(pairs)
@@ -260,8 +258,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add("--unknown", choices=("error", "embedding"), default="error", help=told)
     add("--columns", help="write only these, such as id,score; score is the prediction")
     add("--overwrite", action="store_true", help="replace the output file if there is one")
-    told = "a ' goes before text that a spreadsheet would run (= + - @, tab or CR first); "
-    told += "by default text stays as it is"
+    told = "a ' goes before text that a spreadsheet would run (= + - @, tab, CR); by default text stays as it is"
     add("--spreadsheet-safe", action="store_true", help=told)
     add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
     add("query", help="the phrase that is searched for")
@@ -270,8 +267,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add("--corpus", type=Path, required=True, help=told)
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
     add("--top", type=int, default=20, help="phrases of the answer (default: 20)")
-    told = "phrases that the retriever hands to the model (default: 100)"
-    add("--candidates", type=int, default=100, help=told)
+    add("--candidates", type=int, default=100, help="phrases that the retriever hands on (default: 100)")
     add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
     told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
     add("--retriever", default="auto", help=told)
@@ -304,8 +300,7 @@ def parser() -> argparse.ArgumentParser:
         add("--preset", required=True, help="one of the presets below")
         add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
         add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
-        told = "a parameter, as a notebook's cell has them"
-        add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=told)
+        add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter of a notebook")
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
     for add in (study, train):
         add("--replace", action="store_true", help="train anew where another run has this name")

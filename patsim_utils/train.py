@@ -189,13 +189,8 @@ def trackers(report_to: str) -> list[str]:
     return names
 
 
-def check(splits: dict[str, pd.DataFrame], config: Config) -> None:
-    """InputError where these settings cannot work with this data or backbone, without a training."""
-    _check_ratings(splits, config)
-    Matcher(config)
-
-
-def _check_ratings(splits: dict[str, pd.DataFrame], config: Config) -> None:
+def check_ratings(splits: dict[str, pd.DataFrame], config: Config) -> None:
+    """InputError where ratings are to be learned from data that has none."""
     if config.rating_weight and "rating" not in splits["train"]:
         raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
 
@@ -214,7 +209,7 @@ def fit(
             another process is training under this name.
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
     """
-    _check_ratings(splits, config)
+    check_ratings(splits, config)
     names = trackers(report_to)
     if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))

@@ -116,7 +116,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(read: Read, tiny_b
 def test_variants_run_once_and_failures_are_named(
     read: Read, tiny_backbone, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(ablation.train, "check", lambda *_: None)  # else `broken` would not even begin
+    monkeypatch.setattr(ablation, "Matcher", lambda config: None)  # else `broken` would not even begin
     tiny = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
     text = f"one: {{idea: x}}\nbroken: {{idea: x, change: {{backbone: {tmp_path / 'none'}}}}}\nsame: {{idea: x}}\n"
     variants, folder = read(text, Config(**tiny)), tmp_path / "runs"

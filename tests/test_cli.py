@@ -204,6 +204,18 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys, terminal: bool, said:
     assert "80 of 100 pairs, 2 a second, 10 s left" in capsys.readouterr().err
 
 
+def test_a_folder_is_scored_but_for_its_bad_tables(run: Path, pairs: Path, capsys) -> None:
+    for name in ("b", "d"):
+        shutil.copyfile(pairs, pairs.parent / f"{name}.csv")
+    (pairs.parent / "a.csv").write_text("anchor,target\nx,y\n")
+    (pairs.parent / "c.csv").write_text("anchor,target,context\n")
+    assert score(run, pairs.parent, "--unknown", "embedding", "-o", "scored") == 2
+    assert sorted(path.name for path in Path("scored").iterdir()) == ["b.csv", "d.csv", "pairs.csv"]
+    first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "a.csv: column 'context' is missing" in first
+    assert "c.csv: has no row below its header" in second
+
+
 def test_a_training_and_its_paths_start_where_the_command_was_given(
     tmp_path, monkeypatch, tiny_backbone, capsys
 ) -> None:
@@ -234,7 +246,7 @@ def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest
     monkeypatch.setattr(study, "study", ran)
     words = ["ablation", "--preset", "sample", "--name", "one", "--processes", "3", "--share", ".5"]
     assert cli.main([*words, "-p", "share", "1"]) == 2
-    assert "-p: share is set with --share" in capsys.readouterr().err
+    assert "-p: share and variants are set with --share and --variants" in capsys.readouterr().err
     assert cli.main(words) == 0
     folder = ROOT / "runs" / "one-ablation"
     assert asked == [(folder, {"share": 0.5, "processes": 3}), ("one", "ablation", 0.5, ["5_ablation"])]

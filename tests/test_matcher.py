@@ -156,6 +156,8 @@ def test_ranking_sorts_the_candidates_as_they_were_given(tiny_backbone) -> None:
     assert found["rank"].tolist() == [1, 2, 3]
     assert scores["Steel"] == pytest.approx(scores["\uff53teel"], abs=1e-6)  # one phrase in two spellings
     assert matcher.rank("strong material", [], context="E04").empty
+    with pytest.raises(InputError, match="'steel' is one text"):
+        matcher.rank("strong material", "steel", context="E04")
 
 
 def test_scores_come_in_bf16_close_to_fp32(tiny_backbone, pairs_frame) -> None:

@@ -88,6 +88,17 @@ def test_a_study_that_ends_well(
     assert more[1].replace("&#34;", '"') == "epochs: 5, learning_rate: 2e-05, lora_rank: 4"
 
 
+def test_a_page_about_other_runs_has_no_headline_of_this_one(root: Path, tmp_path_factory, monkeypatch) -> None:
+    tops, folders = {}, []
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(study.summary, "summary", lambda run: {"headline": run.name})
+    monkeypatch.setattr(study.page, "page", lambda path, *, summary, **_: str(tops.setdefault(path.stem, summary)))
+    put(root, "4_speed", "ends_well")
+    study.study("one", {}, notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd()))
+    assert tops == {"1_explore": {"headline": "one"}, "4_speed": None}
+    assert folders == [root]  # where the paths of its parameters start
+
+
 @pytest.mark.parametrize(
     ("fixture", "said"),
     [
