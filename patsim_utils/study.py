@@ -118,8 +118,8 @@ def located(key: str, text: str) -> str:
         there = False
     except OSError as error:
         raise InputError(f"parameter {key}: {clip(text)} cannot be read ({error.strerror})") from error
-    if key == "backbone" and not there and not text.startswith((".", "/")):
-        return text
+    if not there:  # a hub's name; else it is told as a whole what was looked for
+        return text if key == "backbone" and not text.startswith((".", "/")) else os.path.abspath(text)
     path = os.path.relpath(os.path.realpath(text), ROOT)
     return path if path.startswith("..") else f"./{path}"
 
