@@ -313,8 +313,8 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
     """What scoring without the class, or with a wrong one drawn from the other groups', changes: context, pearson,
     difference (to the frame's own predictions, paired over anchors), low, high. Without what cannot be measured.
     """
-    scores = {"no class": matcher.score(frame.assign(context=""), unknown="embedding")}
-    # a group has one wrong class, since the score of a listwise model depends on the group
+    # groups stay as they are, and have one wrong class each, since the score of a listwise model depends on them
+    scores = {"no class": matcher.score(frame.assign(context="none for " + frame["context"]), unknown="embedding")}
     groups = frame.groupby(["anchor", "context"], sort=False)
     own, rng = groups["context"].first().to_numpy(dtype=object), np.random.default_rng(seed)
     if len(set(own)) > 1:

@@ -75,8 +75,8 @@ class Pairs:
         self.target_end = [] if layout == "compact" else [self.sep]
         ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
         self.anchor, self.target = np.split(ids, 2)
-        known = frame["context"].isin(cpc.CLASSES) | (unknown == "error")  # a section alone is no class either
-        which, contexts = pd.factorize(frame["context"].where(known, "").to_numpy(object), use_na_sentinel=False)
+        which, contexts = pd.factorize(frame["context"].to_numpy(object), use_na_sentinel=False)
+        contexts = [c if c in cpc.CLASSES or unknown == "error" else "" for c in contexts]  # a section alone is none
         self.code = np.array([cpc.code_index(c, unknown=unknown) for c in contexts])[which]
         n, self.context = len(self.phrases), len(self.phrases) + which
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]

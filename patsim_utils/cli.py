@@ -4,26 +4,21 @@ Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothi
 """
 
 import argparse
-import hashlib
 import importlib.util
 import os
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, clip, named
+from patsim_utils.errors import InputError, clip
 
 NOTEBOOKS = ["1_explore", "2_train", "3_errors"]
-CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
 EXAMPLES = """examples:
   patsim study --preset sample
   patsim study --preset described --data path/to/folder --name real -p epochs 1
@@ -99,46 +94,12 @@ def run_study(given: argparse.Namespace) -> int:
     return 0
 
 
-class Progress:
-    """Rate and time left on stderr: on a terminal in one line, elsewhere every 30 s."""
-
-    def __init__(self, total: int, *, done: int = 0, size: int = 0) -> None:
-        self.total, self.began, self.skipped = total, time.monotonic(), done
-        self.said, self.done, self.size = self.began, done, size  # rows that are done, and those of the next chunk
-
-    def __call__(self, part: int, whole: int) -> None:
-        now, terminal, done = time.monotonic(), sys.stderr.isatty(), self.done + self.size * part // whole
-        if now - self.said >= (0.5 if terminal else 30):
-            rate, self.said = max(1, done - self.skipped) / (now - self.began), now
-            line = f"{done:,} of {self.total:,} pairs, {rate:,.0f} a second, {(self.total - done) / rate:,.0f} s left"
-            print(f"\r{line}\033[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-
-
-def run_score(given: argparse.Namespace) -> int | None:
-    """`patsim score`: one table, or every table of a folder, one after the other, into a folder."""
-    from patsim_utils import files
+def run_score(given: argparse.Namespace) -> int:
+    """`patsim score`."""
+    from patsim_utils import scoring
 
     _check_engine(given)
-    pairs, output = given.pairs, given.output
-    if not pairs.is_dir():
-        return score_table(given, pairs, output / pairs.name if output.is_dir() else output)
-    tables = sorted(path for path in pairs.iterdir() if path.name.lower().endswith(files.FORMS))
-    if not tables:
-        raise InputError(f"{named(pairs)}: holds no table ({', '.join(files.FORMS)})")
-    if str(output) == "-" or (output.exists() and not output.is_dir()):
-        raise InputError(f"{clip(str(output))}: is no folder, and a folder of tables is scored into one")
-    output.mkdir(exist_ok=True)
-    status = 0
-    for table in tables:
-        scored = output / table.name
-        try:
-            if scored.exists() and not given.overwrite:
-                print(f"{scored}: is there already and stays as it is", flush=True)
-            else:
-                score_table(given, table, scored)
-        except InputError as error:  # the others are scored all the same
-            status = tell(error, 2)
-    return status
+    return scoring.score(given)
 
 
 def _check_engine(given: argparse.Namespace) -> None:
@@ -146,74 +107,6 @@ def _check_engine(given: argparse.Namespace) -> None:
         raise InputError("--workers: is not at least 1, or without --engine ray")
     if given.engine == "ray" and not importlib.util.find_spec("ray"):
         raise InputError("--engine ray: Ray is not installed; pip install -e '.[scale]'")
-
-
-def score_table(given: argparse.Namespace, pairs: Path, output: Path) -> None:
-    """Writes the rows of a table with the prediction of each, in their order."""
-    from patsim_utils import data, files, matcher, tables
-
-    place = named(pairs)
-    files.check_output(output, overwrite=given.overwrite)
-    frame, lines = tables.read_table(pairs)
-    checked = data.check_pairs(frame, unknown=given.unknown, place=place, lines=lines)
-    if checked.empty:
-        raise InputError(f"{place}: has no row below its header")
-    files.check_output(output, overwrite=given.overwrite, rows=len(frame))
-    there, names = list(frame.columns), given.columns.split(",") if given.columns else None
-    if missing := [name for name in names or [] if name not in (*there, "score", "prediction")]:
-        raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
-    if "prediction" in (names or ["prediction"]) and "prediction" in there:
-        raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
-    model, digest = matcher.Matcher.load(given.run), hashlib.sha256(f"{given.unknown} {CHUNK}".encode())
-    for path in (pairs, *sorted(path for path in given.run.rglob("*") if path.is_file())):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    standard = str(output) == "-"
-    folder = Path(tempfile.mkdtemp()) if standard else output.with_name(f".{output.name[:100]}.parts")
-    with files.lock(folder / "lock", clip(str(output))):
-        prediction = _predictions(model, checked, given, folder / digest.hexdigest())
-    frame.insert(len(there), "prediction", prediction, allow_duplicates=True)
-    if names:
-        places = [-1 if name == "score" else [*there, "prediction"].index(name) for name in names]
-        frame = frame.iloc[:, places].set_axis(names, axis=1)
-    files.write_table(frame, output, spreadsheet_safe=given.spreadsheet_safe)
-    shutil.rmtree(folder)
-    print(f"{output}: {len(frame):,} pairs", file=sys.stderr if standard else sys.stdout)
-
-
-def _predictions(model: Any, checked: Any, given: argparse.Namespace, kept: Path) -> Any:
-    """The prediction of each checked row (n,); chunks that are done outlive a break in the folder `kept`."""
-    import numpy as np
-
-    from patsim_utils import files, ordinal, scale
-
-    group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
-    order = np.argsort(group, kind="stable")
-    ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups, which a chunk has as a whole
-    cuts = np.unique(ends[np.searchsorted(ends, range(CHUNK, len(order), CHUNK))])
-    chunks = [rows for rows in np.split(order, cuts) if len(rows)]
-    for other in set(kept.parent.glob("*/")) - {kept}:
-        shutil.rmtree(other)  # of another input, model or option
-    kept.mkdir(exist_ok=True)
-    paths = [kept / f"{number}.f64" for number in range(len(chunks))]
-    todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
-    progress = Progress(len(order), done=len(order) - sum(map(len, todo.values())))
-
-    def local() -> Iterator[tuple[int, np.ndarray]]:
-        for number, rows in todo.items():
-            progress.size = len(rows)
-            yield number, ordinal.score(model.logits(rows, unknown=given.unknown, progress=progress)).double().numpy()
-
-    ray = given.engine == "ray"
-    scored = scale.predictions(todo, given.run, unknown=given.unknown, workers=given.workers) if ray else local()
-    for number, values in scored:
-        files.write(paths[number], values.tobytes())
-        progress.size, progress.done = 0, progress.done + len(values)
-        progress(0, 1)
-    found = np.empty(len(order))
-    for rows, path in zip(chunks, paths, strict=True):
-        found[rows] = np.fromfile(path)
-    print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-    return found
 
 
 def run_search(given: argparse.Namespace) -> None:
@@ -224,10 +117,8 @@ def run_search(given: argparse.Namespace) -> None:
     output = given.output
     if min(given.top, given.candidates) < 1:
         raise InputError("--top, --candidates: are not at least 1")
-    if output.suffix.lower() != ".json":
-        files.check_output(output, overwrite=given.overwrite)
-    elif output.exists() and not given.overwrite:
-        raise InputError(f"{named(output)}: exists already; --overwrite replaces it")
+    files.check_output(output, overwrite=given.overwrite, forms=(".json", *files.FORMS))
+    search.checked(given.query, given.context)
 
     def told(done: int, total: int) -> None:
         print(f"index: {done:,} of {total:,} phrases", file=sys.stderr, flush=True)
@@ -238,7 +129,7 @@ def run_search(given: argparse.Namespace) -> None:
     answer = found(given.query, context=given.context, **options)
     if answer.empty:
         print(f"no phrase of class {clip(given.context)} is in this corpus", file=sys.stderr)
-    search.write_answer(answer, output)
+    files.write_table(answer, output)
 
 
 def _add_engine(add: Callable) -> None:

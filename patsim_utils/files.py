@@ -4,10 +4,11 @@ import csv
 import fcntl
 import gzip
 import io
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,8 +16,8 @@ from typing import BinaryIO
 import pandas as pd
 
 from patsim_utils.errors import InputError, clip
+from patsim_utils.tables import ENDINGS as FORMS
 
-FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # of a table, by the ending of its name
 SHEET_ROWS, CELL = 2**20 - 1, 32767  # what Excel holds: rows below the header, characters a cell
 
 
@@ -75,13 +76,13 @@ def write_text(path: Path, text: str) -> None:
     write(path, text.encode())
 
 
-def check_output(path: Path, *, overwrite: bool = False, rows: int = 0) -> None:
+def check_output(path: Path, *, overwrite: bool = False, rows: int = 0, forms: Sequence[str] = FORMS) -> None:
     """InputError where a table of so many rows could not be written to `path`, or would replace a file unasked."""
     if str(path) == "-":
         return
     place = clip(str(path))
-    if not path.name.lower().endswith(FORMS):
-        raise InputError(f"{place}: its ending is none of {', '.join(FORMS)}; - is standard output")
+    if not path.name.lower().endswith(tuple(forms)):
+        raise InputError(f"{place}: its ending is none of {', '.join(forms)}; - is standard output")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
         there = path.is_symlink() or path.exists()
@@ -95,7 +96,7 @@ def check_output(path: Path, *, overwrite: bool = False, rows: int = 0) -> None:
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = False) -> None:
-    """Writes a table at once, in the form that the ending says; `-` is CSV on standard output.
+    """Writes a table at once, in the form that the ending says, one of FORMS or .json; `-` is CSV on standard output.
 
     Text stays as it is. With `spreadsheet_safe`, a ' goes before text that a spreadsheet would run.
     """
@@ -107,6 +108,9 @@ def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = Fal
             frame.to_parquet(table, index=False)
         elif ending == ".xlsx":
             _write_sheet(frame, table)
+        elif ending == ".json":
+            rows = json.loads(frame.to_json(orient="records"))
+            table.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
         else:
             tabs = path.name.lower().removesuffix(".gz").endswith(".tsv")
             options = {"index": False, "sep": "\t" if tabs else ",", "lineterminator": "\n"}

@@ -50,7 +50,10 @@ def save_pretrained(run: str | Path, folder: str | Path, *, place: str = "") -> 
 
 
 def push_to_hub(run: str | Path, repository: str, *, private: bool = True) -> str:
-    """Uploads the model of a finished run with its card; returns the address of the commit."""
+    """Uploads the model of a finished run with its card; returns the address of the commit.
+
+    A repository that is there stays as public as it is, whatever `private` says.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_pretrained(run, folder, place=repository)

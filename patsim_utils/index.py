@@ -74,8 +74,10 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
         if rows.empty:
             continue
         known = rows[rows["pearson"].notna() & ~rows["tested on"].astype(str).str.contains(OTHER)]
-        caption = "Correlation with people's scores, mean over the seeds; what was published is of other pairs"
-        chart = plots.forest(known.assign(label=known["study"].map(str)), "label", caption=caption)
+        known = known.assign(label=known["study"].map(str))
+        caption = "Correlation with people's scores, mean over the seeds"
+        caption += "; what was published is of other pairs" * any(known["label"].str.startswith("published"))
+        chart = plots.forest(known, "label", caption=caption)
         rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
         shown = html_tables.Table(rows[COLUMNS], f"{title}: all studies.", search=True)
         found.append({"title": title, "chart": _html(chart), "table": _html(shown)})

@@ -221,7 +221,8 @@ def lines(
         if reference:
             ax.axhline(reference[1], color=ORANGE, ls="--", lw=1.2, label=reference[0])
         else:
-            ax.set_ylim(bottom=min(0.0, table[column].min()), top=1.08 * table[column].quantile(0.995) or 1)
+            top = max(1.08 * table[column].quantile(0.995), 1.02 * mean.max())  # single high values may lie above
+            ax.set_ylim(bottom=min(0.0, table[column].min()), top=top or 1)
         ax.set_ylabel(name)
         form = ".3f" if reference else ".3g"
         whole = mean.iloc[min(smooth, len(mean)) - 1 :]
@@ -298,8 +299,8 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="mean prediction of the bin", ylabel="mean score of the bin")
     gap = np.average((table["prediction"] - table["score"]).abs(), weights=table["n"])
     outside = ((table["prediction"] < table["low"]) | (table["prediction"] > table["high"])).sum()  # if there are ends
-    caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Predictions are"
-    caption += f" {gap:.3f} off on average, significantly in {outside} of the bins."
+    caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Mean predictions"
+    caption += f" of bins are {gap:.3f} off on average (single pairs by more), significantly in {outside} of the bins."
     below = (table["score"] < table["prediction"]).sum()
     scores = f"mean scores from {table['score'].min():.2f} to {table['score'].max():.2f}"
     return figure.told(caption, f"A curve of {len(table)} points, {scores}, {below} of them below the dashed diagonal.")

@@ -119,4 +119,4 @@ def _run(reports: Path, name: str) -> list[dict[str, str]]:
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
     known = {key: value for key, value in row.items() if value == value}  # NaN: nothing to compare with
-    return {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in known.items()}
+    return {key: f"{value:.5f}" if isinstance(value, float) else str(value) for key, value in known.items()}

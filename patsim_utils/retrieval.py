@@ -48,7 +48,8 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
     """
     if loss not in LOSSES:
         raise InputError(f"parameter loss: {loss!r} is none of {', '.join(LOSSES)}")
-    if (folder / "loss.json").is_file() and json.loads((folder / "loss.json").read_text()) == loss:
+    note = json.dumps({"loss": loss, "epochs": epochs, "seed": seed})
+    if (folder / "training.json").is_file() and (folder / "training.json").read_text() == note:
         return folder
     fresh = folder.with_name(f".{folder.name}.new")
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
@@ -80,7 +81,7 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.save_pretrained(str(fresh), create_model_card=False)
-    files.write_text(fresh / "loss.json", json.dumps(loss))
+    files.write_text(fresh / "training.json", note)
     files.swap(fresh, folder)
     return folder
 

@@ -6,8 +6,10 @@ sentence-transformers model), which can be added to, and which a kill leaves as 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Self
 
@@ -52,7 +54,8 @@ class Index:
 
         InputError: there is none, or it is of another retriever or version, or cannot be read.
         """
-        self.folder, self.retriever = folder, backbones.path(retriever)
+        self.folder = folder
+        self.retriever = str(Path(backbones.path(retriever)).resolve())  # as Ray's workers find it, too
         note = {"format": FORMAT, "retriever": _fingerprint(Path(self.retriever))}
         place = folder / "index.json"
         try:
@@ -62,8 +65,10 @@ class Index:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write_text(place, json.dumps(note))
             found = json.loads(place.read_text(encoding="utf-8"))
-            self.database = lancedb.connect(folder)
-            self.table = self.database.open_table("phrases") if (folder / "phrases.lance").is_dir() else None
+            self.database, there = lancedb.connect(folder), folder / "phrases.lance"
+            if create and not any(there.glob("_versions/*")):
+                files.remove(there)  # a kill within the very first write has left a table without a version
+            self.table = self.database.open_table("phrases") if there.is_dir() else None
         except OSError as error:
             raise InputError(f"{named(folder)}: cannot be read or written ({error.strerror or clip(error)})") from error
         except (ValueError, RuntimeError) as error:
@@ -71,7 +76,8 @@ class Index:
                 raise
             raise InputError(f"{named(folder)}: is no whole index ({clip(error)})") from error
         if found != note:
-            what = "another version of patsim" if found.get("format") != FORMAT else "another retriever"
+            same = isinstance(found, dict) and found.get("format") == FORMAT
+            what = "another retriever" if same else "another version of patsim"
             raise InputError(f"{named(folder)}: the index was made by {what}; make it anew in another folder")
 
     @cached_property
@@ -97,12 +103,17 @@ class Index:
         for start, found in read:
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
             rows = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
-            if self.table is None:
-                self.table = self.database.create_table("phrases", rows)
-            else:
-                self.table.add(rows)
+            with self._disk():
+                if self.table is None:
+                    self.table = self.database.create_table("phrases", rows)
+                else:
+                    self.table.add(rows)
             if progress:
                 progress(start + len(rows), len(frame))
+        with self._disk():
+            self._index()
+
+    def _index(self) -> None:
         there = {tuple(one.columns) for one in self.table.list_indices()} if len(self) >= INDEXED else ()
         if len(self) >= INDEXED and ("context",) not in there:
             self.table.create_index("context", config=Bitmap())
@@ -110,6 +121,14 @@ class Index:
             self.table.create_index("vector", config=IvfSq(distance_type="dot"))
         if there:
             self.table.optimize()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """OSError, where LanceDB has a RuntimeError for a full disk or a file that is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise OSError(f"{named(self.folder)}: cannot be read or written ({clip(error)})") from error
 
     def candidates(self, query: str, *, context: str = "", count: int = 100, only_class: bool = False) -> pd.DataFrame:
         """The nearest phrases, each once: the corpus's columns, `similarity` (cosine) and `found` (rank, from 1).
@@ -120,18 +139,25 @@ class Index:
             raise InputError(f"{named(self.folder)}: the index holds no phrases")
         vector = vectors(self.model, [query])[0]
         columns = [name for name in self.table.schema.names if name != "vector"]
-        wanted = [] if only_class else [None]
-        found = []
-        for condition in (*wanted, *([f"context = '{context}'"] if context else [])):
+        conditions = [*([] if only_class else [None]), *([f"context = '{context}'"] if context else [])]
+
+        def nearest(condition: str | None, limit: int) -> pd.DataFrame:
             asked = self.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
-            asked = asked.select([*columns, "_distance"]).limit(2 * count)
-            asked = asked.where(condition, prefilter=True) if condition else asked
-            found.append(asked.to_pandas())
-        rows = pd.concat(found).assign(similarity=lambda rows: 1 - rows.pop("_distance"))
-        rows["order"] = rows["similarity"] + SAME_CLASS * (rows["context"] == context)
-        rows = rows.sort_values("order", ascending=False, kind="stable")
-        rows = rows[~rows["phrase"].map(normalise).duplicated()].head(count).drop(columns="order")
-        return rows.reset_index(drop=True).assign(found=lambda rows: np.arange(1, len(rows) + 1))
+            asked = asked.select([*columns, "_distance"]).limit(limit)
+            with self._disk():
+                return (asked.where(condition, prefilter=True) if condition else asked).to_pandas()
+
+        limit = 2 * count
+        while True:  # more, until there are enough that differ: a phrase may stand in many rows
+            found = [nearest(condition, limit) for condition in conditions]
+            rows = pd.concat(found).assign(similarity=lambda rows: 1 - rows.pop("_distance"))
+            rows["order"] = rows["similarity"] + SAME_CLASS * (rows["context"] == (context or None))
+            rows = rows.sort_values("order", ascending=False, kind="stable")
+            rows = rows[~rows["phrase"].map(normalise).duplicated()]
+            if len(rows) >= count or all(len(part) < limit for part in found):
+                rows = rows.head(count).drop(columns="order").reset_index(drop=True)
+                return rows.assign(found=np.arange(1, len(rows) + 1))
+            limit *= 4
 
 
 def vectors(model: SentenceTransformer, phrases: Iterable[str]) -> np.ndarray:
@@ -180,15 +206,17 @@ class Search:
             digest = hashlib.sha256(model.encode() + corpus.read_bytes()).hexdigest()  # of table and retriever
         except OSError as error:
             raise InputError(f"{named(corpus)}: cannot be read ({error.strerror})") from error
-        known = folder / "corpus.json"
+        known, note = folder / "corpus.json", json.dumps({"sha256": digest})
         with files.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
-            if not known.is_file() or json.loads(known.read_text())["sha256"] != digest:
+            if not known.is_file() or known.read_bytes() != note.encode():
                 frame = read_corpus(corpus)
                 fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
+                for other in {*corpus.parent.glob(f".{escape(corpus.name[:50])}.*.new")} - {fresh}:
+                    files.remove(other)  # begun for what the table was before
                 index = Index(fresh, retriever=retriever, create=True)
                 done = len(index)  # whole chunks outlive a break
                 index.add(frame.iloc[done:], workers=workers, progress=progress)
-                files.write_text(fresh / "corpus.json", json.dumps({"sha256": digest, "rows": len(frame)}))
+                files.write_text(fresh / "corpus.json", note)
                 files.swap(fresh, folder)
         return cls(matcher, Index(folder, retriever=retriever))
 
@@ -198,9 +226,7 @@ class Search:
         """The best `top` phrases: rank, phrase, score, the probability of each of RELATIONS where the model has
         learned ratings, found (the retriever's rank), similarity, and the corpus's other columns.
         """
-        code = cpc.class_of(context)
-        if code is None:
-            raise InputError(f"--context: {clip(context)} is no CPC class, such as H04")
+        code = checked(query, context)
         rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
         pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
         probabilities, ratings = self.matcher.read(pairs)
@@ -211,6 +237,15 @@ class Search:
         answer = answer.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top)
         answer.insert(0, "rank", np.arange(1, len(answer) + 1))
         return answer.round(4)
+
+
+def checked(query: str, context: str) -> str:
+    """The class in which a query is searched; InputError where that is none, or the query no phrase."""
+    if not normalise(query):
+        raise InputError(f"query: {clip(query)} is no phrase")
+    if (code := cpc.class_of(context)) is None:
+        raise InputError(f"--context: {clip(context)} is no CPC class, such as H04")
+    return code
 
 
 def _sample() -> pd.DataFrame:
@@ -254,11 +289,3 @@ def _fingerprint(folder: Path) -> str:
     for path in [*weights, *folder.glob("tokenizer.json")]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def write_answer(answer: pd.DataFrame, output: Path) -> None:
-    """Writes an answer as JSON (ending .json) or as a table in one of `files.FORMS`."""
-    if output.suffix.lower() == ".json":
-        files.write_text(output, json.dumps(json.loads(answer.to_json(orient="records")), indent=1, ensure_ascii=False))
-    else:
-        files.write_table(answer, output)

@@ -29,7 +29,7 @@ def summary(run: Path) -> dict[str, Any] | None:
     said = [
         f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
         f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors {seen} were compared with those "
-        f"that people gave.",
+        f"that people gave. Pearson's correlation of the two stands above, with its interval.",
         f"Of two pairs that people scored differently, it ranks the better one higher in "
         f"{100 * selection.ranked_rightly(frame):.0f} of 100 cases; guessing gets 50.",
     ]
@@ -66,7 +66,7 @@ def _relations(frame: pd.DataFrame) -> list[str]:
             worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
             kind = f"{analysis.RATINGS[worst['rating']]} ({worst['rating']})"
             figures = f"mean prediction {worst['prediction']:.2f}, score {worst['score']:.2f}"
-            said.append(f"Taken for {word} alike than they are, most of all: {kind}, {figures}.")
+            said.append(f"Of related pairs, taken for {word} alike than they are, most of all: {kind}, {figures}.")
     return said
 
 

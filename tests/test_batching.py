@@ -77,6 +77,9 @@ def test_lengths_are_those_of_the_sequences(pairs_frame: pd.DataFrame, layout: s
 def test_groups_hold_one_anchor_in_one_context(pairs_frame: pd.DataFrame) -> None:
     groups = build(pairs_frame, "packed").sequences(largest=9)
     assert [group.tolist() for group in groups] == [[0, 1, 2, 3], [4, 5], [6, 7, 8], [9, 10, 11]]
+    classless = pairs_frame.assign(context="none for " + pairs_frame["context"])  # whose groups stay apart
+    same = build(classless, "packed", unknown="embedding").sequences(largest=9)
+    assert [group.tolist() for group in same] == [group.tolist() for group in groups]
     parts = build(pairs_frame, "packed").sequences(largest=3, generator=np.random.default_rng(0))
     assert sorted(map(len, parts)) == [2, 2, 2, 3, 3]
 

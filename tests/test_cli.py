@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import ablation, cli, study, train
+from patsim_utils import ablation, cli, files, scoring, study, train
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.matcher import Matcher
@@ -92,7 +92,7 @@ def test_words_for_make_are_those_of_a_shell(monkeypatch: pytest.MonkeyPatch, ca
 
 @pytest.mark.parametrize("chunk", [4096, 5])
 def test_rows_come_back_in_order_as_they_were(run: Path, pairs: Path, monkeypatch, capsys, chunk: int) -> None:
-    monkeypatch.setattr(cli, "CHUNK", chunk)
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
     run = run.with_name("packed") if chunk == 5 else run
     assert score(run, pairs, "-o", "scored.csv") == 0
     given, found = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (pairs, "scored.csv"))
@@ -106,7 +106,7 @@ def test_rows_come_back_in_order_as_they_were(run: Path, pairs: Path, monkeypatc
 
 
 def test_a_break_costs_one_chunk(run: Path, pairs: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(cli, "CHUNK", 5)
+    monkeypatch.setattr(scoring, "CHUNK", 5)
     calls, logits = [], Matcher.logits
 
     def stopped(self, frame, **options):
@@ -115,22 +115,38 @@ def test_a_break_costs_one_chunk(run: Path, pairs: Path, monkeypatch, capsys) ->
             raise KeyboardInterrupt
         return logits(self, frame, **options)
 
-    assert score(run.with_name("packed"), pairs, "-o", "whole.csv") == 0
+    run = shutil.copytree(run.with_name("packed"), Path("real/model")).parent
+    assert score(run, pairs, "-o", "whole.csv") == 0
     monkeypatch.setattr(Matcher, "logits", stopped)
-    assert score(run.with_name("packed"), pairs, "-o", "scored.csv") == 130
+    assert score(run, pairs, "-o", "scored.csv") == 130
     assert "stopped; give the same command again to go on" in capsys.readouterr().err
     assert not Path("scored.csv").exists()
-    done = sum(calls[:2])
-    assert score(run.with_name("packed"), pairs, "-o", "scored.csv") == 0
-    assert sum(calls[3:]) == 21 - done
+    assert calls[:2] == [5, 5]  # also within a group, which does not matter here
+    (run / "corpus.csv").touch()  # nothing of the model
+    assert score(run, pairs, "-o", "scored.csv") == 0
+    assert sum(calls[3:]) == 11
     assert Path("scored.csv").read_bytes() == Path("whole.csv").read_bytes()
     calls[:] = []
-    assert score(run.with_name("packed"), pairs, "-o", "scored.csv", "--overwrite") == 130
+    assert score(run, pairs, "-o", "scored.csv", "--overwrite") == 130
     pairs.write_text(pairs.read_text().replace("part 19", "part x"))
     calls[:] = [0, 0, 0]
-    assert score(run.with_name("packed"), pairs, "-o", "scored.csv", "--overwrite") == 0
+    assert score(run, pairs, "-o", "scored.csv", "--overwrite") == 0
     assert sum(calls) == 21  # of another input nothing is taken
-    assert sorted(os.listdir()) == ["pairs.csv", "scored.csv", "whole.csv"]
+    assert sorted(os.listdir()) == ["pairs.csv", "real", "scored.csv", "whole.csv"]
+
+
+def test_no_other_command_writes_the_same_output_meanwhile(run: Path, pairs: Path, monkeypatch, capsys) -> None:
+    write = files.write_table
+
+    def late(*given: object, **options: object) -> None:
+        monkeypatch.setattr(files, "write_table", write)
+        assert score(run, pairs, "-o", "scored.csv") == 2
+        write(*given, **options)
+
+    monkeypatch.setattr(files, "write_table", late)
+    assert score(run, pairs, "-o", "scored.csv") == 0
+    assert "'scored.csv' is being written by another process" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["pairs.csv", "scored.csv"]
 
 
 def test_a_submission_and_standard_output(run: Path, pairs: Path, capfd) -> None:
@@ -195,22 +211,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run: Path, pair
 @pytest.mark.parametrize(("terminal", "said"), [(True, "\r50 of 100 pairs, 25 a second, 2 s left\033[K"), (False, "")])
 def test_progress(monkeypatch: pytest.MonkeyPatch, capsys, terminal: bool, said: str) -> None:
     clock = iter([0.0, 2.0, 40.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    progress = cli.Progress(100, size=100)
+    progress = scoring.Progress(100, size=100)
     progress(1, 2)
     assert capsys.readouterr().err == said
     progress(4, 5)
     assert "80 of 100 pairs, 2 a second, 10 s left" in capsys.readouterr().err
 
 
-def test_a_folder_is_scored_but_for_its_bad_tables(run: Path, pairs: Path, capsys) -> None:
+def test_a_folder_is_scored_but_for_its_bad_tables(run: Path, pairs: Path, monkeypatch, capsys) -> None:
     for name in ("b", "d"):
         shutil.copyfile(pairs, pairs.parent / f"{name}.csv")
     (pairs.parent / "a.csv").write_text("anchor,target\nx,y\n")
     (pairs.parent / "c.csv").write_text("anchor,target,context\n")
-    assert score(run, pairs.parent, "--unknown", "embedding", "-o", "scored") == 2
-    assert sorted(path.name for path in Path("scored").iterdir()) == ["b.csv", "d.csv", "pairs.csv"]
+    load, loaded = Matcher.load, []
+    monkeypatch.setattr(Matcher, "load", lambda path: loaded.append(path) or load(path))
+    assert score(run, pairs.parent, "--unknown", "embedding", "-o", "new/scored") == 2
+    assert sorted(path.name for path in Path("new/scored").iterdir()) == ["b.csv", "d.csv", "pairs.csv"]
+    assert loaded == [run]  # once for all
     first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert "a.csv: column 'context' is missing" in first
     assert "c.csv: has no row below its header" in second

@@ -90,6 +90,7 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, preset: str, rat
     for page in texts.values():
         assert headline in page.partition("</header>")[0]
         assert f"pairs of {anchors} " in page
+        assert "<strong>Pearson</strong>" in page  # explained, for a reader who has this page alone
         assert re.search(r"better one higher in \d+ of 100 cases", page)
         assert page.count('<h2 id="s') == page.count('<li><a href="#s')
         assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<[^>]*>", " ", page))

@@ -158,7 +158,7 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str)
     assert table["study"].tolist() == ["published", "best", "best", "other"]
     row = table.iloc[2][["seed", "n", "pearson", "low", "high", "seconds", "parameters", "commit"]]
-    assert row.tolist() == ["1", "1234", "0.7300", "0.6500", "0.7500", "90", "7", "abc"]
+    assert row.tolist() == ["1", "1234", "0.73000", "0.65000", "0.75000", "90", "7", "abc"]
     assert (root / "reports" / "recorded" / "best" / "2_train.html").read_text() == "a page"
     report.write_readme()
     before, header, rule, *rows, after = readme.read_text().splitlines()[1:]
@@ -223,8 +223,8 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
     rows = table[table["study"] == "ideas"][["variant", "seeds", "pearson", "against", "difference", "what", "seconds"]]
     assert rows.to_numpy().tolist() == [
-        ["described", "3", "0.7000", "", "", "all", "62"],
-        ["bce", "3", "0.7000", "described", "-0.0100", "all", "62"],
+        ["described", "3", "0.70000", "", "", "all", "62"],
+        ["bce", "3", "0.70000", "described", "-0.01000", "all", "62"],
     ]
     assert (root / "reports" / "recorded" / "ideas" / "5_ablation.html").read_text() == "a page"
     shutil.rmtree(root / "reports" / "ideas")

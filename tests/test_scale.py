@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from patsim_utils import cli, scale, search
+from patsim_utils import cli, scale, scoring, search
 from patsim_utils.config import Config
 from patsim_utils.data import check_pairs, load
 from patsim_utils.matcher import Matcher
@@ -54,7 +54,7 @@ def cluster():
 
 
 def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(cli, "CHUNK", 50)
+    monkeypatch.setattr(scoring, "CHUNK", 50)
     (tmp_path / "in").mkdir()
     rows = load("sample")["test"][["anchor", "target", "context"]].assign(note=lambda frame: range(len(frame)))
     rows.sample(frac=1, random_state=0).to_parquet(tmp_path / "in" / "a.parquet", index=False)
@@ -126,7 +126,7 @@ def test_a_stopped_command_goes_on_with_the_parts_that_are_missing(run: Path, tm
                 raise KeyboardInterrupt
             yield number, Matcher.load(run / "pair").score(rows)
 
-    monkeypatch.setattr(cli, "CHUNK", 50)
+    monkeypatch.setattr(scoring, "CHUNK", 50)
     monkeypatch.setattr(scale, "predictions", predictions)
     assert cli.main([*words, "--engine", "ray"]) == 130
     assert cli.main([*words, "--engine", "ray"]) == 0

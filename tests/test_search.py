@@ -52,6 +52,33 @@ def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Inde
     assert preferred["steel"] <= plain["steel"]
     assert preferred["paper"] == 1
     assert set(index.candidates("paper", context="E04", only_class=True)["context"]) == {"E04"}
+    assert index.candidates("aerial telephone")["similarity"].is_monotonic_decreasing  # no class is none to prefer
+
+
+def test_rows_are_asked_for_until_enough_phrases_differ(tmp_path: Path) -> None:
+    made = search.Index(tmp_path, retriever="minilm", create=True)
+    made.add(pd.DataFrame({"phrase": ["wireless handset"] * 60 + PHRASES}))
+    assert len(made.candidates("wireless handset", count=6)) == 6
+    assert len(made.candidates("wireless handset", count=60)) == 7
+
+
+def test_a_kill_within_the_first_write_is_mended(tmp_path: Path) -> None:
+    search.Index(tmp_path, retriever="minilm", create=True)
+    (tmp_path / "phrases.lance" / "data").mkdir(parents=True)
+    (tmp_path / "phrases.lance" / "data" / "half.lance").touch()
+    search.Index(tmp_path, retriever="minilm", create=True).add(CORPUS)
+    assert len(search.Index(tmp_path, retriever="minilm")) == 7
+
+
+def test_a_file_of_the_index_that_is_gone_is_one_line(run: Path, tmp_path: Path, capsys) -> None:
+    search.Index(tmp_path / "one", retriever="minilm", create=True).add(CORPUS)
+    for path in (tmp_path / "one" / "phrases.lance" / "data").iterdir():
+        path.unlink()
+    words = ["search", "--run", str(run), "--corpus", str(tmp_path / "one"), "--context", "H04", "handset"]
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert "one: cannot be read or written (" in error
+    assert error.count("\n") == 1
 
 
 def test_a_large_index_is_approximate_and_finds_what_an_exact_one_does(tmp_path: Path, monkeypatch) -> None:
@@ -111,16 +138,21 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     assert len(search.Index(tmp_path / "phrases.csv.index", retriever="minilm")) == 7
     assert not list(tmp_path.glob(".*.new"))
     assert cli.main([*words, "-o", str(answer)]) == 2
-    assert capfd.readouterr().err.splitlines()[-1].endswith("answer.json: exists already; --overwrite replaces it")
+    assert capfd.readouterr().err.splitlines()[-1].endswith("answer.json': exists already; --overwrite replaces it")
     corpus.write_text("phrase\nsteel\n")
+    (tmp_path / ".phrases.csv.0.new").mkdir()  # begun for a table that has changed since
     assert cli.main(words) == 0
     assert calls == [7, 4, 1]
+    assert not list(tmp_path.glob(".*.new"))
     model = SentenceTransformer(backbones.path("minilm"))
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     model.save_pretrained(str(run / "retriever"), create_model_card=False)
     assert cli.main(words) == 0  # the run has a retriever of its own: the index is made anew
     assert calls == [7, 4, 1, 1]
+    (tmp_path / "phrases.csv.index" / "corpus.json").write_text("{")
+    assert cli.main(words) == 0
+    assert calls == [7, 4, 1, 1, 1]
     assert len(search.Index(tmp_path / "phrases.csv.index", retriever=str(run / "retriever"))) == 1
 
 
@@ -144,14 +176,21 @@ def test_a_bad_corpus_is_one_line(run: Path, tmp_path: Path, capsys, text: str, 
     assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == []
 
 
-def test_a_bad_option_is_one_line(run: Path, capsys) -> None:
-    words = ["search", "--run", str(run), "--corpus", "sample", "--context", "H04", "x"]
+def test_a_bad_option_is_one_line_before_an_index_is_made(run: Path, tmp_path: Path, capsys) -> None:
+    corpus, places = tmp_path / "one.csv", {*tmp_path.iterdir()}
+    corpus.write_text("phrase\nsteel\n")
+    words = ["search", "--run", str(run), "--corpus", str(corpus), "--context", "H04"]
     for more, said in (
-        (["--top", "0"], "are not at least 1"),
-        (["--retriever", "no/such"], "--retriever: 'no/such' is no"),
+        (["x", "--top", "0"], "are not at least 1"),
+        (["x", "--retriever", "no/such"], "--retriever: 'no/such' is no"),
+        (["x", "--context", "X99"], "--context: 'X99' is no CPC class"),
+        ([" "], "query: ' ' is no phrase"),
+        (["x", "-o", str(tmp_path / "no" / "answer.json")], "no file can be written there"),
+        (["x", "-o", str(tmp_path), "--overwrite"], "its ending is none of .json, .csv"),
     ):
         assert cli.main([*words, *more]) == 2
         assert said in capsys.readouterr().err
+    assert {*tmp_path.iterdir()} - places == {corpus}
 
 
 def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line(tmp_path: Path, monkeypatch) -> None:
@@ -167,6 +206,7 @@ def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line
         with pytest.raises(InputError, match=said):
             search.Index(tmp_path / "one", retriever="minilm")
         note.write_text(kept)
-    note.write_text("{")
-    with pytest.raises(InputError, match="no whole index"):
-        search.Index(tmp_path / "one", retriever="minilm")
+    for broken, said in (("{", "no whole index"), ("[]", "another version")):
+        note.write_text(broken)
+        with pytest.raises(InputError, match=said):
+            search.Index(tmp_path / "one", retriever="minilm")
