@@ -147,6 +147,10 @@ def test_no_other_command_writes_the_same_output_meanwhile(run: Path, pairs: Pat
     assert score(run, pairs, "-o", "scored.csv") == 0
     assert "'scored.csv' is being written by another process" in capsys.readouterr().err
     assert sorted(os.listdir()) == ["pairs.csv", "scored.csv"]
+    load = Matcher.load
+    monkeypatch.setattr(Matcher, "load", lambda path: Path("late.csv").write_text("theirs") and load(path))
+    assert score(run, pairs, "-o", "late.csv") == 2  # it was written after the first look at it
+    assert Path("late.csv").read_text() == "theirs"
 
 
 def test_a_submission_and_standard_output(run: Path, pairs: Path, capfd) -> None:
