@@ -225,9 +225,13 @@ def sentence_vectors(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBa
     """Mean-pooled unit vectors (n, width) float32 of the phrases."""
     vectors = torch.empty(len(phrases), model.config.hidden_size)
     for places, states, mask in token_states(phrases, tokenizer=tokenizer, model=model, batch_size=256):
-        summed = (states * mask[..., None]).sum(1)
-        vectors[places] = F.normalize(summed / mask.sum(1, keepdim=True), dim=-1).cpu()
+        vectors[places] = sentence_mean(states, mask).cpu()
     return vectors
+
+
+def sentence_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Token states (B, T, W) and their mask (B, T) -> mean-pooled unit vectors (B, W)."""
+    return F.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
 
 
 def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:

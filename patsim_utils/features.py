@@ -10,7 +10,7 @@ listwise track numbers of a pair's group (`groups.py`) stand beside them.
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import encoder, groups, ordinal
 from patsim_utils.config import Config
@@ -51,19 +50,21 @@ def overlap(anchor: str, target: str) -> list[float]:
 
 
 @torch.inference_mode()
-def alignment(frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> np.ndarray:
+def alignment(frame: pd.DataFrame, **read: Any) -> tuple[np.ndarray, dict[str, Tensor]]:
     """How alike an encoder finds anchor and target, as wholes and token by token: (n, 7), cosines.
 
     Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the cosine of the most
     similar token of the target, its mean and its least (the alignment of BERTScore, Zhang et al. 2020, arXiv
-    1904.09675); the same for the tokens of the target; the cosines of both first and of both last tokens.
+    1904.09675); the same for the tokens of the target; the cosines of both first and of both last tokens. Beside them
+    the sentence vector (W,) of every phrase: the mean of its tokens, of unit length. `read`: tokenizer and model.
     """
-    found = np.empty((len(frame), 7), dtype=np.float32)
+    found, vectors = np.empty((len(frame), 7), dtype=np.float32), {}
     order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
     for rows in np.array_split(order, -(-len(order) // ROWS)):
         part = frame.iloc[rows]
         ids, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
-        states, real = _states(phrases, tokenizer=tokenizer, model=model)
+        states, real, means = _states(phrases, **read)
+        vectors |= zip(phrases, means, strict=True)
         a, t = torch.from_numpy(ids).tensor_split(2)
         whole = F.normalize((states * real[..., None]).sum(1), dim=-1)
         inside = (real[a, :, None] * real[t, None, :]) > 0  # (n, T, T)
@@ -74,19 +75,21 @@ def alignment(frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model:
         last = real.sum(1).long() - 1
         columns += [cosine[:, 0, 0], cosine[torch.arange(len(part)), last[a], last[t]]]
         found[rows] = torch.stack(columns, dim=-1).numpy()
-    return found
+    return found, vectors
 
 
-def _states(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Unit states (P, T, W) of the phrases' tokens without the special ones, and which are real: 1 or 0 (P, T)."""
-    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=BATCH))
-    width = max(1, batches[-1][1].shape[1] - 2)  # the longest come last
-    found, lengths = torch.zeros(len(phrases), width, model.config.hidden_size), torch.ones(len(phrases))
+def _states(phrases: Sequence[str], **read: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit states (P, T, W) of all but special tokens, which are real: 1 or 0 (P, T), and sentence vectors (P, W)."""
+    batches = list(encoder.token_states(phrases, batch_size=BATCH, **read))
+    count, (_, longest, size) = len(phrases), batches[-1][1].shape
+    width = max(1, longest - 2)
+    found, means, lengths = torch.zeros(count, width, size), torch.empty(count, size), torch.ones(count)
     for places, states, mask in batches:
+        means[places] = encoder.sentence_mean(states, mask).cpu()
         found[places, : states.shape[1] - 2] = F.normalize(states[:, 1:-1].cpu(), dim=-1)
         lengths[places] = (mask.sum(1).float().cpu() - 2).clamp(min=1)
     real = (torch.arange(width) < lengths[:, None]).float()
-    return found * real[..., None], real
+    return found * real[..., None], real, means
 
 
 class Regressor:
@@ -139,12 +142,11 @@ class Regressor:
     def features(self, frame: pd.DataFrame) -> np.ndarray:
         """The numbers (n, NUMBERS of its kind) float32 of a checked frame's rows."""
         words = [overlap(*pair) for pair in zip(frame["anchor"], frame["target"], strict=True)]
-        read = {"tokenizer": self.tokenizer, "model": self.encoder}
         with encoder.autocast(self.precision, self.encoder.device):
-            parts = [np.array(words, dtype=np.float32), alignment(frame, **read)]
-            if self.kind == "group":
-                phrases = pd.unique(np.concatenate([frame["anchor"], frame["target"]]))
-                parts.append(groups.numbers(frame, phrases, encoder.sentence_vectors(phrases, **read).numpy()))
+            aligned, vectors = alignment(frame, tokenizer=self.tokenizer, model=self.encoder)
+        parts = [np.array(words, dtype=np.float32), aligned]
+        if self.kind == "group":
+            parts.append(groups.numbers(frame, [*vectors], torch.stack([*vectors.values()]).numpy()))
         return np.concatenate(parts, axis=1)
 
     @torch.inference_mode()

@@ -27,7 +27,9 @@ def test_overlap_counts_what_two_phrases_share() -> None:
 def test_alignment_matches_one_pair_at_a_time(tiny_backbone, pairs_frame: pd.DataFrame) -> None:
     tokenizer, model = (load(tiny_backbone("bert")) for load in (encoder.load_tokenizer, encoder.load_backbone))
     model.eval()
-    found = features.alignment(pairs_frame, tokenizer=tokenizer, model=model)
+    found, vectors = features.alignment(pairs_frame, tokenizer=tokenizer, model=model)
+    sentences = encoder.sentence_vectors([*vectors], tokenizer=tokenizer, model=model)
+    torch.testing.assert_close(torch.stack([*vectors.values()]), sentences, atol=1e-5, rtol=0)
     with torch.inference_mode():
         for row, (anchor, target) in enumerate(zip(pairs_frame["anchor"], pairs_frame["target"], strict=True)):
             a, t = (

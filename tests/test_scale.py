@@ -73,16 +73,23 @@ def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkey
     assert capsys.readouterr().out.count("is there already and stays as it is") == 1
 
 
-def test_another_process_joins_a_running_cluster_and_leaves_it_running(run: Path, cluster, tmp_path) -> None:
+JOIN = """
+from patsim_utils import scale
+
+with scale.cluster(8):
     import ray
 
-    load("sample")["test"][:40].to_csv(tmp_path / "pairs.csv", index=False)
-    words = ["-m", "patsim_utils", "score", "--run", str(run / "pair"), "--engine", "ray", str(tmp_path / "pairs.csv")]
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    command = [sys.executable, *words, "-o", str(tmp_path / "scored.csv")]
+    print(ray.get_runtime_context().gcs_address, ray.cluster_resources()["CPU"])
+"""
+
+
+def test_another_process_joins_a_running_cluster_and_leaves_it_running(cluster) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    command, environment = [sys.executable, "-c", JOIN], os.environ | {"RAY_ADDRESS": address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(pd.read_csv(tmp_path / "scored.csv")) == 40
+    assert done.stdout == f"{address} 2.0\n", done.stderr
     assert ray.get(ray.remote(num_cpus=1)(lambda: 1).remote()) == 1
 
 

@@ -275,24 +275,19 @@ sys.exit(cli.main(["study", "--preset", "tiny", "--data", sys.argv[2], "--name",
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0)])
-def test_a_stopped_study_says_how_to_go_on(root: Path, folder: Path, number: int | None, status: int) -> None:
-    """The last case: with standard input closed and no signal a study ends well."""
-    if number:
-        put(root, "2_train", "waits")
-    command = ["bash", "-c", 'exec 0<&-; exec "$@"', "bash", sys.executable, "-c", PROGRAM, str(root), str(folder)]
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_study_says_how_to_go_on(root: Path, folder: Path, number: int, status: int) -> None:
+    put(root, "2_train", "waits")
+    command, pid = [sys.executable, "-c", PROGRAM, str(root), str(folder)], root / "kernel.pid"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
     with subprocess.Popen(command, **pipes) as process:
-        pid = root / "kernel.pid"
-        if number:
-            while process.poll() is None and not (pid.is_file() and pid.read_text()):
-                time.sleep(0.1)
-            process.send_signal(number)
+        while process.poll() is None and not (pid.is_file() and pid.read_text()):
+            time.sleep(0.1)
+        process.send_signal(number)
         _, error = process.communicate(timeout=120)
-    assert (process.returncode, error) == (status, "stopped; give the same command again to go on\n" if number else "")
-    if number:
-        assert not Path(f"/proc/{pid.read_text()}/stat").exists()
-        assert written(root) == set()
+    assert (process.returncode, error) == (status, "stopped; give the same command again to go on\n")
+    assert not Path(f"/proc/{pid.read_text()}/stat").exists()
+    assert written(root) == set()
 
 
 def test_progress_tells_the_step(root: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

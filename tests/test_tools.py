@@ -35,7 +35,7 @@ def test_the_gpu_check_runs_dry() -> None:
 
 def test_the_cost_of_a_search_is_printed_and_its_index_kept(tiny_backbone, tmp_path, monkeypatch, capsys) -> None:
     Matcher(Config(backbone=tiny_backbone("bert"), layout="packed", contrast_layer=1)).save(tmp_path / "model")
-    words = ["--run", str(tmp_path), "--phrases", "60", "--folder", str(tmp_path / "index")]
+    words = ["--run", str(tmp_path), "--phrases", "60", "--folder", str(tmp_path / "index"), "--queries", "10"]
     monkeypatch.setattr(sys, "argv", ["search_bench.py", *words])
     for built in (True, False):
         runpy.run_path(str(ROOT / "tools" / "search_bench.py"), run_name="__main__")

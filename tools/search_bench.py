@@ -22,8 +22,6 @@ import pandas as pd
 from patsim_utils import cpc, data, search
 from patsim_utils.matcher import Matcher
 
-QUERIES = 100
-
 
 def corpus(count: int, *, source: str, titles: str) -> pd.DataFrame:
     """`count` distinct phrases, each with a class."""
@@ -62,6 +60,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--phrases", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--data", default="sample")
     parser.add_argument("--titles", default="")
     parser.add_argument("--workers", type=int, default=0, help="of Ray, that read the phrases; 0: this process")
@@ -74,7 +73,7 @@ def main() -> None:
         seconds, read = time.perf_counter() - began, len(rows) - done
         print(json.dumps({"phrases": read, "seconds": round(seconds), "a second": read / seconds}))
     queries = data.load(given.data)["validation"][["anchor", "context"]].drop_duplicates()
-    queries = queries.sample(QUERIES, random_state=0, replace=len(queries) < QUERIES)
+    queries = queries.sample(given.queries, random_state=0, replace=len(queries) < given.queries)
     found = {"phrases": len(index), "indices": [one.index_type for one in index.table.list_indices()]}
     found["retrieval"] = timed(index.candidates, queries)
     found["search"] = timed(search.Search(Matcher.load(given.run), index), queries)
