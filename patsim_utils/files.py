@@ -76,8 +76,17 @@ def write_text(path: Path, text: str) -> None:
     write(path, text.encode())
 
 
-def check_output(path: Path, *, overwrite: bool = False, rows: int = 0, forms: Sequence[str] = FORMS) -> None:
-    """InputError where a table of so many rows could not be written to `path`, or would replace a file unasked."""
+def check_output(
+    path: Path,
+    *,
+    overwrite: bool = False,
+    rows: int = 0,
+    columns: Sequence[str] = (),
+    forms: Sequence[str] = FORMS,
+) -> None:
+    """InputError where a table of these rows and columns could not be written to `path`, or would replace a file
+    unasked.
+    """
     if str(path) == "-":
         return
     place = clip(str(path))
@@ -93,6 +102,8 @@ def check_output(path: Path, *, overwrite: bool = False, rows: int = 0, forms: S
         raise InputError(f"{place}: {told}")
     if path.suffix.lower() == ".xlsx" and rows > SHEET_ROWS:
         raise InputError(f"{place}: a sheet holds {SHEET_ROWS:,} rows, not {rows:,}; choose another ending")
+    if path.suffix.lower() == ".parquet" and len({*columns}) < len(columns):
+        raise InputError(f"{place}: a Parquet file holds no two columns of one name; choose another ending")
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = False) -> None:

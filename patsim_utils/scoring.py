@@ -81,12 +81,12 @@ def score_table(
     checked = data.check_pairs(frame, unknown=given.unknown, place=place, lines=lines)
     if checked.empty:
         raise InputError(f"{place}: has no row below its header")
-    files.check_output(output, overwrite=given.overwrite, rows=len(frame))
     there, names = list(frame.columns), given.columns.split(",") if given.columns else None
     if missing := [name for name in names or [] if name not in (*there, "score", "prediction")]:
         raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
     if "prediction" in (names or ["prediction"]) and "prediction" in there:
         raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
+    files.check_output(output, overwrite=given.overwrite, rows=len(frame), columns=names or [*there, "prediction"])
     matcher, digest = model()
     identity = hashlib.sha256(f"{given.unknown} {CHUNK}".encode() + pairs.read_bytes() + digest).hexdigest()
     standard = str(output) == "-"

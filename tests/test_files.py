@@ -56,6 +56,7 @@ def test_cells_that_a_spreadsheet_would_run_are_escaped_if_told(tmp_path: Path, 
         ("folder.csv", "is a folder or a device"),
         ("there.csv", "exists already; --overwrite replaces it"),
         ("x.xlsx", "a sheet holds 1,048,575 rows, not 2,097,152"),
+        ("x.parquet", "a Parquet file holds no two columns of one name"),
         ("x" * 300 + ".csv", "no file can be written there (File name too long)"),
     ],
 )
@@ -63,7 +64,7 @@ def test_an_output_that_cannot_be_is_refused_before(tmp_path: Path, name: str, s
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "there.csv").touch()
     with pytest.raises(InputError) as error:
-        files.check_output(tmp_path / name, rows=2**21)
+        files.check_output(tmp_path / name, rows=2**21, columns=["a", "a"])
     assert said in str(error.value)
     assert len(str(error.value)) < 300
     files.check_output(tmp_path / "there.csv", overwrite=True)
