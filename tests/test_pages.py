@@ -1,18 +1,16 @@
 """The pages of two configurations that differ in all that pages tell: what each says, and what would be false there."""
 
 import html
-import os
 import re
 import shutil
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from patsim_utils.study import NOTEBOOKS
+from patsim_utils import cli, report, runs, study
 
 ROOT = Path(__file__).parents[1]
 TINY = "-p layers 1 -p epochs 1 -p batch_size 32 -p backbone minilm -p contrast_layer 1"
@@ -61,22 +59,22 @@ def violations(page: str, folder: Path) -> str:
 def test_the_recorded_pages_are_accessible_and_axe_sees_what_is_not(tmp_path: Path) -> None:
     assert "image-alt 1" in violations('<html lang="en"><body><img src="data:,"></body></html>', tmp_path)
     recorded = {path.stem: path for path in sorted((ROOT / "reports" / "recorded").rglob("*.html"))}
-    for stem in {*recorded} - {*NOTEBOOKS}:  # one of each kind, but those that the next test makes anew
+    for stem in {*recorded} - {*study.NOTEBOOKS}:  # one of each kind, but those that the next test makes anew
         assert violations(recorded[stem].read_text(), tmp_path) == "", recorded[stem]
 
 
 @pytest.mark.parametrize(("preset", "rated"), CASES)
-def test_pages_are_true_for_their_configuration(tmp_path: Path, preset: str, rated: bool) -> None:
+def test_pages_are_true_for_their_configuration(tmp_path: Path, monkeypatch, preset: str, rated: bool) -> None:
     for part in ("patsim_utils", "notebooks", "reports/template"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     data = make(tmp_path / "data", rated=rated)
     stems = ["1_explore", "2_train", "3_errors"][rated:]  # the first is the same for all that has ratings
-    command = ["bash", "-c", 'exec 0<&-; exec "$@"', "bash"]  # it goes without standard input, as under cron
-    command += [sys.executable, "-m", "patsim_utils", "study", "--preset", preset, "--data", str(data), "--name", "one"]
-    command += [*TINY.split(), "--notebooks", *stems]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PATSIM_P": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
+    for module in (cli, study, runs, report):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATSIM_P", TINY)
+    words = ["study", "--preset", preset, "--data", str(data), "--name", "one", "--notebooks", *stems]
+    assert cli.main(words) == 0
     pages = {path.stem: path.read_text() for path in (tmp_path / "reports" / "one").glob("*.html")}
     assert set(pages) == {*stems}
     unseen = re.compile(r"<(style|script).*?</\1>|<details class=\"folded.*?</details>", flags=re.DOTALL)

@@ -15,21 +15,30 @@ import torch
 
 from patsim_utils import cli, scale, scoring, search
 from patsim_utils.config import Config
-from patsim_utils.data import check_pairs, load
+from patsim_utils.data import load
 from patsim_utils.matcher import Matcher
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
 
-class Slow:
-    """A worker that is there at once, without a model, and takes its time, so that it can be killed while it works."""
+class Slow(scale.Scorer):
+    """Takes its time, so that it can be killed while it works."""
 
-    def __init__(self, run: Path, unknown: str) -> None:
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        time.sleep(0.5)
+        return super().__call__(part)
+
+
+class Uneven:
+    """A worker that reads the first part last, without a model: a phrase's vector is its length."""
+
+    def __init__(self, retriever: str) -> None:
         pass
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        time.sleep(0.3)
-        return part.assign(prediction=part["target"].str.len() / 100)[["prediction", "part"]]
+        time.sleep(1.0 * (part["part"].iloc[0] == 0))
+        lengths = part["phrase"].str.len().to_numpy(np.float32)
+        return pd.DataFrame({"vector": list(np.repeat(lengths[:, None], 384, axis=1)), "part": part["part"]})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,21 @@ def cluster():
         yield
 
 
-def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkeypatch, capsys) -> None:
+def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
+    run: Path, cluster, tmp_path, monkeypatch, capsys
+) -> None:
+    plain, killed = scale.predictions, []
+
+    def predictions(*given, **options):
+        for found in plain(*given, **options):
+            if not killed:
+                workers = psutil.process_iter(["cmdline"])
+                killed.append(next(one.pid for one in workers if "Slow" in " ".join(one.info["cmdline"] or [])))
+                os.kill(killed[0], signal.SIGKILL)
+            yield found
+
+    monkeypatch.setattr(scale, "Scorer", Slow)
+    monkeypatch.setattr(scale, "predictions", predictions)
     monkeypatch.setattr(scoring, "CHUNK", 50)
     (tmp_path / "in").mkdir()
     rows = load("sample")["test"][["anchor", "target", "context"]].assign(note=lambda frame: range(len(frame)))
@@ -63,6 +86,7 @@ def test_both_engines_give_the_same_numbers(run: Path, cluster, tmp_path, monkey
     words = ["score", "--run", str(run / "listwise"), str(tmp_path / "in")]  # whose groups must stay together
     assert cli.main([*words, "-o", str(outputs[0])]) == 0
     assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray", "--workers", "2"]) == 0
+    assert killed
     local, ray = (pd.read_parquet(output / "a.parquet") for output in outputs)
     pd.testing.assert_frame_equal(local.drop(columns="prediction"), ray.drop(columns="prediction"))
     np.testing.assert_allclose(local["prediction"], ray["prediction"], atol=1e-6)
@@ -95,30 +119,21 @@ def test_another_process_joins_a_running_cluster_and_leaves_it_running(cluster) 
 
 def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(search, "CHUNK", 40)
+    monkeypatch.setattr(scale, "Reader", Uneven)
     phrases = load("sample")["test"]["target"].drop_duplicates()[:150].to_frame("phrase")
-    tables = []
-    for workers in (0, 2):
-        index = search.Index(tmp_path / str(workers), retriever="minilm", create=True)
-        index.add(phrases, workers=workers)
-        tables.append(index.table.to_pandas())
-    assert tables[0]["phrase"].tolist() == tables[1]["phrase"].tolist() == phrases["phrase"].tolist()
-    np.testing.assert_allclose(*(np.stack(table["vector"]) for table in tables), atol=1e-6)
+    index = search.Index(tmp_path, retriever="minilm", create=True)
+    index.add(phrases, workers=2)
+    table = index.table.to_pandas()
+    assert table["phrase"].tolist() == phrases["phrase"].tolist()
+    assert [vector[0] for vector in table["vector"]] == table["phrase"].str.len().tolist()
 
 
-def test_a_killed_worker_loses_nothing(run: Path, cluster, monkeypatch) -> None:
-    monkeypatch.setattr(scale, "Scorer", Slow)
-    frame = check_pairs(load("sample")["test"])
-    parts = {number: frame.iloc[rows] for number, rows in enumerate(np.array_split(np.arange(len(frame)), 16))}
-    found, killed = {}, []
-    for number, values in scale.predictions(parts, run / "pair", unknown="error", workers=2):
-        found[number] = values
-        if not killed:
-            actors = [one for one in psutil.process_iter(["cmdline"]) if "Slow" in " ".join(one.info["cmdline"] or [])]
-            killed = [actors[0].pid]
-            os.kill(killed[0], signal.SIGKILL)
-    assert killed
-    expected = frame["target"].str.len() / 100
-    np.testing.assert_array_equal(np.concatenate([found[number] for number in parts]), expected)
+def test_a_worker_reads_as_this_process_does(tmp_path) -> None:
+    part = pd.DataFrame({"phrase": ["steel", "robust material"], "part": [3, 3]})
+    index = search.Index(tmp_path, retriever="minilm", create=True)
+    found = scale.Reader(index.retriever)(part)
+    np.testing.assert_allclose(np.stack(found["vector"]), search.vectors(index.model, part["phrase"]), atol=1e-6)
+    assert found["part"].tolist() == [3, 3]
 
 
 def test_a_stopped_command_goes_on_with_the_parts_that_are_missing(run: Path, tmp_path, monkeypatch) -> None:

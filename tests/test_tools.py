@@ -14,14 +14,16 @@ from patsim_utils.config import Config
 from patsim_utils.matcher import Matcher
 
 ROOT = Path(__file__).parents[1]
+TEXT = {"capture_output": True, "text": True, "check": True}
 
 
-def test_the_gpu_check_runs_dry() -> None:
-    command = [str(ROOT / "tools" / "gpu_check.sh"), "--dry"]
-    environment = os.environ | {"PYTHON": sys.executable}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", done.stdout, flags=re.MULTILINE))
+def test_the_gpu_check_runs_dry(monkeypatch, capsys) -> None:
+    script = ROOT / "tools" / "gpu_check.sh"
+    said = subprocess.run([str(script), "--dry"], env={"PATH": os.environ["PATH"], "PYTHON": "echo"}, **TEXT)
+    assert said.stdout.split() == [str(script.with_suffix(".py")), "--dry"]
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--dry"])
+    runpy.run_path(str(script.with_suffix(".py")), run_name="__main__")
+    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", capsys.readouterr().out, flags=re.MULTILINE))
     assert rows["device"].startswith("CPU, torch")
     assert float(re.search(r"cosine of the gradients (\S+)", rows["one step, CPU fp32 and device bf16"])[1]) > 0.98
     for whole in ("MiniLM, packed, 96", "large shape, all weights, pair, 64"):
