@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import papermill
 import yaml
@@ -47,7 +48,12 @@ class StudyError(RuntimeError):
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with the interpreter that runs now, whatever `python3` kernels are registered here."""
+    """Starts kernels with the interpreter that runs now, whatever `python3` kernels are registered here.
+
+    What a kernel's process writes beside the notebook, such as a crash or a quarrel at its own end, goes to `stderr`.
+    """
+
+    stderr: BinaryIO
 
     @default("kernel_spec_manager")
     def _native_kernel_only(self) -> KernelSpecManager:
@@ -56,6 +62,9 @@ class ThisInterpreter(AsyncKernelManager):
     @default("transport_encryption")
     def _encrypted_where_possible(self) -> str:
         return "auto" if zmq.has("curve") else "disabled"  # unencrypted kernels warn on stderr
+
+    async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
+        return await super()._async_pre_start_kernel(stderr=self.stderr, **options)
 
 
 def check_study_name(name: str) -> None:
@@ -206,22 +215,23 @@ def told(label: str, name: str) -> Iterator[None]:
 def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
     """Runs a copy of `notebook` at `output`, in the repository's root, with what it declares of `given`.
 
-    Raises what stopped it: papermill's error of a cell, nbclient's of a dead kernel, or a StudyError after
-    `sys.exit(0)` in a cell, which papermill takes for a good end.
+    What the kernel's process itself writes goes to `output` with the ending .log. Raises what stopped it: papermill's
+    error of a cell, nbclient's of a dead kernel, or a StudyError after `sys.exit(0)` in a cell, which papermill takes
+    for a good end.
     """
     own = declared(notebook)
     more = {"more": pack({key: given[key] for key in given if key in Config.model_fields and key not in own})}
-    executed = papermill.execute_notebook(
-        str(notebook),
-        str(output),
-        {key: value for key, value in ({"form": False} | given | more).items() if key in own},  # a page has no form
-        kernel_name="python3",
-        kernel_manager_class=ThisInterpreter,
-        extra_arguments=["--log-level=CRITICAL"],  # else a kernel may report its own shutdown as an error
-        coalesce_streams=True,
-        progress_bar=False,
-        cwd=ROOT,
-    )
+    with output.with_suffix(".log").open("wb") as log:
+        executed = papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            {key: value for key, value in ({"form": False} | given | more).items() if key in own},  # a page has no form
+            kernel_name="python3",
+            kernel_manager_class=type("Kernel", (ThisInterpreter,), {"stderr": log}),
+            coalesce_streams=True,
+            progress_bar=False,
+            cwd=ROOT,
+        )
     if executed.metadata.papermill.exception:
         raise StudyError("a cell left the notebook before its end")
 
@@ -231,7 +241,8 @@ def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], befor
 
     Raises:
         InputError: the same study is running already.
-        StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/.<name>.failed/`.
+        StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/.<name>.failed/`, and beside
+            it what its process wrote.
     """
     reports = ROOT / "reports"
     work = reports / f".{name}.work"
@@ -263,8 +274,8 @@ def _failed(name: str, copy: Path, error: Exception) -> str:
     folder, reports = ROOT / "runs" / f".{name}.failed", ROOT / "reports"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if copy.exists():
-        shutil.move(copy, folder)
+    for path in copy.parent.glob(f"{copy.stem}.*"):
+        shutil.move(path, folder)
     note = {"date": datetime.now(UTC).date().isoformat(), "notebook": copy.stem, "reason": reason}
     files.write_text(reports / f".{name}.failed.json", json.dumps(note))
     index.write_index(reports)

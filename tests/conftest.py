@@ -1,6 +1,8 @@
 """Fixtures that several test files share: the real data where a machine has it, small frames and encoders."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from patsim_utils import encoder
+from patsim_utils import ablation, encoder
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -72,6 +74,23 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
         return str(folder)
 
     return build
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """`ablation.process` runs a module's `main` here, which spares a start; gives the plain one."""
+
+    def process(module: str, *, folder: Path, **_: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [module, str(folder)])
+        try:
+            importlib.import_module(f"patsim_utils.{module}").main()
+        except Exception as error:
+            return 1, str(error)
+        return 0, "done"
+
+    plain = ablation.process
+    monkeypatch.setattr(ablation, "process", process)
+    return plain
 
 
 @pytest.fixture

@@ -114,16 +114,19 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(read: Read, tiny_b
 
 
 def test_variants_run_once_and_failures_are_named(
-    read: Read, tiny_backbone, tmp_path: Path, capsys, monkeypatch
+    read: Read, tiny_backbone, tmp_path: Path, capsys, monkeypatch, in_this_process
 ) -> None:
+    failed = in_this_process("nothing", folder=tmp_path, threads=1, log=tmp_path / "log", children=[])
+    assert failed[0] == 1
+    assert "No module named" in failed[1]
     monkeypatch.setattr(ablation, "Matcher", lambda config: None)  # else `broken` would not even begin
     tiny = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
     text = f"one: {{idea: x}}\nbroken: {{idea: x, change: {{backbone: {tmp_path / 'none'}}}}}\nsame: {{idea: x}}\n"
     variants, folder = read(text, Config(**tiny)), tmp_path / "runs"
     with pytest.raises(VariantsError, match=r"^broken-seed0: .*none.* \(status 1\)$"):
-        run_variants(variants, folder, share=0.05, processes=2)
+        run_variants(variants, folder, share=0.05)
     out = capsys.readouterr().out
-    assert re.search(r"^0 of 2 runs are there already\n1 of 2: .*\n2 of 2: .*; about 0 min left$", out.strip())
+    assert re.search(r"^0 of 2 runs are there already\n(.*\n)+1 of 2: .*\n2 of 2: .*; about 0 min left$", out.strip())
     before = (folder / "one-seed0").stat()
     assert not (folder / "one-seed0" / "model").exists()
     good = [variants[0], variants[2]]

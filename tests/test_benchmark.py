@@ -72,7 +72,10 @@ def test_the_other_trainers_compute_in_the_precision_of_ours(config: Config, tmp
         assert arguments["bf16"] == (precision == "bf16")
 
 
-def test_a_process_measures_once_and_a_failure_says_why(config: Config, tmp_path: Path, monkeypatch) -> None:
+def test_a_process_measures_once_and_a_failure_says_why(
+    config: Config, tmp_path: Path, monkeypatch, in_this_process
+) -> None:
+    monkeypatch.setattr(benchmark, "seconds_of", lambda work: 0.5)
     options = {"share": 0.1, "threads": 1, "folder": tmp_path / "cosine"}
     found = benchmark.measure("bi_encoder", config, **options)
     expected = encoder.pretrained_cosine(found["validation"], backbone=config.backbone)

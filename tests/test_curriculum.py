@@ -31,7 +31,8 @@ def test_difficulty_is_the_error_out_of_fold(frame: pd.DataFrame, hard: pd.Serie
 
 
 @pytest.mark.parametrize("kind", ["easy_first", "random", "hard_first"])
-def test_pools_grow_to_all_rows(frame: pd.DataFrame, hard: pd.Series, kind: str) -> None:
+def test_pools_grow_to_all_rows(frame: pd.DataFrame, hard: pd.Series, kind: str, monkeypatch) -> None:
+    monkeypatch.setattr(curriculum, "difficulty", lambda *_, **__: hard)
     pools = curriculum.pools(frame, Config(curriculum=kind, epochs=3))
     assert len(pools) == 3
     assert set(pools[0]) < set(pools[1]) < set(pools[2]) == set(range(len(frame)))

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -41,7 +39,7 @@ def test_the_card_claims_no_data_and_no_licence_but_those_it_knows(run, tmp_path
         assert ("Google" in body) == (license == "cc-by-4.0")
 
 
-def test_the_card_tells_the_run_and_its_example_runs(run, tmp_path) -> None:
+def test_the_card_tells_the_run_and_its_example_runs(run, tmp_path, capsys) -> None:
     folder = tmp_path / "shared"
     hub.save_pretrained(str(run), str(folder))  # as the README has it
     text = (folder / "README.md").read_text()
@@ -52,9 +50,9 @@ def test_the_card_tells_the_run_and_its_example_runs(run, tmp_path) -> None:
     )
     assert "no anchor of the held-out pairs is in training" in body
     code = re.search(r"```python\n(.*?)```", body, flags=re.DOTALL)[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    exec(code, {})
     expected = Matcher.load(run).rank("strong material", ["steel", "robust material", "paper"], context="E04")
-    assert done.stdout.split() == str(expected).split()
+    assert capsys.readouterr().out.split() == str(expected).split()
     with pytest.raises(InputError, match="exists already"):
         hub.save_pretrained(run, folder)
 

@@ -46,11 +46,12 @@ def test_candidates_are_the_nearest_by_cosine_each_once(index: search.Index) -> 
     assert found.set_index("phrase")["id"]["antenna"] == "5"
 
 
-def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Index) -> None:
-    plain = index.candidates("paper", count=10).set_index("phrase")["found"]
-    preferred = index.candidates("paper", context="E04", count=10).set_index("phrase")["found"]
-    assert preferred["steel"] <= plain["steel"]
-    assert preferred["paper"] == 1
+def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Index, monkeypatch) -> None:
+    assert index.candidates("paper", context="E04", count=10)["phrase"][0] == "paper"  # of another class
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "SAME_CLASS", 2.0)
+        preferred = index.candidates("paper", context="E04", count=10)["phrase"]
+    assert set(preferred[:2]) == {"steel", "robust material"}
     assert set(index.candidates("paper", context="E04", only_class=True)["context"]) == {"E04"}
     assert index.candidates("aerial telephone")["similarity"].is_monotonic_decreasing  # no class is none to prefer
 

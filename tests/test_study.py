@@ -10,12 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from patsim_utils import cli, files, report, runs, study
 from patsim_utils.errors import InputError
 
 FIXTURES = Path(__file__).parent / "notebooks"
+BROKEN = {  # notebooks that do not come to their end, by the cell that they end in
+    "raises": 'raise ValueError("several lines,\\nthe last of which says what is wrong")',
+    "is_killed": "import os\nos.write(2, b'out of memory')\nos.kill(os.getpid(), 9)",
+    "leaves_early": "import sys\nsys.exit(0)",
+    "waits": "import os, pathlib, time\npathlib.Path('kernel.pid').write_text(str(os.getpid()))\ntime.sleep(600)",
+}
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -49,7 +56,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(root: Path, name: str, fixture: str) -> None:
-    shutil.copyfile(FIXTURES / f"{fixture}.ipynb", root / "notebooks" / f"{name}.ipynb")
+    notebook = nbformat.read(FIXTURES / "ends_well.ipynb" if fixture in BROKEN else FIXTURES / f"{fixture}.ipynb", 4)
+    if fixture in BROKEN:
+        cells = [nbformat.v4.new_code_cell(source) for source in (BROKEN[fixture], 'print("never reached")')]
+        notebook.cells = [*notebook.cells[:2], *cells]  # title and parameters stay
+    nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
 
 
 def run(folder: Path, *more: str) -> int:
@@ -119,6 +130,7 @@ def test_a_failed_run_loses_nothing(
     assert error.startswith(f"error: 3_errors failed: {said}")
     copy = root / "runs/.one.failed/3_errors.ipynb"
     assert os.path.relpath(copy) in error
+    assert copy.with_suffix(".log").read_text().endswith("out of memory" * (fixture == "is_killed"))
     assert "never reached" not in json.dumps([cell.get("outputs") for cell in json.loads(copy.read_text())["cells"]])
     assert {page.read_text() for page in (root / "reports" / "one").iterdir()} == {"an older page"}
     assert re.search(rf"last run failed on 20\d\d-\S+ \(3_errors: {said}.*\); pages are of 20\d\d-", index.read_text())

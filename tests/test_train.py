@@ -34,9 +34,21 @@ def files_of(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(tiny_backbone, splits, tmp_path) -> None:
-    config, run = small(tiny_backbone), tmp_path / "run"
-    result = train.fit(splits, config, run)
+def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(
+    tiny_backbone, splits, tmp_path, monkeypatch
+) -> None:
+    config, run, told, saved = small(tiny_backbone), tmp_path / "run", [], []
+    save = train.DualLossTrainer._save_checkpoint
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs: dict, **kwargs) -> None:
+            told.append(logs)
+
+    note = lambda self, *args: saved.append(self.state.global_step) or save(self, *args)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
+        patch.setattr(train.DualLossTrainer, "_save_checkpoint", note)
+        result = train.fit(splits, config, run, report_to="trackio, none")
     names = {"config.json", "metrics.json", "history.csv", "predictions.csv", "model"}
     assert {path.name for path in run.iterdir()} == names
     assert {path.name for path in tmp_path.iterdir()} <= {"run", ".run.lock"}
@@ -47,10 +59,13 @@ def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(tiny_ba
         assert found["pearson_ci"][0] <= found["pearson"] <= found["pearson_ci"][1]
     steps = 2 * -(-len(splits["train"]) // 16)
     assert result["train"]["steps"] == steps
+    assert saved == [steps // 2, steps]  # a quick run writes none within an epoch
+    assert len([logs for logs in told if {"loss", "ordinal", "contrast"} <= set(logs)]) == steps
+    pearson = [one["pearson"] for one in result["epochs"]]
+    assert [logs["eval_pearson"] for logs in told if "eval_pearson" in logs] == pearson
     assert [one["epoch"] for one in result["epochs"]] == [1, 2]
     assert 0 < result["train"]["evaluation_seconds"] < result["train"]["seconds"]
-    best = max(one["pearson"] for one in result["epochs"])
-    assert best == pytest.approx(result["validation"]["pearson"], abs=1e-5)  # LoRA merged and not differ by rounding
+    assert max(pearson) == pytest.approx(result["validation"]["pearson"], abs=1e-5)  # LoRA is merged
     history = pd.read_csv(run / "history.csv")
     assert history["step"].tolist() == list(range(1, steps + 1))
     np.testing.assert_allclose(history["loss"], history["ordinal"] + history["contrast"], rtol=1e-4, atol=1e-6)
@@ -86,19 +101,6 @@ def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -
     assert not (tmp_path / "other").exists()
 
 
-def test_a_tracker_follows_every_step(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
-    seen = []
-
-    class Tracker(TrainerCallback):
-        def on_log(self, args, state, control, logs, **kwargs) -> None:
-            seen.append(logs)
-
-    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
-    result = train.fit(splits, small(tiny_backbone, epochs=1), tmp_path / "run", report_to="trackio, none")
-    assert len([logs for logs in seen if {"loss", "ordinal", "contrast"} <= set(logs)]) == result["train"]["steps"]
-    assert [logs["eval_pearson"] for logs in seen if "eval_pearson" in logs] == [result["epochs"][0]["pearson"]]
-
-
 @pytest.mark.parametrize(("name", "told"), [("nope", "nope is not supported"), ("clearml", "requires 'clearml'")])
 def test_a_tracker_that_is_not_there_is_refused(tiny_backbone, splits, tmp_path, name: str, told: str) -> None:
     with pytest.raises(InputError, match=f"parameter report_to: '{name}' does not work here .*{told}"):
@@ -113,15 +115,13 @@ def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
     assert result["validation"]["pearson"] > 0.95
 
 
-@pytest.mark.parametrize("options", [{"layout": "compact"}, {"layout": "listwise"}, {"curriculum": "easy_first"}])
-def test_every_layout_and_curriculum_takes_as_many_steps(tiny_backbone, splits, tmp_path, options: dict) -> None:
-    result = train.fit(splits, small(tiny_backbone, **options), tmp_path / "run")
+def test_a_layout_with_a_curriculum_takes_as_many_steps(tiny_backbone, splits, tmp_path) -> None:
+    result = train.fit(splits, small(tiny_backbone, layout="listwise", curriculum="easy_first"), tmp_path / "run")
     assert result["train"]["steps"] == 2 * -(-len(splits["train"]) // 16)
 
 
-@pytest.mark.parametrize("loss", ["ordinal_logistic", "bce", "mse", "pearson"])
-def test_every_loss_falls(tiny_backbone, splits, tmp_path, loss: str) -> None:
-    config = small(tiny_backbone, loss=loss, adapter="full", learning_rate=3e-3, contrast_weight=0, epochs=3)
+def test_the_loss_falls(tiny_backbone, splits, tmp_path) -> None:
+    config = small(tiny_backbone, loss="pearson", adapter="full", learning_rate=3e-3, contrast_weight=0, epochs=3)
     train.fit(splits, config, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["ordinal"].tail(8).mean() < 0.9 * history["ordinal"].head(8).mean()
@@ -215,14 +215,6 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
     assert list(checkpoints.iterdir()) == [older]
 
 
-def test_a_quick_run_writes_no_checkpoint_within_an_epoch(tiny_backbone, splits, tmp_path, monkeypatch) -> None:
-    steps, save = [], train.DualLossTrainer._save_checkpoint
-    note = lambda self, *args: steps.append(self.state.global_step) or save(self, *args)  # noqa: E731
-    monkeypatch.setattr(train.DualLossTrainer, "_save_checkpoint", note)
-    found = train.fit(splits, small(tiny_backbone), tmp_path / "run")
-    assert steps == [found["train"]["steps"] // 2, found["train"]["steps"]]
-
-
 def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, monkeypatch) -> None:
     config, one = whole
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
@@ -273,7 +265,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
     assert not (tmp_path / "run").exists()
 
 
-def test_official_titles_are_kept_with_the_model(tiny_backbone, splits, tmp_path, cpc_zip: Path) -> None:
-    config = small(tiny_backbone, epochs=1, cpc_titles=str(cpc_zip))
-    train.fit(splits, config, tmp_path / "run")
-    assert Matcher.load(tmp_path / "run").titles == cpc.titles(cpc_zip)
+def test_official_titles_are_kept_with_the_model(tiny_backbone, tmp_path, cpc_zip: Path) -> None:
+    Matcher(small(tiny_backbone, cpc_titles=str(cpc_zip))).save(tmp_path / "model")
+    assert Matcher.load(tmp_path).titles == cpc.titles(cpc_zip)
