@@ -30,7 +30,8 @@ from patsim_utils.matcher import Matcher
 
 VARIANTS = ROOT / "notebooks" / "variants"
 COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "worst_seed", "best_seed", "compared"]
-COLUMNS += ["difference", "difference_low", "difference_high", "seconds", "parameters", "protocol", "track"]
+COLUMNS += ["difference", "difference_low", "difference_high", "seconds", "parameters"]
+COLUMNS += ["protocol", "track", "commit", "date"]
 _load = lru_cache(4)(data.load)
 
 
@@ -153,9 +154,8 @@ def process(module: str, *, folder: Path, threads: int, log: Path, children: lis
 def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
     """What each variant adds to the one it is measured against, the largest first; intervals over anchors and seeds.
 
-    Columns: variant, idea, against, seeds, pearson (mean over seeds), low, high, worst_seed, best_seed, compared (seeds
-    that both have), difference, difference_low, difference_high (NaN where there is nothing to compare, it is the same
-    run, or the held-out pairs are others), seconds (mean), parameters (trained), protocol, track (pair or listwise).
+    Columns: COLUMNS, means over the seeds; `compared`: seeds that both have; differences are NaN where there is nothing
+    to compare, it is the same run, or the held-out pairs are others.
     """
     rows, measured = [], {}
     for one in variants:
@@ -171,7 +171,8 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
         row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
         row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
         row += [numbers[0]["train"]["trainable_parameters"], one.config.protocol]
-        rows.append([*row, "listwise" if one.config.listwise else "pair"])
+        made = numbers[0]["environment"]
+        rows.append([*row, "listwise" if one.config.listwise else "pair", made["commit"], made["date"]])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 

@@ -12,8 +12,9 @@ import pandas as pd
 from torch import Tensor
 
 from patsim_utils import cpc, metrics
+from patsim_utils.data import SCORES
 from patsim_utils.matcher import Matcher
-from patsim_utils.ordinal import RANKS, to_rank, to_score
+from patsim_utils.ordinal import to_rank
 
 RATINGS = {
     "4": "very high",
@@ -239,7 +240,7 @@ def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
 
 def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """`confusion` of the scores with the nearest score to each prediction."""
-    return confusion(frame["score"], to_score(to_rank(frame["prediction"])), to_score(np.arange(RANKS)))
+    return confusion(frame["score"], np.take(SCORES, to_rank(frame["prediction"])), SCORES)
 
 
 def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.DataFrame:
@@ -254,10 +255,9 @@ def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.Dat
 
 def rank_shares(frame: pd.DataFrame, probabilities: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
     """Share of each score, as seen and as the probabilities (n, 5) expect it: seen, low, high, label, expected."""
-    scores = to_score(np.arange(RANKS))
-    seen = [mean_interval(frame["anchor"], frame["score"] == score, seed=seed) for score in scores]
+    seen = [mean_interval(frame["anchor"], frame["score"] == score, seed=seed) for score in SCORES]
     table = pd.DataFrame(seen, columns=["seen", "low", "high"])
-    return table.assign(label=[f"score {score:g}" for score in scores], expected=probabilities.mean(0))
+    return table.assign(label=[f"score {score:g}" for score in SCORES], expected=probabilities.mean(0))
 
 
 def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

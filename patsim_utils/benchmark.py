@@ -5,7 +5,6 @@ to 128 tokens; cosine of the pretrained backbone (bi-encoder).
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from sentence_transformers import cross_encoder
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from patsim_utils import ablation, backbones, cpc, data, encoder, files, metrics, train
+from patsim_utils import ablation, backbones, cpc, data, encoder, files, metrics, runs, train
 from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
 from patsim_utils.features import Regressor
@@ -124,15 +123,6 @@ def _splits(config: Config, share: float) -> Splits:
     return {"train": data.subset(splits["train"], share, seed=config.seed), "validation": splits["validation"]}
 
 
-def peak_memory() -> float:
-    """Largest memory of this process so far in MiB, of the GPU where there is one."""
-    if DEVICE.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    if (status := Path("/proc/self/status")).exists():  # where it is, since ru_maxrss is at least the parent's
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def measure(system: str, config: Config, *, share: float, threads: int, folder: Path) -> dict[str, Any]:
     """Trains and times one of SYSTEMS in a process of its own, on a `share` of the training anchors.
 
@@ -164,7 +154,7 @@ def main() -> None:
     splits = _splits(config, request["share"])
     score, seconds = SYSTEMS[system](splits, config, folder)
     precision = "bf16" if encoder.uses_bf16(config.precision, DEVICE) else "fp32"
-    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": peak_memory(), "precision": precision}
+    found = {"system": system, "train_seconds": seconds, "peak_memory_mb": runs.peak_memory(), "precision": precision}
     rates = {"training": config.epochs * len(splits["train"]) / seconds} if seconds else {}
     with nullcontext() if system == "ours" else encoder.autocast(config.precision, DEVICE):
         for asked in (query(splits["validation"], n) for n in (10, 100, 1000)):

@@ -48,10 +48,8 @@ def load_backbone(backbone: str, *, layers: int = 0, weights: bool = True) -> nn
     """
     path, options = backbones.path(backbone), {"dtype": torch.float32, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # the fused attention kernels have none
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
+        none = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}  # the fused attention kernels have none
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **none)
         if weights:
             model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, **options)
         else:

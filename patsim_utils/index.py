@@ -1,5 +1,6 @@
 """The index of all studies: one chart and one table, from the records beside their pages and reports/results.csv."""
 
+import filecmp
 import json
 import re
 from datetime import UTC, datetime
@@ -15,20 +16,9 @@ from patsim_utils.config import Config
 from patsim_utils.data import GOOGLE
 from patsim_utils.errors import InputError, clip
 
-COLUMNS = [
-    "study",
-    "pearson",
-    "low",
-    "high",
-    "seeds",
-    "tested on",
-    "minutes",
-    "million trained weights",
-    "what",
-    "date",
-    "note",
-]
-RECORDS = ("metrics.json", "config.json")
+COLUMNS = ["study", "pearson", "low", "high", "seeds", "tested on", "minutes", "million trained weights"]
+COLUMNS += ["what", "date", "note"]
+RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 RANDOM = "split at random: training has seen the anchors"
 OTHER = "sample|other data"  # in the column `tested on`: figures that no other can be compared with
 LISTWISE = "listwise: scores depend on the other targets"
@@ -44,9 +34,7 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
     for folder, link, own in (*places, (reports, "recorded/", _own(reports))):
         rows = [*own, *_recorded(reports, link=link)]
         table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])
-        table["study"] = pd.Series(
-            [row["study"] for row in rows], dtype=object
-        )  # a column of text would drop the links
+        table["study"] = pd.Series([row["study"] for row in rows], dtype=object)  # a column of text drops the links
         leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
         table["track"] = table["track"].astype(object).mask(leaked, "random")
         other = table["tested on"].astype(str).str.contains(OTHER) | table["track"].isin(["listwise", "random"])
@@ -80,12 +68,8 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
         chart = plots.forest(known, "label", caption=caption)
         rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
         shown = html_tables.Table(rows[COLUMNS], f"{title}: all studies.", search=True)
-        found.append({"title": title, "chart": _html(chart), "table": _html(shown)})
+        found.append({"title": title, "chart": chart._repr_html_(), "table": shown._repr_html_()})
     return found
-
-
-def _html(shown: Any) -> str:
-    return shown.data if hasattr(shown, "data") else shown._repr_html_()
 
 
 def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
@@ -103,12 +87,11 @@ def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
         tested = first["split"] if first["split"] in ("validation", "test") else "other pairs"
         tested = "a tenth of train" if tested == "validation" and first["protocol"] == "random" else tested
         row = {"study": html_tables.Link(name, f"{link}{study}/2_train.html") if pages.is_file() else name}
-        row |= mean[["pearson", "low", "high"]].to_dict() | {
-            "seeds": len(one) if first["date"] == first["date"] else np.nan
-        }
+        row |= mean[["pearson", "low", "high"]].to_dict()
+        row["seeds"] = len(one) if first["date"] == first["date"] else np.nan
         try:
             sample = json.loads((reports / "recorded" / study / "config.json").read_text("utf-8"))["data"] == "sample"
-        except OSError:  # its pages have gone
+        except (OSError, ValueError, KeyError):  # its pages have gone, or their record is broken
             sample = re.search(r"\bsample\b", name)
         row |= {"tested on": "sample" if sample else tested, "minutes": mean["seconds"] / 60}
         row |= {"million trained weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
@@ -142,7 +125,7 @@ def _own(reports: Path) -> list[dict[str, Any]]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    return all((one / name).is_file() and (one / name).read_bytes() == (other / name).read_bytes() for name in RECORDS)
+    return filecmp.cmpfiles(one, other, RECORDS, shallow=False)[0] == [*RECORDS]
 
 
 def _failure(reports: Path, name: str) -> tuple[dict[str, Any], str]:
@@ -162,10 +145,8 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     path = reports / name / "metrics.json"
     if not path.is_file():
         return {}, ""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    config = Config.parse(
-        json.loads((reports / name / "config.json").read_text(encoding="utf-8")), source="config.json"
-    )
+    found, given = (json.loads((reports / name / record).read_text("utf-8")) for record in RECORDS)
+    config = Config.parse(given, source="config.json")
     split = next((split for split in ("validation", "test") if split in found), None)
     row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
     row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))

@@ -123,18 +123,19 @@ class Matcher(nn.Module):
             unknown=unknown,
         )
 
-    def cumulative(self, pairs: Pairs, *, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """Cumulative logits (n, 4) float32 of all rows, in their order; `progress(done, all)` follows every batch.
-
-        In the `listwise` layout they are the mean over LIST_SHUFFLES orders of each group.
-        """
-        return self._outputs(pairs, Output.logits, progress=progress)
-
     @torch.inference_mode()
-    def _outputs(
-        self, pairs: Pairs, part: Callable[[Output], Tensor], *, progress: Callable[[int, int], None] | None = None
+    def cumulative(
+        self,
+        pairs: Pairs,
+        part: Callable[[Output], Tensor] = Output.logits,
+        *,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """The `part` (n, K) of the output for every row, in their order; the model is in evaluation mode afterwards."""
+        """Cumulative logits (n, 4) float32 of all rows, or another `part` (n, K) of the output, in their order.
+
+        In the `listwise` layout they are the mean over LIST_SHUFFLES orders of each group. `progress(done, all)`
+        follows every batch. The model is in evaluation mode afterwards.
+        """
         if self.training:  # a walk over all modules, which takes longer than the scoring of one pair
             self.eval()
         batch_tokens = 8192 if self.device.type == "cuda" else 2048  # larger batches outgrow a CPU's caches
@@ -192,7 +193,7 @@ class Matcher(nn.Module):
         found = torch.zeros(0, levels + len(RATINGS))
         if len(frame):
             pairs = self.pairs(frame, unknown=unknown)
-            found = self._outputs(pairs, lambda o: torch.cat([o.logits(), o.ratings], -1) if known else o.logits())
+            found = self.cumulative(pairs, lambda o: torch.cat([o.logits(), o.ratings], -1) if known else o.logits())
         logits, ratings = found.split([levels, found.shape[1] - levels], dim=1)
         if self.regressor and len(frame):
             logits = self.regressor.blend(logits, frame)

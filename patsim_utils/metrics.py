@@ -54,11 +54,6 @@ def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) 
         return None
 
 
-def check_measurable(frame: pd.DataFrame, *, seed: int = 0) -> None:
-    """ValueError with the reason where no prediction of these rows could be measured, even the scores themselves."""
-    pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)
-
-
 def pearson(x: Values, y: Values) -> float:
     """Pearson correlation of two arrays (n,), n >= 2, neither of them constant (else ValueError)."""
     return float(np.corrcoef(*_checked(x, y))[0, 1])

@@ -19,11 +19,6 @@ def to_rank(score: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(np.asarray(score, dtype=np.float64) / STEP + 0.5), 0, RANKS - 1).astype(np.int64)
 
 
-def to_score(rank: np.ndarray) -> np.ndarray:
-    """Ranks 0..4, any shape -> scores 0, .25, .5, .75, 1 as float64."""
-    return np.asarray(rank, dtype=np.float64) * STEP
-
-
 def levels(rank: Tensor) -> Tensor:
     """Ranks (N,) -> extended binary labels bool (N, 4), level k is true where rank > k."""
     return rank[:, None] > torch.arange(RANKS - 1, device=rank.device)

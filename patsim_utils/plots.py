@@ -111,19 +111,18 @@ def forest(
     *,
     caption: str,
     value: str = "pearson",
-    low: str = "low",
-    high: str = "high",
     axis: str = "Pearson, 95 % interval",
     mark: str = "",
     reference: Line = None,
-    zero: bool = False,
 ) -> Picture | HTML:
     """The value and interval of each row of the table, the first on top; a sentence where the table is empty.
 
     `label`: column of the names; a missing value stands as "undefined". `mark`: column of a second value, a diamond.
-    `reference`: name and place of a dashed line. `zero`: the values are differences, with a line at 0; what does not
-    differ from it significantly is grey and open.
+    `reference`: name and place of a dashed line. The interval stands in the columns low and high, or <value>_low and
+    <value>_high. Values named `difference` have a line at 0; what does not differ significantly is grey and open.
     """
+    zero = value == "difference"
+    low, high = (f"{value}_{end}" if f"{value}_{end}" in table else end for end in ("low", "high"))
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")
     figure, ax = new(0.9 + 0.32 * len(table))

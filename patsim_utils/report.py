@@ -10,7 +10,7 @@ import pandas as pd
 
 from patsim_utils import files, index
 from patsim_utils.config import Config
-from patsim_utils.environment import ROOT, environment
+from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
@@ -49,32 +49,29 @@ def record(name: str) -> None:
 
     A study `<base>-seed<k>` is a seed of study `<base>`. An ablation has a row for each variant.
     """
-    with files.lock(ROOT / "reports" / ".record.lock", "reports/results.csv"):
-        _record(ROOT / "reports", name)
-
-
-def _record(reports: Path, name: str) -> None:
-    variants = sorted((ROOT / "notebooks" / "variants").glob("*.yaml"))
-    ablations = [ROOT / "runs" / f"{name}-{one.stem}" / "effects.csv" for one in variants]
-    ablations = sorted((path for path in ablations if path.is_file()), key=lambda path: path.stat().st_mtime)
-    rows = _variants(ablations[-1], name) if ablations else []
-    table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
-    table = table[(table["study"] != name) | (table["variant"] == "") | (not rows)]  # an older ablation's go
-    if not rows or (reports / name / "metrics.json").is_file():
-        rows += (own := _run(reports, name))
-        table = _without_others(table, own[0], name)
-    filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
-    table = pd.concat([table, pd.DataFrame(filled)])
-    table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
-    fresh = reports / "recorded" / f".{name}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        shutil.copytree(reports / name, fresh)
-    except FileNotFoundError as error:
-        raise InputError(f"reports/{name}: there are no pages to record; run the study's notebook") from error
-    files.write_text(reports / "results.csv", table.to_csv(index=False))
-    files.swap(fresh, reports / "recorded" / name)
-    index.write_index(reports, shared_too=True)
+    reports = ROOT / "reports"
+    with files.lock(reports / ".record.lock", "reports/results.csv"):
+        variants = sorted((ROOT / "notebooks" / "variants").glob("*.yaml"))
+        ablations = [ROOT / "runs" / f"{name}-{one.stem}" / "effects.csv" for one in variants]
+        ablations = sorted((path for path in ablations if path.is_file()), key=lambda path: path.stat().st_mtime)
+        rows = _variants(ablations[-1], name) if ablations else []
+        table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
+        table = table[(table["study"] != name) | (table["variant"] == "") | (not rows)]  # an older ablation's go
+        if not rows or (reports / name / "metrics.json").is_file():
+            rows += (own := _run(reports, name))
+            table = _without_others(table, own[0], name)
+        filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
+        table = pd.concat([table, pd.DataFrame(filled)])
+        table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
+        fresh = reports / "recorded" / f".{name}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            shutil.copytree(reports / name, fresh)
+        except FileNotFoundError as error:
+            raise InputError(f"reports/{name}: there are no pages to record; run the study's notebook") from error
+        files.write_text(reports / "results.csv", table.to_csv(index=False))
+        files.swap(fresh, reports / "recorded" / name)
+        index.write_index(reports, shared_too=True)
 
 
 def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.DataFrame:
@@ -96,7 +93,7 @@ def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.D
 def _variants(effects: Path, name: str) -> list[dict[str, str]]:
     """The rows of an ablation, of the table that its notebook has written."""
     table = pd.read_csv(effects).rename(columns={"idea": "what"}).assign(study=name, split="validation")
-    table = table.assign(seconds=table["seconds"].round().astype(int), **environment(seed=0)).drop(columns="seed")
+    table = table.assign(seconds=table["seconds"].round().astype(int))
     return [_texts(row) for row in table.to_dict("records")]
 
 

@@ -22,18 +22,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import analysis, backbones, encoder, files
 from patsim_utils.data import normalise
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher
 from patsim_utils.search import Index
 
 CANDIDATES = 100
-LOSSES = ("cosent", "multiple_negatives")
-MEASURES = {  # name -> depth and the score from which on a target is to be found; nDCG apart
-    "recall@10 of .5 or more": (10, 0.5),
-    "recall@100 of .5 or more": (100, 0.5),
-    "recall@10 of .75 or more": (10, 0.75),
-    "recall@100 of .75 or more": (100, 0.75),
-}
+LOSSES = {"cosent": losses.CoSENTLoss, "multiple_negatives": losses.MultipleNegativesRankingLoss}
+# name -> depth and the score from which on a target is to be found; nDCG apart
+MEASURES = {f"recall@{n} of {level} or more": (n, float(level)) for level in (".5", ".75") for n in (10, 100)}
 # nDCG of the first ten, unrated phrases as not relevant; and of the first ten of those that people rated for the query,
 # the others left out (condensed lists, Sakai 2007), which does not hold good phrases that nobody rated against a system
 ORDERS = ("nDCG@10", "nDCG@10 of rated")
@@ -47,20 +43,15 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
     or more, with the batch's other targets as negatives (that is NT-Xent).
     """
     if loss not in LOSSES:
-        raise InputError(f"parameter loss: {loss!r} is none of {', '.join(LOSSES)}")
+        raise InputError(f"parameter train_retriever: {clip(loss)} is none of {', '.join(LOSSES)}")
     note = json.dumps({"loss": loss, "epochs": epochs, "seed": seed})
     if (folder / "training.json").is_file() and (folder / "training.json").read_text() == note:
         return folder
     fresh = folder.with_name(f".{folder.name}.new")
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
-    columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
-    term: object = losses.CoSENTLoss(model)
-    if loss == "cosent":
-        columns["score"] = frame["score"].to_list()
-    else:
-        frame = frame[(frame["score"] >= 0.75) & (frame["anchor"] != frame["target"])]
-        columns = {"anchor": frame["anchor"].to_list(), "target": frame["target"].to_list()}
-        term = losses.MultipleNegativesRankingLoss(model)
+    columns = ["anchor", "target", "score"]
+    if loss == "multiple_negatives":
+        frame, columns = frame[(frame["score"] >= 0.75) & (frame["anchor"] != frame["target"])], columns[:2]
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(fresh),
         num_train_epochs=epochs,
@@ -76,8 +67,8 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
         disable_tqdm=True,
         logging_strategy="no",
     )
-    rows = datasets.Dataset.from_dict(columns)
-    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=term)
+    rows = datasets.Dataset.from_pandas(frame[columns], preserve_index=False)
+    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=LOSSES[loss](model))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.save_pretrained(str(fresh), create_model_card=False)

@@ -108,20 +108,28 @@ def write(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, wor
 def _cost(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, history: pd.DataFrame) -> dict[str, Any]:
     """The entry `train` of the metrics."""
     cuda, seconds = torch.cuda.is_available(), float(history["seconds"].max())
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0
     return {
         "n": len(splits["train"]),
         "seconds": seconds,
         "epochs": config.epochs,
         "steps": int(history["step"].max()),
         "pairs_per_second": config.epochs * len(splits["train"]) / seconds,
-        "peak_memory_mb": round(peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+        "peak_memory_mb": round(peak_memory(), 1),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "precision": "bf16" if encoder.uses_bf16(config.precision, trainer.model.device) else "fp32",
         "padding": trainer.sampler.padding(),
         "evaluation_seconds": float(history["eval_runtime"].sum()),  # of all that the run has had, if it was resumed
     }
+
+
+def peak_memory() -> float:
+    """Largest memory of this process so far in MiB, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if (status := Path("/proc/self/status")).exists():  # where it is, since ru_maxrss is at least the parent's
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def baselines(held_out: dict[str, pd.DataFrame], config: Config, regressor: Regressor | None) -> dict[str, Any]:

@@ -27,9 +27,9 @@ class Scorer:
         self.model, self.unknown = Matcher.load(run), unknown
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """anchor, target, context, part (its number) -> prediction, part."""
+        """anchor, target, context, part (its number) -> value (the prediction), part."""
         logits = self.model.logits(part[["anchor", "target", "context"]], unknown=self.unknown)
-        return pd.DataFrame({"prediction": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
+        return pd.DataFrame({"value": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
 
 
 class Reader:
@@ -43,34 +43,20 @@ class Reader:
         self.model = SentenceTransformer(retriever, trust_remote_code=False)
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """phrase, part (its number) -> vector, part."""
+        """phrase, part (its number) -> value (the vector), part."""
         from patsim_utils import search
 
-        return pd.DataFrame({"vector": list(search.vectors(self.model, part["phrase"])), "part": part["part"]})
+        return pd.DataFrame({"value": list(search.vectors(self.model, part["phrase"])), "part": part["part"]})
 
 
-def predictions(
-    parts: dict[int, pd.DataFrame], run: Path, *, unknown: str, workers: int
+def mapped(
+    worker: type, arguments: tuple, parts: dict[int, pd.DataFrame], *, workers: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and predictions of each part of a table, in their order, as soon as one is done.
+    """Number and values of each part of a table, in their order, as soon as one is done: what Scorer or Reader makes.
 
     The workers are actors of a running Ray cluster, else of one that is started here; what a lost worker had begun is
-    scored by another. They read the run's folder, which has to be there for all of them.
+    done by another. They read the run's or the retriever's folder, which has to be there for all of them.
     """
-    for number, rows in _mapped(Scorer, (run.resolve(), unknown), parts, workers):
-        yield number, rows["prediction"].to_numpy()
-
-
-def vectors(phrases: dict[int, pd.Series], retriever: str, *, workers: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and vectors (n, width) of each part of a corpus, in their order; workers as for `predictions`."""
-    parts = {number: part.to_frame("phrase") for number, part in phrases.items()}
-    for number, rows in _mapped(Reader, (retriever,), parts, workers):
-        yield number, np.stack(rows["vector"].to_numpy())
-
-
-def _mapped(
-    worker: type, arguments: tuple, parts: dict[int, pd.DataFrame], workers: int
-) -> Iterator[tuple[int, pd.DataFrame]]:
     import ray
 
     if not parts:
@@ -90,7 +76,7 @@ def _mapped(
             for number, rows in batch.groupby("part"):
                 if len(rows) != len(parts[number]):
                     raise RuntimeError(f"part {number} came back with {len(rows)} of {len(parts[number])} rows")
-                yield int(number), rows
+                yield int(number), np.stack(rows["value"].to_numpy())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -89,9 +89,10 @@ def score_table(
     files.check_output(output, overwrite=given.overwrite, rows=len(frame), columns=names or [*there, "prediction"])
     matcher, digest = model()
     identity = hashlib.sha256(f"{given.unknown} {CHUNK}".encode() + pairs.read_bytes() + digest).hexdigest()
-    standard = str(output) == "-"
-    folder = Path(tempfile.mkdtemp()) if standard else output.with_name(f".{output.name[:100]}.parts")
-    with files.lock(folder / "lock", clip(str(output))):
+    standard, parts = str(output) == "-", output.with_name(f".{output.name[:100]}.parts")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if standard else parts
+        stack.enter_context(files.lock(folder / "lock", clip(str(output))))
         files.check_output(output, overwrite=given.overwrite)  # another process may have written it meanwhile
         prediction = _predictions(matcher, checked, given, folder / identity)
         frame.insert(len(there), "prediction", prediction, allow_duplicates=True)
@@ -124,8 +125,8 @@ def _predictions(matcher: Matcher, checked: pd.DataFrame, given: argparse.Namesp
             logits = matcher.logits(rows, unknown=given.unknown, progress=progress)
             yield number, ordinal.score(logits).double().numpy()
 
-    ray = given.engine == "ray"
-    scored = scale.predictions(todo, given.run, unknown=given.unknown, workers=given.workers) if ray else local()
+    ray, model = given.engine == "ray", (given.run.resolve(), given.unknown)
+    scored = scale.mapped(scale.Scorer, model, todo, workers=given.workers) if ray else local()
     for number, values in scored:
         files.write(paths[number], values.tobytes())
         progress.size, progress.done = 0, progress.done + len(values)

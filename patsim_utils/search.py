@@ -95,11 +95,11 @@ class Index:
         """
         frame = (frame if "context" in frame else frame.assign(context="")).astype(str)
         chunks = {start: frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK)}
-        phrases = {start: part["phrase"] for start, part in chunks.items()}
         if workers:
-            read = scale.vectors(phrases, self.retriever, workers=workers)
+            parts = {start: part[["phrase"]] for start, part in chunks.items()}
+            read = scale.mapped(scale.Reader, (self.retriever,), parts, workers=workers)
         else:
-            read = ((start, vectors(self.model, part)) for start, part in phrases.items())
+            read = ((start, vectors(self.model, part["phrase"])) for start, part in chunks.items())
         for start, found in read:
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
             rows = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
@@ -193,7 +193,8 @@ class Search:
         """
         matcher, run, corpus = Matcher.load(run), Path(run), Path(corpus)
         if retriever == "auto":
-            retriever = str(run / "retriever") if (run / "retriever").is_dir() else "minilm"
+            own = (run.parent if run.name == "model" else run) / "retriever"
+            retriever = str(own) if own.is_dir() else "minilm"
         if str(corpus) == "sample":
             corpus = backbones.cache_folder() / "sample.csv"
             corpus.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,6 @@ from patsim_utils.train import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run of the study's name
-RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
@@ -296,7 +295,7 @@ def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
         html = page.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports, summary=top)
         (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
         print(f"{os.path.relpath(reports / name / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
-    for record in RECORDS:
+    for record in index.RECORDS:
         if (run / record).is_file():  # not after the first notebook alone
             shutil.copyfile(run / record, fresh / record)
     files.swap(fresh, reports / name)

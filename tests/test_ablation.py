@@ -150,6 +150,7 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     def run_of(run: Path) -> tuple:
         cost = {"seconds": 10.0 * (1 + int(run.name[-1])), "trainable_parameters": 7}
         numbers = {"validation": {"pearson": pearson[run.name]}, "train": cost}
+        numbers["environment"] = {"commit": run.name, "date": "2026-01-02"}
         rest = made[run.name].iloc[:10].assign(split="test")
         return None, numbers, None, pd.concat([made[run.name], rest], ignore_index=True)
 
@@ -169,7 +170,7 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     assert table["difference"].isna().sum() == 3
     assert table.loc["one", ["worst_seed", "best_seed"]].tolist() == [pearson["one-seed1"], pearson["one-seed0"]]
     assert table.loc["one", ["pearson", "seconds", "parameters"]].tolist() == pytest.approx([means["one"], 15, 7])
-    assert table.loc["one", ["protocol", "track"]].tolist() == ["anchor_disjoint", "pair"]
+    assert table.loc["one", ["protocol", "track", "commit"]].tolist() == ["anchor_disjoint", "pair", "one-seed0"]
     better, worse, alone, *_ = sentences(table.reset_index()).splitlines()
     assert re.fullmatch(r"- \*\*two\*\* \(less noise\) is significantly better than `one`: 0\..*, seeds: 2\.", better)
     assert worse.startswith("- **same** (base) is significantly worse than `two`: -0.")

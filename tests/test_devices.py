@@ -1,12 +1,13 @@
 """Training on two devices, as two processes on the CPU: the batch, loss, gradients and metrics of one device."""
 
+import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -166,19 +167,26 @@ def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_o
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-3)
 
 
-def test_a_notebook_trains_on_two_devices(folder: Path, tiny_backbone, monkeypatch, capsys) -> None:
-    name, settings = f"test-devices-{os.getpid()}", {"backbone": tiny_backbone("bert"), "contrast_layer": 1}
-    config = Config.parse(settings | {"epochs": 1, "batch_size": 64, "data": str(folder / "data")})
-    run = runs.run_folder(name)
-    try:
-        found = devices.launch(config, name, devices=2)
-        assert "epoch 1: validation loss" in capsys.readouterr().out
+def test_a_notebook_starts_a_process_a_device_and_finds_their_run(
+    folder: Path, tiny_backbone, monkeypatch, capsys
+) -> None:
+    settings = {"backbone": tiny_backbone("bert"), "contrast_layer": 1, "epochs": 1, "batch_size": 64}
+    config = Config.parse(settings | {"data": str(folder / "data")})
+
+    @contextlib.contextmanager
+    def popen(command: list[str], **_: object):  # torchrun's part, in this process
+        start = command.index("patsim_utils")
+        assert command[1:start] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+        yield SimpleNamespace(stdout=["epoch 1\n"], returncode=cli.main(command[start + 1 :]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "subprocess", SimpleNamespace(Popen=popen, PIPE=None, STDOUT=None))
+        patch.setattr(runs, "run_folder", folder.joinpath)
+        found = devices.launch(config, "notebook", devices=2)
+        assert capsys.readouterr().out.endswith("epoch 1\n")
         paths = {"backbone", "data"}  # which start at the repository
         assert found.model_dump(exclude=paths) == config.model_dump(exclude=paths)
-        assert train.fit(load(config.data), found, run)["train"]["steps"] > 0  # it is there, nothing is trained
-        monkeypatch.setattr(sys, "executable", "/bin/false")
-        with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
-            devices.launch(config, name, devices=2)
-    finally:
-        for path in (run, run.with_name(f".{name}.lock")):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        assert train.fit(load(config.data), found, folder / "notebook")["train"]["steps"] > 0  # nothing is trained
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
+        devices.launch(config, "notebook", devices=2)

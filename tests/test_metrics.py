@@ -78,9 +78,9 @@ def test_intervals_are_those_of_the_slow_loop(frame: pd.DataFrame):
 def test_an_interval_needs_anchors_that_vary():
     one, two = (pd.DataFrame({"anchor": anchors, "score": [0, 1]}) for anchors in (["a", "a"], ["a", "b"]))
     with pytest.raises(ValueError, match="at least 2 anchors, not 1"):
-        metrics.check_measurable(one)
+        metrics.pearson_interval(one["anchor"], one["score"], one["score"])
     with pytest.raises(ValueError, match="resamples are constant"):
-        metrics.check_measurable(two)
+        metrics.pearson_interval(two["anchor"], two["score"], two["score"])
 
 
 def test_evaluate_gives_plain_finite_numbers(frame: pd.DataFrame):

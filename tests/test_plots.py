@@ -56,7 +56,8 @@ def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
     seen = "3 dots, 3 of them with an interval; Pearson: from -0.100 to 0.500."
     assert figure.alt == seen
-    figure = plots.forest(GROUPS, "group", caption="What is not significant is grey and open", zero=True)
+    differences = GROUPS.rename(columns={"pearson": "difference"})
+    figure = plots.forest(differences, "group", value="difference", caption="What is not significant is grey and open")
     assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}
     figure = plots.forest(GROUPS, "group", caption="Both", mark="other")
     assert marks(figure, "D") == {"none": [0.5, 0.2, 0.3]}

@@ -216,15 +216,16 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     (root / "notebooks" / "variants").mkdir(parents=True, exist_ok=True)
     (root / "notebooks" / "variants" / "few.yaml").touch()
     one = {"variant": "described", "idea": "all", "seeds": 3, "pearson": 0.7, "low": 0.6, "high": 0.8, "seconds": 61.7}
-    other = one | {"variant": "bce", "against": "described", "difference": -0.01, "difference_low": -0.02}
+    other = one | {"variant": "bce", "against": "described", "difference": -0.01, "commit": "abc"}
     pd.DataFrame([one, other]).to_csv(root / "runs" / "ideas-few" / "effects.csv", index=False)
     for _ in range(2):
         report.record("ideas")
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
-    rows = table[table["study"] == "ideas"][["variant", "seeds", "pearson", "against", "difference", "what", "seconds"]]
+    columns = ["variant", "pearson", "against", "difference", "what", "seconds", "commit"]
+    rows = table[table["study"] == "ideas"][columns]
     assert rows.to_numpy().tolist() == [
-        ["described", "3", "0.70000", "", "", "all", "62"],
-        ["bce", "3", "0.70000", "described", "-0.01000", "all", "62"],
+        ["described", "0.70000", "", "", "all", "62", ""],
+        ["bce", "0.70000", "described", "-0.01000", "all", "62", "abc"],
     ]
     assert (root / "reports" / "recorded" / "ideas" / "5_ablation.html").read_text() == "a page"
     shutil.rmtree(root / "reports" / "ideas")

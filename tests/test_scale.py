@@ -38,7 +38,7 @@ class Uneven:
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
         time.sleep(1.0 * (part["part"].iloc[0] == 0))
         lengths = part["phrase"].str.len().to_numpy(np.float32)
-        return pd.DataFrame({"vector": list(np.repeat(lengths[:, None], 384, axis=1)), "part": part["part"]})
+        return pd.DataFrame({"value": list(np.repeat(lengths[:, None], 384, axis=1)), "part": part["part"]})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def cluster():
 def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
     run: Path, cluster, tmp_path, monkeypatch, capsys
 ) -> None:
-    plain, killed = scale.predictions, []
+    plain, killed = scale.mapped, []
 
     def predictions(*given, **options):
         for found in plain(*given, **options):
@@ -76,7 +76,7 @@ def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
             yield found
 
     monkeypatch.setattr(scale, "Scorer", Slow)
-    monkeypatch.setattr(scale, "predictions", predictions)
+    monkeypatch.setattr(scale, "mapped", predictions)
     monkeypatch.setattr(scoring, "CHUNK", 50)
     (tmp_path / "in").mkdir()
     rows = load("sample")["test"][["anchor", "target", "context"]].assign(note=lambda frame: range(len(frame)))
@@ -132,7 +132,7 @@ def test_a_worker_reads_as_this_process_does(tmp_path) -> None:
     part = pd.DataFrame({"phrase": ["steel", "robust material"], "part": [3, 3]})
     index = search.Index(tmp_path, retriever="minilm", create=True)
     found = scale.Reader(index.retriever)(part)
-    np.testing.assert_allclose(np.stack(found["vector"]), search.vectors(index.model, part["phrase"]), atol=1e-6)
+    np.testing.assert_allclose(np.stack(found["value"]), search.vectors(index.model, part["phrase"]), atol=1e-6)
     assert found["part"].tolist() == [3, 3]
 
 
@@ -141,7 +141,7 @@ def test_a_stopped_command_goes_on_with_the_parts_that_are_missing(run: Path, tm
     words = ["score", "--run", str(run / "pair"), str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "scored.csv")]
     asked = []
 
-    def predictions(parts, *_, **__):
+    def predictions(worker, arguments, parts, **_):
         asked.append(list(parts))
         for number, rows in reversed(parts.items()):  # Ray gives them in any order
             if len(asked) == 1 and number == 3:
@@ -149,7 +149,7 @@ def test_a_stopped_command_goes_on_with_the_parts_that_are_missing(run: Path, tm
             yield number, Matcher.load(run / "pair").score(rows)
 
     monkeypatch.setattr(scoring, "CHUNK", 50)
-    monkeypatch.setattr(scale, "predictions", predictions)
+    monkeypatch.setattr(scale, "mapped", predictions)
     assert cli.main([*words, "--engine", "ray"]) == 130
     assert cli.main([*words, "--engine", "ray"]) == 0
     assert asked[1] == [0, 1, 2, 3]
