@@ -143,6 +143,11 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     for other in ("random", "together", "elsewhere"):  # where to start: a figure of another kind is no better one
         assert other not in found[:single]
     assert "|validation, other data|" in next(row for row in rows if "|elsewhere|" in row)
+    config = root / "reports" / "recorded" / "shared" / "config.json"
+    for broken in (lambda: config.write_text("{"), config.unlink):  # the others are shown all the same
+        broken()
+        index.write_index(root / "reports")
+        assert ">shared<" in (root / "reports" / "index.html").read_text()
     assert "elsewhere: 0.950" not in found  # nor does it stand among the others in the chart
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
     assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
