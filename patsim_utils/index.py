@@ -91,7 +91,7 @@ def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
         row["seeds"] = len(one) if first["date"] == first["date"] else np.nan
         try:
             sample = json.loads((reports / "recorded" / study / "config.json").read_text("utf-8"))["data"] == "sample"
-        except (OSError, ValueError, KeyError):  # its pages have gone, or their record is broken
+        except (OSError, ValueError, KeyError, TypeError):  # its pages have gone, or their record is broken
             sample = re.search(r"\bsample\b", name)
         row |= {"tested on": "sample" if sample else tested, "minutes": mean["seconds"] / 60}
         row |= {"million trained weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}

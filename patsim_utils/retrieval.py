@@ -49,7 +49,7 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
         return folder
     fresh = folder.with_name(f".{folder.name}.new")
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
-    model.model_card_data.generate_widget_examples = False  # no card is written; their progress would fill the page
+    model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
     columns = ["anchor", "target", "score"]
     if loss == "multiple_negatives":
         frame, columns = frame[(frame["score"] >= 0.75) & (frame["anchor"] != frame["target"])], columns[:2]

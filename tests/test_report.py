@@ -144,7 +144,11 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
         assert other not in found[:single]
     assert "|validation, other data|" in next(row for row in rows if "|elsewhere|" in row)
     config = root / "reports" / "recorded" / "shared" / "config.json"
-    for broken in (lambda: config.write_text("{"), config.unlink):  # the others are shown all the same
+    for broken in (
+        lambda: config.write_text("{"),
+        lambda: config.write_text("[]"),
+        config.unlink,
+    ):  # the others are shown all the same
         broken()
         index.write_index(root / "reports")
         assert ">shared<" in (root / "reports" / "index.html").read_text()
