@@ -73,8 +73,8 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
     if "validation" not in splits:
         splits |= _held_out(splits["train"], named(paths["train"]), protocol, seed)
     for name, frame in splits.items():
-        try:
-            metrics.pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)  # the best there is
+        try:  # of a perfect prediction, which can be measured where any can
+            metrics.pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)
         except ValueError as error:
             raise InputError(f"{named(paths.get(name, folder))}: split {name} cannot be measured ({error})") from error
     return {name: splits[name].reset_index(drop=True) for name in SPLITS if name in splits}

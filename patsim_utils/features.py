@@ -10,7 +10,7 @@ listwise track numbers of a pair's group (`groups.py`) stand beside them.
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import encoder, groups, ordinal
 from patsim_utils.config import Config
@@ -50,20 +51,22 @@ def overlap(anchor: str, target: str) -> list[float]:
 
 
 @torch.inference_mode()
-def alignment(frame: pd.DataFrame, **read: Any) -> tuple[np.ndarray, dict[str, Tensor]]:
+def alignment(
+    frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model: nn.Module
+) -> tuple[np.ndarray, dict[str, Tensor]]:
     """How alike an encoder finds anchor and target, as wholes and token by token: (n, 7), cosines.
 
     Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the cosine of the most
     similar token of the target, its mean and its least (the alignment of BERTScore, Zhang et al. 2020, arXiv
     1904.09675); the same for the tokens of the target; the cosines of both first and of both last tokens. Beside them
-    the sentence vector (W,) of every phrase: the mean of its tokens, of unit length. `read`: tokenizer and model.
+    the sentence vector (W,) of every phrase: the mean of its tokens, of unit length.
     """
     found, vectors = np.empty((len(frame), 7), dtype=np.float32), {}
     order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
     for rows in np.array_split(order, -(-len(order) // ROWS)):
         part = frame.iloc[rows]
         ids, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
-        states, real, means = _states(phrases, **read)
+        states, real, means = _states(phrases, tokenizer, model)
         vectors |= zip(phrases, means, strict=True)
         a, t = torch.from_numpy(ids).tensor_split(2)
         whole = F.normalize((states * real[..., None]).sum(1), dim=-1)
@@ -78,9 +81,11 @@ def alignment(frame: pd.DataFrame, **read: Any) -> tuple[np.ndarray, dict[str, T
     return found, vectors
 
 
-def _states(phrases: Sequence[str], **read: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _states(
+    phrases: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: nn.Module
+) -> tuple[Tensor, Tensor, Tensor]:
     """Unit states (P, T, W) of all but special tokens, which are real: 1 or 0 (P, T), and sentence vectors (P, W)."""
-    batches = list(encoder.token_states(phrases, batch_size=BATCH, **read))
+    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=BATCH))
     count, (_, longest, size) = len(phrases), batches[-1][1].shape
     width = max(1, longest - 2)
     found, means, lengths = torch.zeros(count, width, size), torch.empty(count, size), torch.ones(count)

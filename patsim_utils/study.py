@@ -49,7 +49,8 @@ class StudyError(RuntimeError):
 class ThisInterpreter(AsyncKernelManager):
     """Starts kernels with the interpreter that runs now, whatever `python3` kernels are registered here.
 
-    What a kernel's process writes beside the notebook, such as a crash or a quarrel at its own end, goes to `stderr`.
+    What a kernel's process itself writes, such as the message of a crash, goes to the file `stderr`. libzmq may report
+    a failed assertion while a kernel shuts down, which means nothing for the notebook.
     """
 
     stderr: BinaryIO

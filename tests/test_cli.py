@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -203,8 +204,11 @@ def test_an_unknown_class_can_be_scored_by_choice(run: Path, pairs: Path) -> Non
     assert 0 <= pd.read_csv("x.csv")["prediction"].item() <= 1
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run: Path, pairs: Path, capfd) -> None:
-    kept = os.dup(1)
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    run: Path, pairs: Path, tmp_path_factory, monkeypatch, capfd
+) -> None:
+    temporary, kept = tmp_path_factory.mktemp("temporary"), os.dup(1)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     try:
         with Path("/dev/full").open("wb") as full:
             os.dup2(full.fileno(), 1)
@@ -213,6 +217,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run: Path, pair
         os.dup2(kept, 1)
         os.close(kept)
     assert capfd.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(("terminal", "said"), [(True, "\r50 of 100 pairs, 25 a second, 2 s left\033[K"), (False, "")])

@@ -59,9 +59,10 @@ def test_words_find_shared_words(tmp_path) -> None:
     assert retrieval.by_vectors(index)("paper sheet", "D21")[0] == "paper"
 
 
-def test_a_trained_retriever_brings_rated_pairs_together(tmp_path) -> None:
+def test_a_trained_retriever_brings_rated_pairs_together(tmp_path, capfd) -> None:
     frame, fit = data.load("sample")["train"].iloc[:120], {}
     folders = {loss: retrieval.train(frame, tmp_path / loss, loss=loss, epochs=3) for loss in retrieval.LOSSES}
+    assert "example" not in "".join(capfd.readouterr())  # a progress bar would fill the page
     for name, folder in {"pretrained": Path(backbones.path("minilm")), **folders}.items():
         model = SentenceTransformer(str(folder))
         anchor, target = (

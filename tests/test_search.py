@@ -150,6 +150,7 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
         next(model.parameters()).add_(0.1)
     model.save_pretrained(str(run / "retriever"), create_model_card=False)
     assert cli.main(words) == 0  # the run has a retriever of its own: the index is made anew
+    assert cli.main(["search", "--run", str(run / "model"), *words[3:]]) == 0  # the model folder is of the same run
     assert calls == [7, 4, 1, 1]
     (tmp_path / "phrases.csv.index" / "corpus.json").write_text("{")
     assert cli.main(words) == 0
