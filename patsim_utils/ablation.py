@@ -193,20 +193,15 @@ def sentences(table: pd.DataFrame) -> str:
 
 
 def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
-    """The splits of all seeds of a variant, with a `share` of the training anchors.
-
-    Where rows are split at random, only the same anchors are held out: else a small share would hide some of the leak.
-    """
-    splits = dict(_load(variant.config.data, protocol=variant.config.protocol, seed=variant.config.seed))
-    splits["train"] = data.subset(splits["train"], share, seed=0)
+    """The splits of all seeds of a variant, with a `share` of the training anchors."""
+    config = variant.config
+    splits = _load(config.data, protocol=config.protocol, seed=config.seed)
+    splits = data.subset(splits, share, protocol=config.protocol, seed=0)
     for name, frame in splits.items():
-        if variant.config.protocol == "random":
-            frame = frame[frame["anchor"].isin(splits["train"]["anchor"])].reset_index(drop=True)
         if variant.shuffle_context:
             group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
             traded = keys.get_level_values(1)[np.random.default_rng(0).permutation(len(keys))]
-            frame = frame.assign(context=traded[group])
-        splits[name] = frame
+            splits[name] = frame.assign(context=traded[group])
     return splits
 
 

@@ -100,14 +100,13 @@ def class_counts(splits: dict[str, pd.DataFrame], *, titles: Mapping[str, str]) 
 
 
 def group_sizes(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Targets of each group (an anchor in a class): split, anchor, context, targets."""
-    groups = pd.concat(splits, names=["split"]).groupby(["split", "anchor", "context"])
-    return groups.size().reset_index(name="targets")
+    """Targets of each group (an anchor in a class), all splits together: anchor, context, targets."""
+    return pd.concat(splits.values()).groupby(["anchor", "context"]).size().reset_index(name="targets")
 
 
 def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
     """In a sentence, how often the class alone changes a label."""
-    pairs = pd.concat(splits, names=["split"]).groupby(["split", "anchor", "target"])[["context", "score"]].nunique()
+    pairs = pd.concat(splits.values()).groupby(["anchor", "target"])[["context", "score"]].nunique()
     repeated = pairs[pairs["context"] > 1]
     if repeated.empty:
         return "No pair is rated in two classes, so that the labels cannot show what the class changes."
@@ -310,18 +309,15 @@ def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping
 
 
 def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """What scoring without the class, or with a wrong one drawn from the other groups', changes: context, pearson,
+    """What scoring without the class, or with a wrong one (every class stands for another), changes: context, pearson,
     difference (to the frame's own predictions, paired over anchors), low, high. Without what cannot be measured.
     """
-    # groups stay as they are, and have one wrong class each, since the score of a listwise model depends on them
+    # groups stay as they are, since the score of a listwise model depends on them
     scores = {"no class": matcher.score(frame.assign(context="none for " + frame["context"]), unknown="embedding")}
-    groups = frame.groupby(["anchor", "context"], sort=False)
-    own, rng = groups["context"].first().to_numpy(dtype=object), np.random.default_rng(seed)
-    if len(set(own)) > 1:
-        wrong = own.copy()
-        for code in pd.unique(own):
-            wrong[own == code] = rng.choice(own[own != code], size=(own == code).sum())
-        scores["a wrong class"] = matcher.score(frame.assign(context=wrong[groups.ngroup()]))
+    classes = np.random.default_rng(seed).permutation(sorted(set(frame["context"])))
+    if len(classes) > 1:
+        wrong = dict(zip(classes, np.roll(classes, 1), strict=True))
+        scores["a wrong class"] = matcher.score(frame.assign(context=frame["context"].map(wrong)))
     rows, columns = [], (frame["anchor"], frame["score"], [frame["prediction"]])
     for context, other in scores.items():
         if found := metrics.evaluate_or_none(frame, other, seed=seed):

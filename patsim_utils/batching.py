@@ -28,7 +28,7 @@ from patsim_utils import cpc, ordinal
 from patsim_utils.data import RATINGS
 from patsim_utils.errors import InputError
 
-LONGEST_LIST = 512  # tokens, in the layout whose positions run on through all targets
+LONGEST = 512  # tokens of a sequence whose positions run on through all targets, where the encoder can read as many
 UNRATED = -100  # in `rating`: what cross-entropy leaves out
 
 
@@ -52,7 +52,8 @@ class Pairs:
         layout: as above.
         titles: class text of each CPC code; a code that is not in it has none.
         context_tokens: tokens of a class text that are read, from its start; punctuation is left out.
-        longest: tokens of a phrase that are read; what is longer is cut, which is said once.
+        longest: tokens that the encoder reads at once. A phrase may fill half of what its class leaves; what is longer
+            is cut, which is said once.
         unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
 
     Attributes, (n,) each: `anchor` and `target`, which of the distinct `phrases` they are; `code`, the place in
@@ -67,10 +68,10 @@ class Pairs:
         layout: str = "pair",
         titles: dict[str, str],
         context_tokens: int = 8,
-        longest: int = 248,
+        longest: int = LONGEST,
         unknown: str = "error",
     ) -> None:
-        self.layout, self.pad = layout, tokenizer.pad_token_id
+        self.layout, self.pad, self.room = layout, tokenizer.pad_token_id, min(longest, LONGEST)
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.target_end = [] if layout == "compact" else [self.sep]
         ids, self.phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
@@ -81,6 +82,7 @@ class Pairs:
         n, self.context = len(self.phrases), len(self.phrases) + which
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]
         tokens = tokenizer([*self.phrases, *texts], add_special_tokens=False, verbose=False)["input_ids"]
+        longest = (longest - 4 - context_tokens) // 2  # of a phrase; four special tokens are in a sequence
         if cut := sum(len(ids) > longest for ids in tokens[:n]):
             message = "%d of %d phrases are longer than the %d tokens that this model reads; their ends are left out"
             logging.getLogger("patsim").warning(message, cut, n, longest)
@@ -116,7 +118,7 @@ class Pairs:
         for rows in groups:
             most = largest
             if self.layout == "listwise":
-                room = LONGEST_LIST - self.prefix_length[rows[0]]
+                room = self.room - self.prefix_length[rows[0]]
                 most = max(1, min(largest, room // self.target_length[rows].max()))
             if shuffle is not None:
                 key = f"{self.phrases[self.anchor[rows[0]]]} {self.code[rows[0]]}"

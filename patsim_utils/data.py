@@ -210,13 +210,17 @@ def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.n
     return fold
 
 
-def subset(frame: pd.DataFrame, share: float, *, seed: int) -> pd.DataFrame:
-    """The rows of a share of the anchors in (0, 1], drawn from the seed; all rows for a share of 1."""
+def subset(splits: dict[str, pd.DataFrame], share: float, *, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
+    """The splits with a share of the training anchors in (0, 1], drawn from the seed; all rows for a share of 1.
+
+    Where rows are split at random, only the same anchors are held out: else a small share would hide some of the leak.
+    """
     if not 0 < share <= 1:
         raise InputError(f"parameter share: {share} is not in (0, 1]")
-    anchors = frame["anchor"].drop_duplicates()
+    anchors = splits["train"]["anchor"].drop_duplicates().sort_values()  # the same ones in whatever order of rows
     kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed) if share < 1 else anchors
-    return frame[frame["anchor"].isin(kept)].reset_index(drop=True)
+    less = splits if protocol == "random" else {"train": splits["train"]}
+    return splits | {name: one[one["anchor"].isin(kept)].reset_index(drop=True) for name, one in less.items()}
 
 
 def _held_out(frame: pd.DataFrame, place: str, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
@@ -227,7 +231,11 @@ def _held_out(frame: pd.DataFrame, place: str, protocol: str, seed: int) -> dict
     if protocol == "random":
         return dict(zip(SPLITS, train_test_split(frame, test_size=0.1, random_state=seed), strict=False))
     fold = grouped_folds(frame, folds=min(10, max(2, anchors // 4)), seed=seed)
-    return {"train": frame[fold > 0], "validation": frame[fold == 0]}
+    # drawn, since the splitter puts the largest anchor into fold 0 whatever the seed; one of two anchors or more
+    sizes = frame.groupby(fold)["anchor"].nunique()
+    usable = sizes.index[(sizes > 1) & (sizes < anchors - 1)]
+    held_out = fold == np.random.default_rng(seed).choice(usable if len(usable) else sizes.index)
+    return {"train": frame[~held_out], "validation": frame[held_out]}
 
 
 def _from_kaggle() -> Path:

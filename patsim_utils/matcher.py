@@ -119,7 +119,7 @@ class Matcher(nn.Module):
             layout=self.settings.layout,
             titles={code: code.lower() for code in cpc.CODES[1:]} if kind == "code" else self.titles,
             context_tokens=CONTEXT_TOKENS[kind],
-            longest=(encoder.longest_sequence(self.encoder) - 4 - CONTEXT_TOKENS[kind]) // 2,
+            longest=encoder.longest_sequence(self.encoder),
             unknown=unknown,
         )
 

@@ -196,7 +196,9 @@ def told(label: str, name: str) -> Iterator[None]:
             saved = [path for work in works for path in work.glob("checkpoints/*/trainer_state.json")]
             try:
                 state = json.loads(max(saved, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
-                line += f", past step {state['global_step']} of {state['max_steps']}"
+                step, steps, seconds = state["global_step"], state["max_steps"], state["log_history"][-1]["seconds"]
+                left = round(seconds * (steps - step) / step / 60)
+                line += f", past step {step} of {steps}" + f", about {left} min of training left" * (left > 0)
             except (OSError, ValueError):  # no checkpoint yet, or one that is being written or replaced
                 pass
             print(line, flush=True)

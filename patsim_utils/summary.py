@@ -39,15 +39,15 @@ def summary(run: Path) -> dict[str, Any] | None:
         "headline": f"Pearson {', '.join(figures)}, seed {config.seed}",
         "picture": picture._repr_html_(),
         "said": said,
-        "good_and_bad": [*_fields(frame), *_relations(frame)],
+        "good_and_bad": [*_fields(frame, seed=config.seed), *_relations(frame, seed=config.seed)],
         "use": use(config, found["protocol"]),
     }
 
 
-def _fields(frame: pd.DataFrame) -> list[str]:
+def _fields(frame: pd.DataFrame, *, seed: int = 0) -> list[str]:
     """The sections with a correlation significantly above, or below, that of all pairs."""
     whole = frame["score"].corr(frame["prediction"])
-    sections = analysis.by_group(frame, "section", names=cpc.titles())
+    sections = analysis.by_group(frame, "section", names=cpc.titles(), seed=seed)
     said = []
     for word, part in (("higher", sections.query("low > @whole")), ("lower", sections.query("high < @whole"))):
         names = [f"{plots.short(r.label)} {analysis.interval(r.pearson, r.low, r.high)}" for r in part.itertuples()]
@@ -57,9 +57,9 @@ def _fields(frame: pd.DataFrame) -> list[str]:
     return said or [f"{told}; none is significantly higher or lower than that of all pairs." if known else f"{told}."]
 
 
-def _relations(frame: pd.DataFrame) -> list[str]:
+def _relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
     """Which kinds of relation are taken for more alike, or less, than they are."""
-    table = analysis.by_rating(frame).query("rating != '0'")
+    table = analysis.by_rating(frame, seed=seed).query("rating != '0'")
     said = []
     for word, part in (("more", table.query("low > score")), ("less", table.query("high < score"))):
         if len(part):

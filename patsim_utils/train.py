@@ -36,7 +36,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.matcher import Matcher, Output
 
 WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 0.01, 1.0
-CHECKPOINT_SECONDS = 60.0  # at least, between two checkpoints within an epoch: on a GPU one takes as long as many steps
+CHECKPOINT_SECONDS = 120.0  # at least, between two checkpoints within an epoch: one takes as long as several steps
 
 
 def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ class _Schedule(TrainerCallback):
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        every = max(1, min(200, state.max_steps // 10))
+        every = max(1, min(20, state.max_steps // 10))
         if state.global_step % every == 0 and state.global_step % len(self.sampler) > 0:
             # one clock decides for all devices, which write a checkpoint together
             control.should_save |= devices.shared(time.perf_counter() - self.saved >= CHECKPOINT_SECONDS)

@@ -64,6 +64,9 @@ def test_shares_and_pairs_in_two_classes_by_hand():
     assert {share: analysis.percent(share) for share in shares} == shares
     text = "1 of 5 distinct pairs are rated in two or more classes; 100 % of them have another score in another class."
     assert analysis.same_pair_two_classes(SPLITS) == text
+    moved = {"train": SPLITS["train"].iloc[1:], "validation": pd.concat([SPLITS["validation"], SPLITS["train"][:1]])}
+    assert analysis.same_pair_two_classes(moved) == text  # also where the splits share anchors
+    assert sorted(analysis.group_sizes(moved)["targets"]) == [1, 1, 2, 2]
     assert analysis.same_pair_two_classes({"validation": SPLITS["validation"]}).startswith("No pair is rated in two")
 
 
@@ -174,7 +177,9 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
     assert not any(map(cpc.class_of, none))
     assert (len(set(zip(none, frame["context"], strict=True))), way) == (frame["context"].nunique(), "embedding")
     assert (wrong != frame["context"]).all()
-    assert (wrong.groupby([frame["anchor"], frame["context"]]).nunique() == 1).all()
+    traded = pd.DataFrame({"own": frame["context"], "wrong": wrong}).drop_duplicates()
+    assert traded["own"].is_unique
+    assert traded["wrong"].is_unique  # groups that were apart stay apart
     pearson = metrics.pearson(frame["score"], frame["prediction"])
     assert effect.loc["no class", "difference"] == pytest.approx(-2 * pearson)
     assert effect.loc["no class", "high"] < 0

@@ -84,12 +84,13 @@ def test_groups_hold_one_anchor_in_one_context(pairs_frame: pd.DataFrame) -> Non
     assert sorted(map(len, parts)) == [2, 2, 2, 3, 3]
 
 
-def test_a_listwise_sequence_fits_the_encoder() -> None:
+@pytest.mark.parametrize("longest", [128, 512, 4096])
+def test_a_listwise_sequence_fits_the_encoder(longest: int) -> None:
     frame = pd.DataFrame({"anchor": "a b", "target": ["word " * k for k in range(1, 41)], "context": "H01"})
-    pairs = build(frame, "listwise")
+    pairs = build(frame, "listwise", longest=longest)
     sequences = pairs.sequences(largest=128)
     assert len(sequences) > 1
-    assert pairs.lengths(sequences).max() <= 512
+    assert pairs.lengths(sequences).max() <= min(longest, 512)
     assert sorted(np.concatenate(sequences).tolist()) == list(range(40))
 
 
@@ -131,7 +132,7 @@ def test_long_phrases_are_read_whole_or_cut_with_one_warning(pairs_frame: pd.Dat
         whole = build(frame, "pair")
         assert not caplog.records
         assert words([whole[np.array([3])].tokens[i] for i in whole[np.array([3])].targets[0]]) == f"{long} 3"
-        cut = build(frame, "pair", longest=48)
+        cut = build(frame, "pair", longest=108)
     assert [record.getMessage() for record in caplog.records] == [
         "12 of 15 phrases are longer than the 48 tokens that this model reads; their ends are left out"
     ]

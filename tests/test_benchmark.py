@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,7 @@ def test_growth_and_step_measure_a_model(config: Config, pairs_frame: pd.DataFra
     assert found["share"] == pytest.approx(found["gflop"] / 0.5 / benchmark.matrix_rate("fp32"))
     width, layers, tokens = 32, 3, 4 * 12
     assert found["gflop"] * 1e9 > 3 * 2 * tokens * layers * (4 * width**2 + 2 * width * 48) * 0.5
+    with monkeypatch.context() as patch:  # what is counted holds the products of attention
+        patch.setattr(benchmark, "sdpa_kernel", lambda _: nullcontext())
+        without = benchmark.step(config.model_copy(update={"batch_size": 4, "adapter": "full"}), pairs_frame)
+    assert found["gflop"] > without["gflop"]

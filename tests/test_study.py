@@ -304,8 +304,9 @@ def test_progress_tells_the_step(root: Path, monkeypatch, capsys: pytest.Capture
     for step in (90, 1200):
         folder = root / "runs" / ".one.work" / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": 4000}))
+        state = {"global_step": step, "max_steps": 4000, "log_history": [{"seconds": 3.0 * step}]}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
         os.utime(folder / "trainer_state.json", (step, step))
     with study.told("work", "one"):
         time.sleep(0.3)
-    assert "past step 1200 of 4000" in capsys.readouterr().out
+    assert "past step 1200 of 4000, about 140 min of training left" in capsys.readouterr().out
