@@ -191,7 +191,8 @@ def parser() -> argparse.ArgumentParser:
         add("--preset", required=True, help="one of the presets below")
         add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
         add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
-        add("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter of a notebook")
+        pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("KEY", "VALUE")}
+        add("-p", **pair, help="a setting of config.py or of a notebook, such as -p epochs 1; may be given again")
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
     for add in (study, train):
         add("--replace", action="store_true", help="train anew where another run has this name")

@@ -26,7 +26,9 @@ GLOSSARY = {
     "antonym": "The opposite: “soft” for “hard”.",
     "calibration": "Whether a score can be taken at its word: of pairs with a score near 0.6, the mean of people's "
     "scores should be 0.6.",
-    "precision": "Of what is kept, the share that is worth keeping. Of arithmetic: float32, or the coarser bfloat16.",
+    "validation": "Pairs that were kept out of training. Which epoch's model is kept was decided by them.",
+    "seed": "The number from which a training's random start follows; another one gives slightly other figures.",
+    "precision": "Of what is kept, the share that is worth keeping.",
     "recall": "Of what is worth keeping, the share that is kept.",
     "nDCG": "1 where the best candidates stand first, in the order of people's scores; less, the lower they stand.",
     "pretrained cosine": "How alike the encoder finds the two phrases before any training on such pairs.",

@@ -28,7 +28,6 @@ WIDTH, DPI = 5.6, 150  # inches, pixels an inch: sharp on a phone, about 40 kB
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#5F6B73", "#D9E2E8"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#8A6D00", "#56B4E9", "#E69F00", "#000000", "#777777")
 Line = tuple[str, float] | None  # name and place of a dashed line
-HIDDEN = "No phrases of the data stand here: a page may be passed on, and the data is not ours to pass on."
 
 
 class Picture(Figure):
@@ -84,7 +83,7 @@ def note(text: str) -> HTML:
 def table(frame: pd.DataFrame, caption: str, *, search: bool = False, show: bool = True) -> Table | HTML:
     """A frame as a table, with `search` to be sorted and searched; a sentence where it is empty, or not to be shown."""
     if not show:
-        return note(HIDDEN)
+        return note(f"Not shown, since this page leaves out the data's phrases (show_pairs is false): {caption}")
     return note(f"Nothing to show: {caption}") if frame.empty else Table(frame, caption, search=search)
 
 
@@ -148,7 +147,7 @@ def forest(
     said = told = [f"{short(name)}: {text}" for name, text in zip(rows[label], spoken, strict=True)]
     if mark:
         far = (rows[value] - rows[mark]).abs().idxmax()
-        said = [f"{mark} differs most for {told[far]} against {rows[mark][far]:.3f}"]
+        said = [f"farthest from its {mark}: {told[far]}, {mark} {rows[mark][far]:.3f}"]
     elif len(rows) > 2 and len(known):
         said = [f"highest {told[known[value].idxmax()]}", f"lowest {told[known[value].idxmin()]}"]
     said = [*said, f"dashed line: {reference[0]} {reference[1]:.3f}"] if reference else said

@@ -61,12 +61,12 @@ def _relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
     """Which kinds of relation are taken for more alike, or less, than they are."""
     table = analysis.by_rating(frame, seed=seed).query("rating != '0'")
     said = []
-    for word, part in (("more", table.query("low > score")), ("less", table.query("high < score"))):
+    for word, part in (("high", table.query("low > score")), ("low", table.query("high < score"))):
         if len(part):
             worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
-            kind = f"{analysis.RATINGS[worst['rating']]} ({worst['rating']})"
-            figures = f"mean prediction {worst['prediction']:.2f}, score {worst['score']:.2f}"
-            said.append(f"Of related pairs, taken for {word} alike than they are, most of all: {kind}, {figures}.")
+            kind = f"“{analysis.RATINGS[worst['rating']]}” ({worst['rating']})"
+            figures = f"{worst['prediction']:.2f} on average, where people gave {worst['score']:.2f}"
+            said.append(f"Scored too {word}, of related pairs most of all those rated {kind}: {figures}.")
     return said
 
 

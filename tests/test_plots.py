@@ -61,7 +61,7 @@ def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}
     figure = plots.forest(GROUPS, "group", caption="Both", mark="other")
     assert marks(figure, "D") == {"none": [0.5, 0.2, 0.3]}
-    assert page(figure) == f"Both: other differs most for {lowest} against 0.200."
+    assert page(figure) == f"Both: farthest from its other: {lowest}, other 0.200."
 
 
 def test_what_is_undefined_says_so_and_nothing_is_a_sentence():

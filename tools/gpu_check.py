@@ -147,7 +147,7 @@ def main() -> None:
     given = parser.parse_args()
     splits = data.load(given.data)
     if given.dry:
-        splits = {name: data.subset(frame, 0.1, seed=0) for name, frame in splits.items()}
+        splits = data.subset(splits, 0.1, protocol="anchor_disjoint", seed=0)
     print("| what | found |\n|---|---|")
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     tell("device", f"{name}, torch {torch.__version__}")

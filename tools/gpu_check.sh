@@ -10,4 +10,6 @@ here=$(dirname "$0")
 if ls "$here"/wheels/*.whl >/dev/null 2>&1; then
     python3 -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
 fi
-PYTHONPATH="$here/.." exec "${PYTHON:-python3}" "$here/gpu_check.py" "$@"
+python=$here/../.venv/bin/python
+[ -x "$python" ] || python=python3
+PYTHONPATH="$here/.." exec "${PYTHON:-$python}" "$here/gpu_check.py" "$@"
