@@ -155,7 +155,7 @@ def _add_tools(command: Callable[..., Callable]) -> None:
     add("query", help="the phrase that is searched for")
     add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
     told = "table with a column phrase (its index is made beside it), an index, or sample"
-    add("--corpus", type=Path, required=True, help=told)
+    add("--corpus", required=True, help=told)
     add("--run", type=Path, required=True, help="run folder, or the model folder in it")
     add("--top", type=int, default=20, help="phrases of the answer (default: 20)")
     add("--candidates", type=int, default=100, help="phrases that the retriever hands on (default: 100)")

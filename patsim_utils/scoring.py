@@ -43,9 +43,9 @@ def score(given: argparse.Namespace) -> int:
     @cache
     def model() -> tuple[Matcher, bytes]:
         """The model of the run, read once for all tables, and the digest of its files."""
-        folder = given.run / "model" if (given.run / "model").is_dir() else given.run
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        return Matcher.load(given.run), b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+        matcher, folder = Matcher.load(given.run), given.run / "model"
+        paths = sorted(path for path in (folder if folder.is_dir() else given.run).rglob("*") if path.is_file())
+        return matcher, b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
 
     if not pairs.is_dir():
         score_table(pairs, output / pairs.name if output.is_dir() else output, model, given)
@@ -55,6 +55,8 @@ def score(given: argparse.Namespace) -> int:
         raise InputError(f"{named(pairs)}: holds no table ({', '.join(files.FORMS)})")
     if str(output) == "-" or (output.exists() and not output.is_dir()):
         raise InputError(f"{clip(str(output))}: is no folder, and a folder of tables is scored into one")
+    if output.exists() and output.samefile(pairs) and not given.overwrite:
+        raise InputError(f"{named(output)}: holds the tables themselves; --overwrite replaces each by its scored one")
     output.mkdir(parents=True, exist_ok=True)
     status = 0
     with scale.cluster(given.workers) if given.engine == "ray" else nullcontext():

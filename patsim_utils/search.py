@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import Self
@@ -56,12 +56,14 @@ class Index:
         """
         self.folder = folder
         self.retriever = str(Path(backbones.path(retriever)).resolve())  # as Ray's workers find it, too
-        note = {"format": FORMAT, "retriever": _fingerprint(Path(self.retriever))}
+        self.fingerprint = _fingerprint(Path(self.retriever))
+        note = {"format": FORMAT, "retriever": self.fingerprint}
         place = folder / "index.json"
         try:
             if not place.is_file():
                 if not create:
                     raise InputError(f"{named(folder)}: there is no index here")
+                _loaded(self.retriever, self.fingerprint)  # what cannot be loaded leaves nothing behind
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write_text(place, json.dumps(note))
             found = json.loads(place.read_text(encoding="utf-8"))
@@ -80,9 +82,9 @@ class Index:
             what = "another retriever" if same else "another version of patsim"
             raise InputError(f"{named(folder)}: the index was made by {what}; make it anew in another folder")
 
-    @cached_property
+    @property
     def model(self) -> SentenceTransformer:
-        return SentenceTransformer(self.retriever, trust_remote_code=False)
+        return _loaded(self.retriever, self.fingerprint)
 
     def __len__(self) -> int:
         return self.table.count_rows() if self.table else 0
@@ -184,21 +186,22 @@ class Search:
         workers: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or
-        "sample" for the targets of the sample.
+        """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or the
+        bare word "sample" for the targets of the sample.
 
         The index of a table lies beside it, in <table>.index, and is made where it is missing, or the table or the
         retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `workers`
         and `progress` as in `Index.add`.
         """
-        matcher, run, corpus = Matcher.load(run), Path(run), Path(corpus)
+        matcher, run = Matcher.load(run), Path(run)
         if retriever == "auto":
             own = (run.parent if run.name == "model" else run) / "retriever"
             retriever = str(own) if own.is_dir() else "minilm"
-        if str(corpus) == "sample":
+        if corpus == "sample":
             corpus = backbones.cache_folder() / "sample.csv"
             corpus.parent.mkdir(parents=True, exist_ok=True)
             files.write_text(corpus, _sample().to_csv(index=False))
+        corpus = Path(corpus)
         if corpus.is_dir():
             return cls(matcher, Index(corpus, retriever=retriever))
         folder = corpus.with_name(f"{corpus.name}.index")
@@ -208,11 +211,17 @@ class Search:
         except OSError as error:
             raise InputError(f"{named(corpus)}: cannot be read ({error.strerror})") from error
         known, note = folder / "corpus.json", json.dumps({"sha256": digest})
+
+        def current() -> bool:
+            return known.is_file() and known.read_bytes() == note.encode()
+
+        if current():  # nothing is to be written, so that the folder may be read-only
+            return cls(matcher, Index(folder, retriever=retriever))
         with files.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
-            if not known.is_file() or known.read_bytes() != note.encode():
+            if not current():  # nor has another process written it meanwhile
                 frame = read_corpus(corpus)
                 fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
-                for other in {*corpus.parent.glob(f".{escape(corpus.name[:50])}.*.new")} - {fresh}:
+                for other in {*corpus.parent.glob(f".{escape(corpus.name[:50])}.{12 * '[0-9a-f]'}.new")} - {fresh}:
                     files.remove(other)  # begun for what the table was before
                 index = Index(fresh, retriever=retriever, create=True)
                 done = len(index)  # whole chunks outlive a break
@@ -274,12 +283,22 @@ def read_corpus(path: Path) -> pd.DataFrame:
         if not isinstance(phrase, str) or not normalise(phrase):
             raise InputError(f"{named(path)}, row {line}, column phrase: {clip(phrase)} is no phrase")
     if "context" in frame:
-        codes = frame["context"].map(lambda text: cpc.class_of(text) if isinstance(text, str) and text.strip() else "")
-        for line, text, code in zip(lines, frame["context"], codes, strict=True):
+        texts = frame["context"].where(frame["context"].notna(), "").map(str)
+        codes = [cpc.class_of(text) if text.strip() else "" for text in texts]
+        for line, text, code in zip(lines, texts, codes, strict=True):
             if code is None:
                 raise InputError(f"{named(path)}, row {line}, column context: {clip(text)} is no CPC class")
         frame["context"] = codes
     return frame
+
+
+@lru_cache(1)
+def _loaded(folder: str, fingerprint: str) -> SentenceTransformer:
+    """The retriever in a folder, for all indexes; the `fingerprint` tells a new one in its place."""
+    try:
+        return SentenceTransformer(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds, where the folder holds something else or a damaged file
+        raise InputError(f"--retriever: {clip(folder)} cannot be loaded ({clip(error)})") from error
 
 
 def _fingerprint(folder: Path) -> str:

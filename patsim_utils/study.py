@@ -37,7 +37,9 @@ OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run o
 TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
 TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
-BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm", "mpnet"), "cpc_titles": ()}  # words that are no paths
+# Parameters that are paths, and the words among them that are none
+BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm", "mpnet"), "cpc_titles": ()}
+BARE |= {"corpus": (), "retriever": ("auto", "minilm", "mpnet")}
 
 Value = int | float | str | bool
 
@@ -170,6 +172,10 @@ def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> t
             print("rating_weight 0: the data has no column rating to learn from", flush=True)
             given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
         Matcher(config)
+        for key in ("corpus", "retriever") if "6_search" in notebooks else ():
+            asked = str(given.get(key, ""))
+            if asked not in ("", *BARE[key]) and not Path(asked).exists():
+                raise InputError(f"parameter {key}: {clip(asked)} is not there")
         trackers(str(given.get("report_to", "none")))
         trained = [(str(given["name"]), config, splits)] if {"1_explore", "2_train"} & {*notebooks} else []
         if "2_train" in notebooks and given.get("leak") and config.protocol == "anchor_disjoint":

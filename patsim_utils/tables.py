@@ -74,7 +74,7 @@ def _sheet(place: str, content: bytes) -> tuple[pd.DataFrame, list[int]]:
     width = max(map(len, rows), default=0)
     frame, lines = _table(place, [row + [""] * (width - len(row)) for row in rows], list(range(1, len(rows) + 1)))
     for number, i, value in odd:
-        if i < len(frame.columns) and (name := frame.columns[i]).lower() in COLUMNS and number in lines:
+        if i < len(frame.columns) and (name := frame.columns[i]).lower() in (*COLUMNS, "phrase") and number in lines:
             complaint = f"{clip(value)} is a date or an error of the spreadsheet; write it as text"
             raise InputError(f"{place}, row {number}, column {name}: {complaint}")
     return frame, lines

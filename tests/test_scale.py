@@ -95,6 +95,8 @@ def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
     capsys.readouterr()
     assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray"]) == 0
     assert capsys.readouterr().out.count("is there already and stays as it is") == 1
+    assert cli.main([*words, "-o", str(tmp_path / "in")]) == 2
+    assert "holds the tables themselves" in capsys.readouterr().err
 
 
 JOIN = """

@@ -141,7 +141,7 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     assert cli.main([*words, "-o", str(answer)]) == 2
     assert capfd.readouterr().err.splitlines()[-1].endswith("answer.json': exists already; --overwrite replaces it")
     corpus.write_text("phrase\nsteel\n")
-    (tmp_path / ".phrases.csv.0.new").mkdir()  # begun for a table that has changed since
+    (tmp_path / ".phrases.csv.0123456789ab.new").mkdir()  # begun for a table that has changed since
     assert cli.main(words) == 0
     assert calls == [7, 4, 1]
     assert not list(tmp_path.glob(".*.new"))
@@ -163,7 +163,7 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     [
         ("phrases\nsteel\n", "has no column phrase"),
         ('phrase,id\nsteel,1\n" ",2\n', "row 3, column phrase: ' ' is no phrase"),
-        ("phrase,context\nsteel,X99\n", "row 2, column context: 'X99' is no CPC class"),
+        ("phrase,context\nsteel,E04\niron,X99\nfoo,\n", "row 3, column context: 'X99' is no CPC class"),
         ("phrase,Score\nsteel,1\n", "column 'Score' cannot be carried along"),
         ("phrase,Phrase\nsteel,iron\n", "column 'phrase' cannot be carried along"),
         ("phrase,Patent No.\nsteel,1\n", "column 'Patent No.' cannot be carried along"),
@@ -189,10 +189,20 @@ def test_a_bad_option_is_one_line_before_an_index_is_made(run: Path, tmp_path: P
         ([" "], "query: ' ' is no phrase"),
         (["x", "-o", str(tmp_path / "no" / "answer.json")], "no file can be written there"),
         (["x", "-o", str(tmp_path), "--overwrite"], "its ending is none of .json, .csv"),
+        (["x", "--corpus", "./sample"], "cannot be read"),  # a path, and not the bare word
+        (["x", "--retriever", str(run / "model")], "cannot be loaded"),
     ):
         assert cli.main([*words, *more]) == 2
         assert said in capsys.readouterr().err
-    assert {*tmp_path.iterdir()} - places == {corpus}
+    assert {*tmp_path.iterdir()} - places == {corpus, tmp_path / ".one.csv.lock"}
+
+
+def test_a_finished_index_is_searched_where_nothing_can_be_locked(run: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "one.csv").write_text("phrase\nsteel\n")
+    words = ["search", "--run", str(run), "--corpus", str(tmp_path / "one.csv"), "--context", "H04", "x"]
+    assert cli.main(words) == 0
+    monkeypatch.setattr(search.files, "lock", None)  # a read-only folder, or another search that has just begun
+    assert cli.main(words) == 0
 
 
 def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line(tmp_path: Path, monkeypatch) -> None:

@@ -232,6 +232,10 @@ def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path
     located = {text: study.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
     expected = {"org/model": "./else/org/model", "org/other": "org/other", "minilm": "minilm"}
     assert located == expected | {"./x": str(root / "else" / "x")}
+    assert study.located("corpus", "sample") == "./else/sample"
+    (root / "notebooks" / "6_search.ipynb").touch()
+    with pytest.raises(InputError, match="parameter retriever: '/no/such' is not there"):
+        study.check({"name": "one", "data": "sample", "retriever": "/no/such"}, notebooks=["6_search"])
 
 
 def test_data_without_ratings_leaves_their_task_out(

@@ -56,9 +56,9 @@ def test_parquet_and_excel_are_read(tmp_path: Path) -> None:
 
 
 def test_a_sheet_is_read_as_its_own_csv_would_be_but_for_dates_and_errors_in_a_phrase(tmp_path: Path) -> None:
-    def saved(*rows: tuple) -> Path:
+    def saved(*rows: tuple, header: tuple = ("anchor", "target", "context", "note")) -> Path:
         book = Workbook()
-        for row in (("anchor", "target", "context", "note"), *rows):
+        for row in (header, *rows):
             book.active.append(row)
         book.save(tmp_path / "a.xlsx")
         return tmp_path / "a.xlsx"
@@ -68,6 +68,8 @@ def test_a_sheet_is_read_as_its_own_csv_would_be_but_for_dates_and_errors_in_a_p
     for value in (date(2026, 5, 4), "#REF!"):
         with pytest.raises(InputError, match="row 3, column target: .* is a date or an error of the spreadsheet"):
             read_table(saved(("a", "b", "H01", ""), ("a", value, "H01", "")))
+    with pytest.raises(InputError, match="row 3, column phrase: .* is a date or an error of the spreadsheet"):
+        read_table(saved(("steel",), (date(2026, 5, 4),), header=("phrase",)))
 
 
 @pytest.mark.parametrize(("end", "sign"), [("\r\n", "\r"), ("\n", "\r"), ("\r", "\n")])
