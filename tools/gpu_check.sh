@@ -7,9 +7,9 @@
 # machine lacks is taken from wheels/ beside this script.
 set -eu
 here=$(dirname "$0")
-if ls "$here"/wheels/*.whl >/dev/null 2>&1; then
-    python3 -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
-fi
 python=$here/../.venv/bin/python
 [ -x "$python" ] || python=python3
+if ls "$here"/wheels/*.whl >/dev/null 2>&1; then
+    "$python" -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
+fi
 PYTHONPATH="$here/.." exec "${PYTHON:-$python}" "$here/gpu_check.py" "$@"
