@@ -2,6 +2,6 @@
 
 import sys
 
-from patsim_utils.cli import main
+from patsim_utils.tool.cli import main
 
 sys.exit(main())

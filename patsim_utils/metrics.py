@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from patsim_utils import ordinal
+from patsim_utils.ratings import RANKS, to_rank
 
 RESAMPLES = 1000  # of every bootstrap
 Values = np.ndarray | pd.Series
@@ -61,10 +61,10 @@ def pearson(x: Values, y: Values) -> float:
 
 def qwk(score: Values, prediction: Values) -> float:
     """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement; ValueError: all are of one rank."""
-    true, guess = ordinal.to_rank(score), ordinal.to_rank(prediction)
+    true, guess = to_rank(score), to_rank(prediction)
     if len(np.union1d(true, guess)) < 2:
         raise ValueError("weighted kappa is not defined: all scores and predictions are of the same rank")
-    return float(cohen_kappa_score(true, guess, weights="quadratic", labels=range(ordinal.RANKS)))
+    return float(cohen_kappa_score(true, guess, weights="quadratic", labels=range(RANKS)))
 
 
 def pearson_interval(anchor: Values, score: Values, *predictions: Values, seed: int = 0) -> tuple[float, float]:
@@ -147,3 +147,22 @@ def _checked(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
         if np.ptp(values) <= 1e-12 * np.abs(values).max():
             raise ValueError(f"a correlation needs numbers that vary; all {len(values)} are {values[0]}")
     return x, y
+
+
+def mean_interval(
+    anchor: pd.Series, value: pd.Series, *, among: pd.Series | None = None, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
+
+    NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have the same mean: such
+    as of one anchor, whose mean is no more certain for that.
+    """
+    group, among = pd.factorize(anchor)[0], np.ones(len(anchor)) if among is None else np.asarray(among)
+    sums, counts = np.bincount(group, value * among), np.bincount(group, among)
+    drawn = draws(len(sums), seed)
+    with np.errstate(invalid="ignore"):
+        mean, means = sums.sum() / counts.sum(), drawn @ sums / (drawn @ counts)
+    known = means[~np.isnan(means)]
+    enough = len(known) > len(means) / 2 and np.ptp(known) > 1e-12
+    low, high = np.quantile(known, [0.025, 0.975]) if enough else (np.nan, np.nan)
+    return float(mean), float(low), float(high)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from patsim_utils import ablation, encoder
+from patsim_utils.experiments import ablation
+from patsim_utils.method import encoder
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -83,7 +84,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int,
     def process(module: str, *, folder: Path, **_: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [module, str(folder)])
         try:
-            importlib.import_module(f"patsim_utils.{module}").main()
+            importlib.import_module(f"patsim_utils.experiments.{module}").main()
         except Exception as error:
             return 1, str(error)
         return 0, "done"

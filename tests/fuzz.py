@@ -28,10 +28,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig
 
-from patsim_utils import cpc, data, encoder, tables
 from patsim_utils.config import Config
+from patsim_utils.data import cpc, tables
+from patsim_utils.data.pairs import KEY, check_pairs, read_pairs
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.method import encoder
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.ratings import RATINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 LETTERS = [*"abZéß $_='-1\t😀\u00a0\u200b\uff21", "  ", "null"]
@@ -94,7 +97,7 @@ def table(draw: random.Random, folder: Path) -> None:
         for _ in range(draw.randint(1, 4)):
             content[draw.randrange(len(content))] = draw.randrange(256)
         path.write_bytes(content[: draw.randint(1, len(content))])
-    found = data.check_pairs(tables.read_table(path)[0])
+    found = check_pairs(tables.read_table(path)[0])
     if not broken:
         expected = [[identity(a), identity(t), code(c)] for a, t, c in pairs]
         check(all(all(row) for row in expected), f"accepted {pairs}")
@@ -108,7 +111,7 @@ def frame(draw: random.Random, folder: Path) -> None:
     fine = all(isinstance(v, str) and v != "\ud800" for row in pairs for v in row)
     fine = fine and all(identity(a) and identity(t) and code(c) for a, t, c in pairs)
     with contextlib.nullcontext() if fine else refused("a frame with a bad value"):
-        found = data.check_pairs(pd.DataFrame(pairs, columns=data.KEY, dtype=object))
+        found = check_pairs(pd.DataFrame(pairs, columns=KEY, dtype=object))
     check(found["target"].tolist() == [identity(target) for _, target, _ in pairs], f"{pairs}")
 
 
@@ -126,7 +129,7 @@ def rated(draw: random.Random, folder: Path) -> None:
     lines, seen, fine = ["anchor,target,context,rating,score"], set(), True
     for _ in range(draw.randint(1, 6)):
         pair = draw.choice("abc"), draw.choice(["x", "X", " x ", "y", "z"])
-        rating, score = draw.choice(data.RATINGS), draw.choice(["0", ".25", "0.5", "0.75", "1", "1.0"])
+        rating, score = draw.choice(RATINGS), draw.choice(["0", ".25", "0.5", "0.75", "1", "1.0"])
         if draw.random() < 0.7:
             score = str(int(rating[0]) / 4)
         fine = fine and float(score) == int(rating[0]) / 4 and (pair[0], pair[1].strip().lower()) not in seen
@@ -136,8 +139,8 @@ def rated(draw: random.Random, folder: Path) -> None:
     path.write_text("\n".join(lines))
     if not fine:
         with refused(f"{lines}"):
-            data.read_pairs(path)
-    check(len(data.read_pairs(path)) == len(lines) - 1, "rows")
+            read_pairs(path)
+    check(len(read_pairs(path)) == len(lines) - 1, "rows")
 
 
 def models(folder: Path) -> Callable[[random.Random, Path], None]:
@@ -188,7 +191,7 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
 
     def alone(draw: random.Random, place: Path) -> None:
         """The score of a pair is the same alone, in another order and in another spelling."""
-        frame = pd.DataFrame([[f"{a}x", f"{t}y", "H01"] for a, t, _ in rows(draw)], columns=data.KEY)
+        frame = pd.DataFrame([[f"{a}x", f"{t}y", "H01"] for a, t, _ in rows(draw)], columns=KEY)
         together, row = whole.score(frame), draw.randrange(len(frame))
         again = frame.iloc[[row]].assign(anchor=frame["anchor"].str.upper().str.replace(" ", "  "), context="h01")
         # capitals of some letters are others (ß, SS), so that the identity is what counts

@@ -12,10 +12,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from patsim_utils import ablation, data, metrics
-from patsim_utils.ablation import Variant, VariantsError, effects, read_variants, run_variants, sentences
+from patsim_utils import metrics
 from patsim_utils.config import Config
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
+from patsim_utils.experiments import ablation
+from patsim_utils.experiments.ablation import Variant, VariantsError, effects, read_variants, run_variants, sentences
 
 Read = Callable[..., list[Variant]]
 
@@ -103,7 +105,7 @@ def test_a_stop_kills_a_process_that_is_waited_for(tmp_path: Path, monkeypatch) 
 def test_what_cannot_be_trained_is_refused_before_anything_is(read: Read, tiny_backbone, tmp_path, monkeypatch) -> None:
     text = "one: {idea: x}\nrated: {idea: x, change: {rating_weight: 1}}\n"
     variants = read(text, Config(backbone=tiny_backbone("bert"), contrast_layer=1, rating_weight=0))
-    splits = {name: frame.drop(columns="rating") for name, frame in data.load("sample").items()}
+    splits = {name: frame.drop(columns="rating") for name, frame in load("sample").items()}
     monkeypatch.setattr(ablation, "splits_of", lambda *_, **__: splits)
     monkeypatch.setattr(ablation, "process", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(InputError, match=r"^variant rated \(.*rated-seed0\): parameter rating_weight"):
@@ -193,7 +195,7 @@ def test_a_share_of_the_anchors_leaks_as_much_as_all(read: Read, protocol: str) 
 
 def test_shuffled_classes_keep_groups_and_counts(read: Read) -> None:
     [variant] = read("one: {idea: x, shuffle_context: true}")
-    frame, shuffled = data.load("sample")["train"], ablation.splits_of(variant, share=1.0)["train"]
+    frame, shuffled = load("sample")["train"], ablation.splits_of(variant, share=1.0)["train"]
     assert (shuffled["context"] != frame["context"]).mean() > 0.5
     assert shuffled.groupby([frame["anchor"], frame["context"]])["context"].nunique().max() == 1
     pd.testing.assert_frame_equal(shuffled.drop(columns="context"), frame.drop(columns="context"))

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import analysis, cpc, metrics, summary
+from patsim_utils import metrics
+from patsim_utils.data import cpc
+from patsim_utils.ratings import MEANINGS
+from patsim_utils.study import errors, explore, summary
 
 TITLES = cpc.titles()
 COLUMNS = ["anchor", "target", "context", "score", "rating"]
@@ -25,7 +28,7 @@ def frame() -> pd.DataFrame:
     table["context"] = np.where(np.arange(84) // 14 % 2, "H04", "G06")
     table["score"] = rng.permuted(np.tile(np.arange(5) / 4, 17)[:84])
     table["rating"] = table["score"].map({0.0: "0", 0.25: "1b", 0.5: "2a", 0.75: "3", 1.0: "4"})
-    return analysis.with_errors(table.assign(prediction=np.clip(table["score"] + rng.normal(0, 0.2, 84), 0, 1)))
+    return errors.with_errors(table.assign(prediction=np.clip(table["score"] + rng.normal(0, 0.2, 84), 0, 1)))
 
 
 def found(pearson: float) -> dict:
@@ -33,49 +36,49 @@ def found(pearson: float) -> dict:
 
 
 def test_counts_of_the_data():
-    overview = analysis.overview(SPLITS)
+    overview = explore.overview(SPLITS)
     assert overview.loc[0].to_list() == ["train", 4, 2, 3, 3, 3, 0.5625]
     assert overview.columns.to_list() == ["split", "rows", "anchors", "targets", "classes", "groups", "mean score"]
-    classes = analysis.class_counts(SPLITS, titles=TITLES)
+    classes = explore.class_counts(SPLITS, titles=TITLES)
     assert classes["context"].to_list() == ["F21", "H04", "F16", "G06"]
     assert classes.loc[0, ["label", "rows", "anchors"]].to_list() == [f"F21 {TITLES['F21']}", 2, 1]
-    assert sorted(analysis.group_sizes(SPLITS)["targets"]) == [1, 1, 2, 2]
-    words = analysis.word_counts(SPLITS)
+    assert sorted(explore.group_sizes(SPLITS)["targets"]) == [1, 1, 2, 2]
+    words = explore.word_counts(SPLITS)
     assert words.groupby("side")["words"].apply(sorted).to_dict() == {"anchor": [1, 1, 1], "target": [1, 2, 2, 2, 2]}
 
 
 def test_examples_show_each_kind_once_highest_first():
-    table = analysis.examples(SPLITS["train"], titles=TITLES)
+    table = explore.examples(SPLITS["train"], titles=TITLES)
     assert table["rating"].to_list() == ["4", "3", "2a", "0"]
     assert table.loc[2, ["meaning", "field"]].to_list() == ["hyponym: the target is narrower", TITLES["G06"]]
-    table = analysis.examples(pd.concat(2 * [SPLITS["train"].drop(columns="rating")]), titles=TITLES)
+    table = explore.examples(pd.concat(2 * [SPLITS["train"].drop(columns="rating")]), titles=TITLES)
     assert table["score"].to_list() == [1.0, 0.75, 0.5, 0.0]
     assert table.columns.to_list() == ["anchor", "target", "score", "context", "field"]
 
 
 def test_shares_and_pairs_in_two_classes_by_hand():
-    table = analysis.shares(SPLITS, "score", dict.fromkeys([0.0, 0.5, 1.0], ""))
+    table = explore.shares(SPLITS, "score", dict.fromkeys([0.0, 0.5, 1.0], ""))
     assert table["label"].to_list() == 2 * ["0.0", "0.5", "1.0"]
     assert table["share"].to_list() == [0.25, 0.25, 0.25, 0, 0.5, 0]
-    sections = analysis.shares(SPLITS, "section", {"B": "b", "F": "f", "G": "g"})  # of B there is none
+    sections = explore.shares(SPLITS, "section", {"B": "b", "F": "f", "G": "g"})  # of B there is none
     assert sections[["label", "rows"]].to_numpy().tolist() == [["F f", 1], ["G g", 1], ["F f", 2], ["G g", 0]]
-    assert analysis.shares({"a": SPLITS["train"].drop(columns="rating")}, "rating", analysis.RATINGS).empty
+    assert explore.shares({"a": SPLITS["train"].drop(columns="rating")}, "rating", MEANINGS).empty
     shares = {0: "0 %", 0.004: "0.4 %", 0.094: "9.4 %", 0.0951: "10 %", 1: "100 %"}
-    assert {share: analysis.percent(share) for share in shares} == shares
+    assert {share: explore.percent(share) for share in shares} == shares
     text = "1 of 5 distinct pairs are rated in two or more classes; 100 % of them have another score in another class."
-    assert analysis.same_pair_two_classes(SPLITS) == text
+    assert explore.same_pair_two_classes(SPLITS) == text
     moved = {"train": SPLITS["train"].iloc[1:], "validation": pd.concat([SPLITS["validation"], SPLITS["train"][:1]])}
-    assert analysis.same_pair_two_classes(moved) == text  # also where the splits share anchors
-    assert sorted(analysis.group_sizes(moved)["targets"]) == [1, 1, 2, 2]
-    assert analysis.same_pair_two_classes({"validation": SPLITS["validation"]}).startswith("No pair is rated in two")
+    assert explore.same_pair_two_classes(moved) == text  # also where the splits share anchors
+    assert sorted(explore.group_sizes(moved)["targets"]) == [1, 1, 2, 2]
+    assert explore.same_pair_two_classes({"validation": SPLITS["validation"]}).startswith("No pair is rated in two")
 
 
 def test_words_alone_may_be_undefined_and_a_batch_says_what_it_holds(frame):
-    table = analysis.words_alone({"test": frame}, {"test": np.full(len(frame), 0.5)}).set_index("system")
+    table = explore.words_alone({"test": frame}, {"test": np.full(len(frame), 0.5)}).set_index("system")
     assert table.loc["word-Jaccard", "pearson"] == metrics.pearson(frame["score"], metrics.word_jaccard(frame))
     assert table.loc["pretrained cosine", ["pearson", "low", "high"]].isna().all()
-    table = analysis.batch_table({"input_ids": torch.zeros(2, 9, dtype=torch.long), "new": torch.zeros(3)})
-    assert table.loc[0].to_list() == ["input_ids", "2 x 9", "int64", analysis.BATCH["input_ids"]]
+    table = explore.batch_table({"input_ids": torch.zeros(2, 9, dtype=torch.long), "new": torch.zeros(3)})
+    assert table.loc[0].to_list() == ["input_ids", "2 x 9", "int64", explore.BATCH["input_ids"]]
     assert table.loc[1].to_list() == ["new", "3", "float32", ""]
 
 
@@ -84,21 +87,21 @@ def test_results_summary_and_leak_of_a_run(cosine, beside):
     baselines = {"pretrained_cosine": {"validation": cosine}, "features": {"validation": found(0.6)}}
     run = {"validation": found(0.7), "baselines": baselines, "train": {"n": 5, "peak_memory_mb": 7.0}}
     run |= {"protocol": "anchor_disjoint", "environment": {"seed": 4}}
-    table = analysis.results(run)
+    table = explore.results(run)
     assert table["label"].to_list() == [f"{name}, validation" for name in table["system"]]
     assert table["pearson"].fillna(-1).to_list() == [0.5 if cosine else -1, 0.6, 0.7]
     assert (table["n"].to_list(), table["mae"].notna().to_list()) == ([9, 9, 9], [False, False, True])
     start = "**Pearson 0.700 [0.100, 0.900] on validation** (9 pairs, anchors unseen, seed 4); "
-    assert analysis.summary(run) == f"{start}pretrained cosine {beside}."
-    assert "anchors seen" in analysis.summary(run | {"protocol": "random"})
-    assert analysis.leak(run, {"validation": found(0.8)})["pearson"].to_list() == [0.7, 0.8]
-    assert dict(analysis.cost(run).to_numpy()) == {"pairs": 5, "peak memory, MiB": 7.0}
+    assert explore.summary(run) == f"{start}pretrained cosine {beside}."
+    assert "anchors seen" in explore.summary(run | {"protocol": "random"})
+    assert explore.leak(run, {"validation": found(0.8)})["pearson"].to_list() == [0.7, 0.8]
+    assert dict(explore.cost(run).to_numpy()) == {"pairs": 5, "peak memory, MiB": 7.0}
 
 
 def test_with_errors_by_hand():
     rows = [("lamp", "lamp", "F21", 1.0, 1.0), ("gear", "gear case wheel", "G06", 0.5, 0.25)]
     rows += [("a", "b c d e f", "H01", 0.0, 0.5)]
-    frame = analysis.with_errors(pd.DataFrame(rows, columns=["anchor", "target", "context", "score", "prediction"]))
+    frame = errors.with_errors(pd.DataFrame(rows, columns=["anchor", "target", "context", "score", "prediction"]))
     assert frame[["error", "size"]].to_numpy().tolist() == [[0.0, 0.0], [-0.25, 0.25], [0.5, 0.5]]
     assert frame["section"].to_list() == ["F", "G", "H"]
     assert frame["overlap"].to_list() == ["more than 40 % shared", "up to 40 % shared", "no word shared"]
@@ -106,62 +109,62 @@ def test_with_errors_by_hand():
 
 
 def test_by_group_measures_and_leaves_out(frame):
-    table = analysis.by_group(frame, "section", names=TITLES).set_index("section")
+    table = errors.by_group(frame, "section", names=TITLES).set_index("section")
     part = frame[frame["section"] == "G"]
     assert table.loc["G", ["label", "n", "anchors"]].to_list() == [f"G {TITLES['G']}", 42, 3]
     assert table.loc["G", "pearson"] == pytest.approx(np.corrcoef(part["score"], part["prediction"])[0, 1])
     assert table.loc["G", "bias"] == pytest.approx(part["error"].mean())
-    assert analysis.by_group(frame[frame["target"] == "b"], "section").empty
+    assert errors.by_group(frame[frame["target"] == "b"], "section").empty
     constant = frame.assign(prediction=np.where(frame["section"] == "H", 0.5, frame["prediction"]))
-    assert analysis.by_group(constant, "section")["section"].to_list() == ["G"]
+    assert errors.by_group(constant, "section")["section"].to_list() == ["G"]
 
 
 def test_confusion_counts_by_hand():
-    counts = analysis.rank_confusion(pd.DataFrame({"score": [0.0, 0.0, 1.0], "prediction": [0.1, 0.2, 0.55]}))
+    counts = errors.rank_confusion(pd.DataFrame({"score": [0.0, 0.0, 1.0], "prediction": [0.1, 0.2, 0.55]}))
     assert counts.shape == (5, 5)
     assert counts.stack()[lambda n: n > 0].to_dict() == {(0.0, 0.0): 1, (0.0, 0.25): 1, (1.0, 0.5): 1}
-    kinds = analysis.confusion(["2a", "2a", "0"], ["2b", "2a", "0"], analysis.RATINGS)
+    kinds = errors.confusion(["2a", "2a", "0"], ["2b", "2a", "0"], MEANINGS)
     assert (kinds.loc["2a", "2b"], np.trace(kinds), kinds.shape) == (1, 2, (10, 10))
-    unrated = analysis.confusion(["", "2a"], ["0", "2a"], analysis.RATINGS)  # a split without ratings beside one with
+    unrated = errors.confusion(["", "2a"], ["0", "2a"], MEANINGS)  # a split without ratings beside one with
     assert (np.trace(unrated), unrated.to_numpy().sum(), unrated.shape) == (1, 1, (10, 10))
 
 
 def test_calibration_ranks_and_ratings(frame):
     # the resamples are {a, a}, {a, b}, {b, b}: means 0, 1/3 and 1
-    assert analysis.mean_interval(pd.Series(["a", "a", "b"]), pd.Series([0, 0, 1])) == (pytest.approx(1 / 3), 0.0, 1.0)
-    bins = analysis.calibration(frame, bins=5)
+    assert metrics.mean_interval(pd.Series(["a", "a", "b"]), pd.Series([0, 0, 1])) == (pytest.approx(1 / 3), 0.0, 1.0)
+    bins = errors.calibration(frame, bins=5)
     assert bins["prediction"].is_monotonic_increasing
     assert np.average(bins["score"], weights=bins["n"]) == pytest.approx(frame["score"].mean())
-    assert len(analysis.calibration(frame.assign(prediction=0.5), bins=5)) == 5  # ties do not break the bins
+    assert len(errors.calibration(frame.assign(prediction=0.5), bins=5)) == 5  # ties do not break the bins
     two = pd.DataFrame({"anchor": ["a", "b"], "score": [0.0, 1.0]})
-    ranks = analysis.rank_shares(two, np.array([[1, 0, 0, 0, 0], [0.5, 0, 0, 0, 0.5]]))
+    ranks = errors.rank_shares(two, np.array([[1, 0, 0, 0, 0], [0.5, 0, 0, 0, 0.5]]))
     assert ranks["seen"].to_list() == [0.5, 0, 0, 0, 0.5]
     assert ranks["expected"].to_list() == [0.75, 0, 0, 0, 0.25]
-    ratings = analysis.by_rating(frame).set_index("rating")
+    ratings = errors.by_rating(frame).set_index("rating")
     assert ratings.loc["3", "prediction"] == pytest.approx(frame.loc[frame["rating"] == "3", "prediction"].mean())
     assert ratings["score"].to_dict() == {"4": 1.0, "3": 0.75, "2a": 0.5, "1b": 0.25, "0": 0.0}
-    assert analysis.by_rating(frame.drop(columns="rating")).empty
+    assert errors.by_rating(frame.drop(columns="rating")).empty
 
 
 def test_anchor_errors_and_worst_pairs(frame):
-    table = analysis.anchor_errors(frame)
+    table = errors.anchor_errors(frame)
     assert table["mae"].is_monotonic_decreasing
     assert (table["n"] * table["mae"]).sum() == pytest.approx(frame["size"].sum())
-    worst = analysis.worst_pairs(frame, titles=TITLES, count=5)
+    worst = errors.worst_pairs(frame, titles=TITLES, count=5)
     assert worst["error"].abs().to_list() == sorted(frame["size"], reverse=True)[:5]
     assert worst.loc[0, "field"] == TITLES[worst.loc[0, "context"]]
-    assert "rating" not in analysis.worst_pairs(frame.drop(columns="rating"), titles=TITLES)
+    assert "rating" not in errors.worst_pairs(frame.drop(columns="rating"), titles=TITLES)
 
 
 def test_nearest_classes():
     codes, east, north = ["A01", "A21", "A23", "H01", "H02", "F16", "A"], [1.0, 0.0], [0.0, 1.0]
     vectors = pd.DataFrame([east, east, east, north, north, east, east], index=codes)
     counts = pd.Series(10, index=["A01", "A21", "A23", "H01", "H02"])
-    nearest = analysis.nearest_classes(vectors, counts=counts, titles=TITLES).set_index("code")
+    nearest = errors.nearest_classes(vectors, counts=counts, titles=TITLES).set_index("code")
     assert nearest.index.to_list() == counts.index.to_list()
     assert nearest.loc["H01", ["nearest", "cosine", "same section"]].to_list() == [f"H02 {TITLES['H02']}", 1.0, True]
     assert nearest["chance"].to_list() == [0.5, 0.5, 0.5, 0.25, 0.25]
-    assert analysis.nearest_classes(vectors, counts=counts[:1], titles=TITLES).empty
+    assert errors.nearest_classes(vectors, counts=counts[:1], titles=TITLES).empty
 
 
 def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
@@ -172,7 +175,7 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
         return np.where(rows["context"] == "H04", rows["prediction"], 1 - rows["prediction"])
 
     matcher = SimpleNamespace(score=score)
-    effect = analysis.context_effect(matcher, frame).set_index("context")
+    effect = errors.context_effect(matcher, frame).set_index("context")
     (none, way), (wrong, _) = asked
     assert not any(map(cpc.class_of, none))
     assert (len(set(zip(none, frame["context"], strict=True))), way) == (frame["context"].nunique(), "embedding")
@@ -184,7 +187,7 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
     assert effect.loc["no class", "difference"] == pytest.approx(-2 * pearson)
     assert effect.loc["no class", "high"] < 0
     one = frame[frame["context"] == "H04"].reset_index(drop=True)
-    assert analysis.context_effect(matcher, one)["context"].to_list() == ["no class"]
+    assert errors.context_effect(matcher, one)["context"].to_list() == ["no class"]
 
 
 def test_a_summary_names_the_sections_that_differ_significantly(frame):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patsim_utils import backbones
 from patsim_utils.errors import InputError
+from patsim_utils.method import backbones
 
 
 @pytest.fixture(autouse=True)

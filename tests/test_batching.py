@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import batching, cpc, encoder
-from patsim_utils.batching import LengthGrouped, Pairs
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
+from patsim_utils.layouts import positions
+from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.sampler import LengthGrouped
+from patsim_utils.method import encoder
 
 TOKENIZER = encoder.load_tokenizer("minilm")
 LAYOUTS = ("pair", "packed", "compact", "repeated", "listwise")
@@ -110,7 +113,7 @@ def test_collate_pads_to_the_longest_and_finds_the_spans(pairs_frame: pd.DataFra
 
 def test_the_mask_follows_its_rule() -> None:
     block = torch.tensor([[0, 0, 1, 1, 2, -1]])
-    mask = batching.visible(block)[0, 0]
+    mask = positions.visible(block)[0, 0]
     for q, own in enumerate(block[0].tolist()):
         for k, other in enumerate(block[0].tolist()):
             assert mask[q, k].item() == ((own >= 0 and other == 0) or own == other)

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import benchmark, data, encoder
 from patsim_utils.config import Config
-from patsim_utils.matcher import Matcher
+from patsim_utils.data.splits import load
+from patsim_utils.experiments import benchmark
+from patsim_utils.method import encoder
+from patsim_utils.method.matcher import Matcher
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_a_process_measures_once_and_a_failure_says_why(
 
 
 def result(system: str, precision: str, rate: float, noise: float) -> dict:
-    frame = data.load("sample")["validation"]
+    frame = load("sample")["validation"]
     prediction = frame["score"] + noise * np.random.default_rng(0).normal(size=len(frame))
     found = {"system": system, "precision": precision, "pairs_per_second": {"training": rate, "1 x 10": 2 * rate}}
     return found | {"train_seconds": 1.0, "peak_memory_mb": 2.0, "validation": frame.assign(prediction=prediction)}

@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import ablation, cli, files, scoring, study, train
+from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.experiments import ablation
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.study import notebooks
+from patsim_utils.tool import cli, outputs, scoring
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +53,7 @@ def test_help_is_quick_and_shows_presets_and_an_example() -> None:
     assert done.returncode == 0
     for text in ("sample      The sample that ships", "described ", "patsim study --preset sample\n"):
         assert text in done.stdout
-    program = "import sys, patsim_utils.cli; sys.exit(bool({'torch', 'pandas', 'papermill'} & set(sys.modules)))"
+    program = "import sys, patsim_utils.tool.cli; sys.exit(bool({'torch', 'pandas', 'papermill'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -137,14 +140,14 @@ def test_a_break_costs_one_chunk(run: Path, pairs: Path, monkeypatch, capsys) ->
 
 
 def test_no_other_command_writes_the_same_output_meanwhile(run: Path, pairs: Path, monkeypatch, capsys) -> None:
-    write = files.write_table
+    write = outputs.write_table
 
     def late(*given: object, **options: object) -> None:
-        monkeypatch.setattr(files, "write_table", write)
+        monkeypatch.setattr(storage, "write_table", write)
         assert score(run, pairs, "-o", "scored.csv") == 2
         write(*given, **options)
 
-    monkeypatch.setattr(files, "write_table", late)
+    monkeypatch.setattr(storage, "write_table", late)
     assert score(run, pairs, "-o", "scored.csv") == 0
     assert "'scored.csv' is being written by another process" in capsys.readouterr().err
     assert sorted(os.listdir()) == ["pairs.csv", "scored.csv"]
@@ -250,7 +253,7 @@ def test_a_folder_is_scored_but_for_its_bad_tables(run: Path, pairs: Path, monke
 def test_a_training_and_its_paths_start_where_the_command_was_given(
     tmp_path, monkeypatch, tiny_backbone, capsys
 ) -> None:
-    shutil.copytree(ROOT / "patsim_utils" / "sample", tmp_path / "mine")
+    shutil.copytree(ROOT / "patsim_utils" / "data" / "sample", tmp_path / "mine")
     shutil.copytree(tiny_backbone("bert"), tmp_path / "encoder")
     monkeypatch.chdir(tmp_path)
 
@@ -259,7 +262,7 @@ def test_a_training_and_its_paths_start_where_the_command_was_given(
         assert folder == ROOT / "runs" / "one"
         raise InputError(f"{len(splits['train'])} rows")
 
-    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(fit, "fit", fit)
     words = ["--preset", "sample", "--data", "mine", "--name", "one", "-p", "backbone", "./encoder"]
     assert cli.main(["train", *words, "-p", "contrast_layer", "1"]) == 2
     assert capsys.readouterr().err == "error: 1515 rows\n"
@@ -267,14 +270,14 @@ def test_a_training_and_its_paths_start_where_the_command_was_given(
 
 def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     asked = []
-    monkeypatch.setattr(study, "check", lambda given, **_: (given, Config()))
+    monkeypatch.setattr(notebooks, "check", lambda given, **_: (given, Config()))
     monkeypatch.setattr(ablation, "run_variants", lambda found, folder, **options: asked.append((folder, options)))
 
     def ran(name, given, *, notebooks, before):
         before()
         asked.append((name, given["variants"], given["share"], notebooks))
 
-    monkeypatch.setattr(study, "study", ran)
+    monkeypatch.setattr(notebooks, "study", ran)
     words = ["ablation", "--preset", "sample", "--name", "one", "--processes", "3", "--share", ".5"]
     assert cli.main([*words, "-p", "share", "1"]) == 2
     assert "-p: share and variants are set with --share and --variants" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patsim_utils import cpc
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 
 

@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from patsim_utils import cpc, curriculum, encoder
-from patsim_utils.batching import LengthGrouped, Pairs
 from patsim_utils.config import Config
-from patsim_utils.data import load
+from patsim_utils.data import cpc
+from patsim_utils.data.splits import load
+from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.sampler import LengthGrouped
+from patsim_utils.method import encoder
+from patsim_utils.training import curriculum
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from patsim_utils import cpc, data
+from patsim_utils.data import cpc
+from patsim_utils.data.pairs import check_pairs, normalise, read_pairs
+from patsim_utils.data.splits import fingerprint, grouped_folds, load, shared_anchors
 from patsim_utils.errors import InputError
 
 GOOGLE = "anchor,target,rating,score,context\n"
@@ -44,17 +46,17 @@ def pairs(*rows: tuple) -> pd.DataFrame:
     ],
 )
 def test_one_phrase_in_any_spelling_has_one_identity(text: str) -> None:
-    assert data.normalise(text) == data.normalise("fu\u00ebl cell") == "fu\u00ebl cell"
-    assert data.check_pairs(pairs((text, "NULL", "H01"))).iloc[0].tolist() == ["fu\u00ebl cell", "null", "H01"]
+    assert normalise(text) == normalise("fu\u00ebl cell") == "fu\u00ebl cell"
+    assert check_pairs(pairs((text, "NULL", "H01"))).iloc[0].tolist() == ["fu\u00ebl cell", "null", "H01"]
 
 
 def test_both_forms_of_the_data_are_read(tmp_path: Path) -> None:
-    frame = data.read_pairs(write(tmp_path, train=google("ab")) / "train.csv")
+    frame = read_pairs(write(tmp_path, train=google("ab")) / "train.csv")
     assert list(frame.columns) == ["anchor", "target", "context", "score", "rating"]
     assert frame["score"].tolist() == [0, 0.25, 0.5, 0.75, 1] * 2
     assert frame["rating"].tolist() == ["0", "1a", "2a", "3", "4"] * 2
     competition = "id,Anchor,TARGET,context,score\n1,a b,null,H04,.5\n2,a b,nan,h04,-0\n"
-    frame = data.read_pairs(write(tmp_path, train=competition) / "train.csv")
+    frame = read_pairs(write(tmp_path, train=competition) / "train.csv")
     assert frame.astype(str).to_numpy().tolist() == [["a b", "null", "H04", "0.5"], ["a b", "nan", "H04", "0.0"]]
 
 
@@ -64,26 +66,26 @@ def test_missing_values_and_numbers_are_refused_with_row_and_column(column: str,
     frame = pairs(("a", "b", "H01"), ("a", "c", "H01")).astype(object).set_index(pd.Index(["first", "{second}"]))
     frame.at["{second}", column] = value
     with pytest.raises(InputError, match=rf"frame, row '{{second}}', column {column}: .*(value is missing|is no text)"):
-        data.check_pairs(frame)
+        check_pairs(frame)
 
 
 def test_a_frame_is_checked_as_a_file_is() -> None:
     with pytest.raises(InputError, match="column 'context' is missing; there are 'anchor, target'"):
-        data.check_pairs(pairs(("a", "b", "H01"))[["anchor", "target"]])
+        check_pairs(pairs(("a", "b", "H01"))[["anchor", "target"]])
     with pytest.raises(InputError, match="column 'anchor' stands 2 times"):
-        data.check_pairs(pairs(("a", "b", "H01")).assign(ANCHOR="c"))
+        check_pairs(pairs(("a", "b", "H01")).assign(ANCHOR="c"))
     with pytest.raises(InputError, match=r"row 0, column target: 'b\\ud800' holds half a character"):
-        data.check_pairs(pairs(("a", "b", "H01")).astype(object).replace("b", "b\ud800"))
+        check_pairs(pairs(("a", "b", "H01")).astype(object).replace("b", "b\ud800"))
     for other in ([("a", "b", "H01")], {"anchor": ["a"]}, pd.Series(["a"]), datasets.DatasetDict()):
         with pytest.raises(InputError, match=f"is of type {type(other).__name__}"):
-            data.check_pairs(other)
+            check_pairs(other)
     with pytest.raises(InputError, match="parameter unknown: 'ignore' is none of error, embedding"):
-        data.check_pairs(pairs(), unknown="ignore")
-    assert data.check_pairs(pairs()).empty
-    assert len(data.check_pairs(pairs(("a", "b", "H01"), ("a", "b", "H01")))) == 2
+        check_pairs(pairs(), unknown="ignore")
+    assert check_pairs(pairs()).empty
+    assert len(check_pairs(pairs(("a", "b", "H01"), ("a", "b", "H01")))) == 2
     rows = datasets.Dataset.from_pandas(pairs(("A", "b", "h01")))
-    assert data.check_pairs(rows).to_numpy().tolist() == [["a", "b", "H01"]]
-    odd = data.check_pairs(pairs(("a", "b", "H99"), ("a", "b", "")).set_index(pd.Index([7, 7])), unknown="embedding")
+    assert check_pairs(rows).to_numpy().tolist() == [["a", "b", "H01"]]
+    odd = check_pairs(pairs(("a", "b", "H99"), ("a", "b", "")).set_index(pd.Index([7, 7])), unknown="embedding")
     assert (odd["context"].tolist(), odd.index.tolist()) == (["H99", ""], [7, 7])
 
 
@@ -91,7 +93,7 @@ def test_class_symbols_are_read_by_their_class_which_is_said_once(caplog: pytest
     frame = pairs(*(("a", f"b{i}", text) for i, text in enumerate(["H01", "H01M", "H01M 8/04", " h01 ", "h01m8/04"])))
     with caplog.at_level(logging.WARNING, logger="patsim"):
         for _ in range(2):
-            assert set(data.check_pairs(frame, place="p.csv")["context"]) == {"H01"}
+            assert set(check_pairs(frame, place="p.csv")["context"]) == {"H01"}
     said = "p.csv: 4 contexts are read as their CPC class, such as 'H01M' as H01"
     assert [record.getMessage() for record in caplog.records] == [said]
 
@@ -114,7 +116,7 @@ def test_class_symbols_are_read_by_their_class_which_is_said_once(caplog: pytest
 def test_a_bad_row_is_named_in_one_short_line(tmp_path: Path, row: str, message: str) -> None:
     path = write(tmp_path, p=google("a", rows=1) + row + "\n") / "p.csv"
     with pytest.raises(InputError, match=message) as caught:
-        data.read_pairs(path)
+        read_pairs(path)
     assert str(caught.value).startswith(f"{path}, ")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < len(str(path)) + 400
@@ -124,22 +126,22 @@ def test_a_bad_row_is_named_in_one_short_line(tmp_path: Path, row: str, message:
 def test_given_splits_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
     write(tmp_path, train=google("abc"), test='"id","Anchor","target","context"\n1,a,b,H04\n')
     (tmp_path / name).write_text(google("fg"))
-    assert list(data.load(tmp_path)) == ["train", "validation"], "the unscored test.csv of the competition is left out"
+    assert list(load(tmp_path)) == ["train", "validation"], "the unscored test.csv of the competition is left out"
     write(tmp_path, test=google("hi"))
-    sizes = {name: frame["anchor"].nunique() for name, frame in data.load(tmp_path).items()}
+    sizes = {name: frame["anchor"].nunique() for name, frame in load(tmp_path).items()}
     assert sizes == {"train": 3, "validation": 2, "test": 2}
     pd.read_csv(tmp_path / name).to_parquet(tmp_path / "val.parquet")
     with pytest.raises(InputError, match="are both there; keep one"):
-        data.load(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(("anchors", "held_out"), [(4, 2), (14, 5), (40, 4)])
 def test_without_a_validation_file_enough_anchors_are_held_out(tmp_path: Path, anchors: int, held_out: int) -> None:
-    splits = data.load(write(tmp_path, train=google([f"number {i}" for i in range(anchors)])))
+    splits = load(write(tmp_path, train=google([f"number {i}" for i in range(anchors)])))
     assert splits["validation"]["anchor"].nunique() in (held_out - 1, held_out)
-    assert data.shared_anchors(splits).to_numpy().tolist() == [["train", "validation", 0, 0]]
+    assert shared_anchors(splits).to_numpy().tolist() == [["train", "validation", 0, 0]]
     assert sum(map(len, splits.values())) == 5 * anchors
-    others = [data.load(tmp_path, seed=seed)["validation"] for seed in range(1, 6)]
+    others = [load(tmp_path, seed=seed)["validation"] for seed in range(1, 6)]
     assert any({*other["anchor"]} != {*splits["validation"]["anchor"]} for other in others)
 
 
@@ -147,7 +149,7 @@ def test_the_largest_anchor_is_not_held_out_whatever_the_seed(tmp_path: Path) ->
     sizes = [200, 150, *[5] * 28]
     rows = [f"a{i} pump,thing {j},{j % 5},{j % 5 / 4},F04\n" for i, size in enumerate(sizes) for j in range(size)]
     write(tmp_path, train=google("") + "".join(rows).replace(",1,", ",1a,").replace(",2,", ",2a,"))
-    held_out = [{*data.load(tmp_path, seed=seed)["validation"]["anchor"]} for seed in range(8)]
+    held_out = [{*load(tmp_path, seed=seed)["validation"]["anchor"]} for seed in range(8)]
     assert all(2 <= len(anchors) <= 28 for anchors in held_out)
     assert sum("a0 pump" in anchors for anchors in held_out) < 4
     assert len(set.union(*held_out)) > 2 * max(map(len, held_out))
@@ -165,73 +167,73 @@ def test_the_largest_anchor_is_not_held_out_whatever_the_seed(tmp_path: Path) ->
 )
 def test_what_cannot_be_measured_is_refused_on_load(tmp_path: Path, train: str, validation: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        data.load(write(tmp_path, train=train, validation=validation))
+        load(write(tmp_path, train=train, validation=validation))
     (tmp_path / "validation.csv").unlink()
     with pytest.raises(InputError, match="rows of [23] anchors are too few to be split"):
-        data.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "train.csv").unlink()
     with pytest.raises(InputError, match=r"train\.csv: is missing"):
-        data.load(tmp_path)
+        load(tmp_path)
 
 
 def test_only_the_bare_word_is_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "sample", train=google("abc"), validation=google("fg"))
     monkeypatch.chdir(tmp_path)
     for name in ("./sample", "sample/", str(tmp_path / "sample"), Path("sample")):
-        assert len(data.load(name)["train"]) == 15
-    sample = data.load("sample")["train"]
+        assert len(load(name)["train"]) == 15
+    sample = load("sample")["train"]
     assert len(sample) == 1515
     assert set(sample["context"]) <= set(cpc.CLASSES)
     for name in ("nothing", "kaggle/", "x" * 300, "a\0b", "sample/train.csv"):
         with pytest.raises(InputError, match="no such folder"):
-            data.load(name)
+            load(name)
     with pytest.raises(InputError, match="protocol: 'by_row' is none of"):
-        data.load("sample", protocol="by_row")
+        load("sample", protocol="by_row")
 
 
 def test_the_random_protocol_splits_rows_as_the_source_did(tmp_path: Path) -> None:
     write(tmp_path, train=google("abcdefghijklmnopqrstuvw"))
-    splits = data.load(tmp_path, protocol="random", seed=42)
-    expected = train_test_split(data.read_pairs(tmp_path / "train.csv"), test_size=0.1, random_state=42)
+    splits = load(tmp_path, protocol="random", seed=42)
+    expected = train_test_split(read_pairs(tmp_path / "train.csv"), test_size=0.1, random_state=42)
     for found, part in zip(splits.values(), expected, strict=True):
         pd.testing.assert_frame_equal(found, part.reset_index(drop=True))
 
 
 def test_equal_rows_have_an_equal_fingerprint(tmp_path: Path) -> None:
     texts = (google("abc"), google("abc").replace(" pump", "  PUMP"), google("abd"))
-    frames = [data.read_pairs(write(tmp_path, p=text) / "p.csv") for text in texts]
-    one, same, other = (data.fingerprint({"train": frame}) for frame in frames)
+    frames = [read_pairs(write(tmp_path, p=text) / "p.csv") for text in texts]
+    one, same, other = (fingerprint({"train": frame}) for frame in frames)
     assert one == same != other
 
 
 def test_shared_anchors_counts_anchors_and_distinct_pairs() -> None:
     one, two = (pairs(*(("a", t, "H01") for t in targets), (targets[0], "x", "F16")) for targets in ("xyx", "xz"))
-    assert data.shared_anchors({"train": one, "test": two}).iloc[0].tolist() == ["train", "test", 2, 2]
+    assert shared_anchors({"train": one, "test": two}).iloc[0].tolist() == ["train", "test", 2, 2]
 
 
 def test_grouped_folds_keep_anchors_together_and_scores_apart(tmp_path: Path) -> None:
-    frame = data.read_pairs(write(tmp_path, train=google("abcdefghij")) / "train.csv")
-    fold = data.grouped_folds(frame, folds=5)
+    frame = read_pairs(write(tmp_path, train=google("abcdefghij")) / "train.csv")
+    fold = grouped_folds(frame, folds=5)
     assert (pd.Series(fold).groupby(frame["anchor"]).nunique() == 1).all()
     assert (pd.crosstab(fold, frame["score"]) == 2).all(axis=None)
-    assert not np.array_equal(fold, data.grouped_folds(frame, folds=5, seed=1))
+    assert not np.array_equal(fold, grouped_folds(frame, folds=5, seed=1))
     with pytest.raises(InputError, match=r"folds: 11 is not in 2\.\.10"):
-        data.grouped_folds(frame, folds=11)
+        grouped_folds(frame, folds=11)
 
 
 def test_kaggle_is_the_folder_that_kagglehub_gives_or_one_line(tmp_path: Path, monkeypatch) -> None:
     module = types.SimpleNamespace(dataset_download=lambda name: str(tmp_path))
     monkeypatch.setitem(sys.modules, "kagglehub", module)  # no account and no network here
     write(tmp_path / "versions", train=google("abc"), validation=google("fg"))
-    assert len(data.load("kaggle")["train"]) == 15
+    assert len(load("kaggle")["train"]) == 15
     (tmp_path / "versions" / "train.csv").unlink()
     with pytest.raises(InputError, match="cannot be fetched .*should hold one train.csv, not 0"):
-        data.load("kaggle")
+        load("kaggle")
 
 
 def test_the_real_files_load_with_the_known_counts(real_data: Path) -> None:
-    splits = data.load(real_data)
+    splits = load(real_data)
     sizes = {name: (len(frame), frame["anchor"].nunique()) for name, frame in splits.items() if name != "test"}
     assert sizes == {"train": (36473, 733), "validation": (2843, 57)}
-    assert (data.shared_anchors(splits)["anchors"] == 0).all()
-    assert data.shared_anchors(data.load(real_data, protocol="random", seed=42))["anchors"].item() > 700
+    assert (shared_anchors(splits)["anchors"] == 0).all()
+    assert shared_anchors(load(real_data, protocol="random", seed=42))["anchors"].item() > 700

@@ -15,12 +15,16 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from patsim_utils import cli, devices, encoder, runs, train
-from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
-from patsim_utils.data import load
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.layouts.sampler import LengthGrouped
+from patsim_utils.method import encoder
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.tool import cli
+from patsim_utils.training import devices, runs
+from patsim_utils.training.fit import fit
+from patsim_utils.training.trainer import DualLossTrainer
 
 CASES = [
     {"loss": "smooth_k2", "contrast_weight": 0.4, "rating_weight": 0.5},
@@ -40,7 +44,7 @@ def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None
         model = Matcher(config)
         sampler = LengthGrouped(model.pairs(frame), batch_size=8, seed=0, share=(max(rank, 0), devices))
         arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to=[])
-        trainer = train.DualLossTrainer(model, sampler=sampler, validation=frame, work=folder, args=arguments)
+        trainer = DualLossTrainer(model, sampler=sampler, validation=frame, work=folder, args=arguments)
         wrapped = trainer.accelerator.prepare(model).eval()
         batches = list(sampler)
         loss = trainer.compute_loss(wrapped, sampler.pairs.collate([sampler.pairs[rows] for rows in batches[0]]))
@@ -186,7 +190,7 @@ def test_a_notebook_starts_a_process_a_device_and_finds_their_run(
         assert capsys.readouterr().out.endswith("epoch 1\n")
         paths = {"backbone", "data"}  # which start at the repository
         assert found.model_dump(exclude=paths) == config.model_dump(exclude=paths)
-        assert train.fit(load(config.data), found, folder / "notebook")["train"]["steps"] > 0  # nothing is trained
+        assert fit(load(config.data), found, folder / "notebook")["train"]["steps"] > 0  # nothing is trained
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
         devices.launch(config, "notebook", devices=2)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from patsim_utils import backbones, cpc, encoder
 from patsim_utils.config import Config
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
+from patsim_utils.method import backbones, encoder
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from patsim_utils import encoder, features, groups, ordinal, train
 from patsim_utils.config import Config
-from patsim_utils.data import load
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.features import Regressor
-from patsim_utils.matcher import Matcher
+from patsim_utils.method import encoder, features, groups, ordinal
+from patsim_utils.method.features import Regressor
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.training.fit import fit
 
 
 def test_overlap_counts_what_two_phrases_share() -> None:
@@ -84,7 +85,7 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> N
     sample = load("sample")
     splits = {"train": sample["train"][::3].reset_index(drop=True), "validation": sample["test"]}
     config = Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1, features="group", precision="fp32")
-    result = train.fit(splits, config, tmp_path / "run")
+    result = fit(splits, config, tmp_path / "run")
     model = Matcher.load(tmp_path / "run")
     rows = splits["validation"]
     alone, blended = model.cumulative(model.pairs(rows)), model.score(rows)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from patsim_utils import files
+from patsim_utils import storage
+from patsim_utils.data.tables import read_table
 from patsim_utils.errors import InputError
-from patsim_utils.tables import read_table
+from patsim_utils.tool import outputs
 
 FORMS = ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "A.XLSX"]
 
@@ -28,7 +29,7 @@ def test_a_table_comes_back_as_it_went(frame: pd.DataFrame, tmp_path: Path, name
     if name == "A.XLSX":
         frame = frame.replace("a\rb", "ab")  # XML has no carriage return
     before = os.umask(0o027)
-    files.write_table(frame, tmp_path / name)
+    outputs.write_table(frame, tmp_path / name)
     os.umask(before)
     back, _ = read_table(tmp_path / name)
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
@@ -39,7 +40,7 @@ def test_a_table_comes_back_as_it_went(frame: pd.DataFrame, tmp_path: Path, name
 @pytest.mark.parametrize("name", FORMS)
 def test_cells_that_a_spreadsheet_would_run_are_escaped_if_told(tmp_path: Path, name: str) -> None:
     frame = pd.DataFrame({"=x": ["=1", "+1", "-1", "@a", "\tb", "a=1", ""], "n": [-1.0] * 7})
-    files.write_table(frame, tmp_path / name, spreadsheet_safe=True)
+    outputs.write_table(frame, tmp_path / name, spreadsheet_safe=True)
     back, _ = read_table(tmp_path / name)
     assert back.columns.tolist() == ["'=x", "n"]
     assert back["'=x"].tolist() == ["'=1", "'+1", "'-1", "'@a", "'\tb", "a=1", ""]
@@ -64,18 +65,18 @@ def test_an_output_that_cannot_be_is_refused_before(tmp_path: Path, name: str, s
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "there.csv").touch()
     with pytest.raises(InputError) as error:
-        files.check_output(tmp_path / name, rows=2**21, columns=["a", "a"])
+        outputs.check_output(tmp_path / name, rows=2**21, columns=["a", "a"])
     assert said in str(error.value)
     assert len(str(error.value)) < 300
-    files.check_output(tmp_path / "there.csv", overwrite=True)
-    files.check_output(tmp_path / "new.csv", rows=2**21)
-    files.check_output(Path("-"))
+    outputs.check_output(tmp_path / "there.csv", overwrite=True)
+    outputs.check_output(tmp_path / "new.csv", rows=2**21)
+    outputs.check_output(Path("-"))
 
 
 @pytest.mark.parametrize("value", ["a\x01b", "x" * 32768])
 def test_a_sheet_never_changes_a_value_silently(tmp_path: Path, value: str) -> None:
     with pytest.raises(InputError, match=r"x\.xlsx.*cannot hold this table \(row 2: '"):
-        files.write_table(pd.DataFrame({"a": [value]}), tmp_path / "x.xlsx")
+        outputs.write_table(pd.DataFrame({"a": [value]}), tmp_path / "x.xlsx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,7 +84,7 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path) -> None:
     """In a process of its own that may write no file above 4 kB."""
     (tmp_path / "x.csv").write_text("older")
     program = (
-        "import resource, sys, pathlib; from patsim_utils import files; "
+        "import resource, sys, pathlib; from patsim_utils import storage as files; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
         "files.write_text(pathlib.Path(sys.argv[1]), 'x' * 10000)"
     )
@@ -114,13 +115,13 @@ def test_a_swap_that_is_killed_is_mended(tmp_path: Path, monkeypatch: pytest.Mon
 
     fresh = folder(tmp_path / "fresh", "new")
     with monkeypatch.context() as patch:
-        patch.setattr(files.shutil, "rmtree", step(files.shutil.rmtree))
+        patch.setattr(storage.shutil, "rmtree", step(storage.shutil.rmtree))
         patch.setattr(Path, "rename", step(Path.rename))
         try:
-            files.swap(fresh, target)
+            storage.swap(fresh, target)
         except KeyboardInterrupt:
             assert cut < 4
-    files.recover(target)
+    storage.recover(target)
     assert (target / "file").read_text() == ("new" if cut > 2 else "older")
     assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if cut > 2 else ["fresh", "run"])
 
@@ -129,7 +130,7 @@ def test_a_folder_that_is_a_link_is_swapped_again_and_again(tmp_path: Path) -> N
     elsewhere, target = folder(tmp_path / "disk", "older"), tmp_path / "run"
     target.symlink_to(elsewhere)
     for text in ("one", "two"):
-        files.swap(folder(tmp_path / "fresh", text), target)
+        storage.swap(folder(tmp_path / "fresh", text), target)
         assert (target / "file").read_text() == text
     assert (elsewhere / "file").read_text() == "older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
@@ -137,7 +138,7 @@ def test_a_folder_that_is_a_link_is_swapped_again_and_again(tmp_path: Path) -> N
 
 def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
     program = (
-        "import pathlib, sys, time; from patsim_utils import files\n"
+        "import pathlib, sys, time; from patsim_utils import storage as files\n"
         "with files.lock(pathlib.Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "lock")]
@@ -145,9 +146,9 @@ def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
         assert process.stdout.readline() == "held\n"
         with (
             pytest.raises(InputError, match=r"^the run is being written by another"),
-            files.lock(tmp_path / "lock", "the run"),
+            storage.lock(tmp_path / "lock", "the run"),
         ):
             pass
         process.kill()
-    with files.lock(tmp_path / "lock", "the run"):
+    with storage.lock(tmp_path / "lock", "the run"):
         pass

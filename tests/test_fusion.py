@@ -5,11 +5,11 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from patsim_utils import cpc
 from patsim_utils.config import Config
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
-from patsim_utils.fusion import CpcEmbedding, CpcGraph, Fusion
-from patsim_utils.matcher import Matcher
+from patsim_utils.method.fusion import CpcEmbedding, CpcGraph, Fusion
+from patsim_utils.method.matcher import Matcher
 
 FUSIONS = ("add", "gate", "attention", "graph", "none")
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from patsim_utils.batching import Pairs
 from patsim_utils.config import Config
-from patsim_utils.matcher import Matcher
-from patsim_utils.train import dual_loss
+from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.method.losses import dual_loss
+from patsim_utils.method.matcher import Matcher
 
 GOLDEN = Path(__file__).with_name("golden")
 CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))

@@ -7,18 +7,20 @@ import shutil
 import pytest
 import yaml
 
-from patsim_utils import data, hub, train
 from patsim_utils.config import Config
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.tool import hub
+from patsim_utils.training.fit import fit
 
 
 @pytest.fixture(scope="module")
 def run(tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "one"
-    sample = data.load("sample")
+    sample = load("sample")
     splits = {"train": sample["train"].head(200), "validation": sample["validation"]}
-    train.fit(splits, Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1), folder)
+    fit(splits, Config(backbone=tiny_backbone("bert"), epochs=1, contrast_layer=1), folder)
     return folder
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from patsim_utils import losses, ordinal
+from patsim_utils.method import losses, ordinal
 
 
 def cumulative(n: int, seed: int = 0) -> torch.Tensor:

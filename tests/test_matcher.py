@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from patsim_utils import cpc, data, ordinal
 from patsim_utils.config import Config
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher, span_mean
+from patsim_utils.method import ordinal
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.model import span_mean
+from patsim_utils.ratings import RATINGS
 
 LAYOUTS = ("pair", "packed", "compact", "repeated", "listwise")
 
@@ -125,9 +128,9 @@ def test_only_a_listwise_score_depends_on_the_other_targets(
 def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame) -> None:
     matcher = build(tiny_backbone("bert"), rating_weight=0.5)
     found = matcher.ratings(pairs_frame.iloc[::-1]).iloc[::-1]
-    assert list(found) == list(data.RATINGS)
+    assert list(found) == list(RATINGS)
     np.testing.assert_allclose(found.sum(axis=1), 1)
-    rank = np.array([int(rating[0]) for rating in data.RATINGS])
+    rank = np.array([int(rating[0]) for rating in RATINGS])
     pairs = matcher.pairs(pairs_frame)
     head = ordinal.score(matcher(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative).detach()
     both = (head.numpy() + found.to_numpy() @ rank / 4) / 2

@@ -9,8 +9,8 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 
-from patsim_utils import lab
 from patsim_utils.config import Config
+from patsim_utils.tool import lab
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 PARAMETER = re.compile(r"(\w+): (int|float|str|bool) = ([^=|#]+?)  # (\S.*)")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from patsim_utils import ordinal
+from patsim_utils.method import ordinal
+from patsim_utils.ratings import to_rank
 
 
 def test_a_score_has_the_nearest_rank() -> None:
-    assert ordinal.to_rank(np.array([0, 0.25, 0.5, 0.75, 1])).tolist() == [0, 1, 2, 3, 4]
+    assert to_rank(np.array([0, 0.25, 0.5, 0.75, 1])).tolist() == [0, 1, 2, 3, 4]
     # halves go up
-    assert ordinal.to_rank(np.array([-0.2, 0.124, 0.125, 0.6, 0.9, 1.3])).tolist() == [0, 0, 1, 2, 4, 4]
+    assert to_rank(np.array([-0.2, 0.124, 0.125, 0.6, 0.9, 1.3])).tolist() == [0, 0, 1, 2, 4, 4]
 
 
 def test_thresholds_rise_and_probabilities_are_a_distribution() -> None:

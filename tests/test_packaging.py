@@ -63,7 +63,7 @@ def test_every_import_of_the_package_is_declared() -> None:
     owners = importlib.metadata.packages_distributions()
     lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["scale"]
     declared = {name(Requirement(line)) for line in lines}
-    for path in (ROOT / "patsim_utils").glob("*.py"):
+    for path in (ROOT / "patsim_utils").rglob("*.py"):
         for module in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
             if module not in sys.stdlib_module_names and module != "patsim_utils":
                 found = {name(Requirement(owner)) for owner in owners.get(module, [])}
@@ -183,13 +183,13 @@ def test_make_help_lists_every_command() -> None:
 
 def test_the_package_carries_its_data() -> None:
     """The command, and every file of patsim_utils that is not code, which the package data name."""
-    assert PROJECT["scripts"] == {"patsim": "patsim_utils.cli:main"}
+    assert PROJECT["scripts"] == {"patsim": "patsim_utils.tool.cli:main"}
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     package = ROOT / "patsim_utils"
-    carried = {path for pattern in patterns["patsim_utils"] for path in package.glob(pattern)}
+    carried = {path for pattern in patterns["patsim_utils.data"] for path in (package / "data").glob(pattern)}
     others = {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert carried == others
-    assert package / "cpc.csv" in carried
+    assert package / "data" / "cpc.csv" in carried
 
 
 def test_what_readme_names_is_kept() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from patsim_utils import cli, report, runs, study
+from patsim_utils.study import notebooks, record
+from patsim_utils.tool import cli
+from patsim_utils.training import runs
 
 ROOT = Path(__file__).parents[1]
 TINY = "-p layers 1 -p epochs 1 -p batch_size 32 -p backbone minilm -p contrast_layer 1"
@@ -35,7 +37,7 @@ def make(folder: Path, *, rated: bool) -> Path:
     """A data set of twelve anchors of the sample, in training and validation."""
     folder.mkdir()
     for split in ("train", "validation"):
-        frame = pd.read_csv(ROOT / "patsim_utils" / "sample" / f"{split}.csv")
+        frame = pd.read_csv(ROOT / "patsim_utils" / "data" / "sample" / f"{split}.csv")
         frame = frame[frame["anchor"].isin(frame["anchor"].unique()[:12])]
         frame.drop(columns=[] if rated else "rating").to_csv(folder / f"{split}.csv", index=False)
     return folder
@@ -59,7 +61,7 @@ def violations(page: str, folder: Path) -> str:
 def test_the_recorded_pages_are_accessible_and_axe_sees_what_is_not(tmp_path: Path) -> None:
     assert "image-alt 1" in violations('<html lang="en"><body><img src="data:,"></body></html>', tmp_path)
     recorded = {path.stem: path for path in sorted((ROOT / "reports" / "recorded").rglob("*.html"))}
-    for stem in {*recorded} - {*study.NOTEBOOKS}:  # one of each kind, but those that the next test makes anew
+    for stem in {*recorded} - {*notebooks.NOTEBOOKS}:  # one of each kind, but those that the next test makes anew
         assert violations(recorded[stem].read_text(), tmp_path) == "", recorded[stem]
 
 
@@ -69,7 +71,7 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, monkeypatch, pre
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     data = make(tmp_path / "data", rated=rated)
     stems = ["1_explore", "2_train", "3_errors"][rated:]  # the first is the same for all that has ratings
-    for module in (cli, study, runs, report):
+    for module in (cli, notebooks, runs, record):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PATSIM_P", TINY)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from patsim_utils import plots
-from patsim_utils.html_tables import Link
+from patsim_utils.study import plots
+from patsim_utils.study.html_tables import Link
 
 NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
 GROUPS = pd.DataFrame({"group": NAMES, "pearson": [0.5, -0.1, 0.25], "other": [0.5, 0.2, 0.3]})

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from patsim_utils import encoder, positions
 from patsim_utils.errors import InputError
+from patsim_utils.layouts import positions
+from patsim_utils.method import encoder
 
 
 @pytest.mark.parametrize("config", [{"model_type": "nomic_bert"}, {"model_type": "deberta-v2", "conv_kernel_size": 3}])

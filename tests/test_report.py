@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from patsim_utils import data, index, page, report, study
 from patsim_utils.config import Config
+from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError
+from patsim_utils.study import notebooks, page, record
+from patsim_utils.study.index import RANDOM, write_index
 
 FIXTURES = Path(__file__).parent / "notebooks"
 ROOT = Path(__file__).parents[1]
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the fixture notebook that shows each kind of output."""
     copy = tmp_path_factory.mktemp("page") / "ends_well.ipynb"
-    study.execute(FIXTURES / "ends_well.ipynb", copy, {"name": "a & b"})
+    notebooks.execute(FIXTURES / "ends_well.ipynb", copy, {"name": "a & b"})
     titles = {"ends_well": "It ends <well>", "other": "Another: with more"}
     return page.page(copy, name="a & b", titles=titles, reports=ROOT / "reports")
 
@@ -75,7 +77,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     columns, _, _ = (ROOT / "reports" / "results.csv").read_text().partition("\n")
     (tmp_path / "reports" / "results.csv").write_text(f"{columns}\npublished,theirs,,,,,,,0.8150,,,,,,,,,,,who,,,,,\n")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -86,7 +88,7 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
     (folder / "2_train.html").write_text("a page")
     scores = {"n": 1234, "pearson": pearson, "pearson_ci": [0.65, 0.75], "spearman": 0.68, "mae": 0.15}
     metrics = {"validation": scores | {"qwk": 0.6, "loss": 0.5}, "protocol": changed.get("protocol", "anchor_disjoint")}
-    metrics["data"] = {"train": changed.get("data", data.GOOGLE)}
+    metrics["data"] = {"train": changed.get("data", GOOGLE)}
     metrics["train"] = {"seconds": 90.2, "device": "cpu", "trainable_parameters": 7}
     metrics["environment"] = {"commit": "abc", "date": "2026-01-02", "seed": seed}
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -105,12 +107,12 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     failed = {"date": "2026-01-03", "notebook": "2_train", "reason": "<x>"}
     (root / "reports" / ".gone.failed.json").write_text(json.dumps(failed))
     shutil.copytree(root / "reports" / "one", root / "reports" / "shared")
-    report.record("shared")
+    record.record("shared")
     put(root, "two.old")
     for name in (".busy.work", "ideas", "recorded/ideas", "recorded/older", "ideas.old"):
         (root / "reports" / name).mkdir(parents=True)
         (root / "reports" / name / "5_ablation.html").touch()
-    index.write_index(root / "reports")
+    write_index(root / "reports")
     found = (root / "reports" / "index.html").read_text()
     assert external(found) == []
     rows = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr>(.*?)</tr>", found, flags=re.DOTALL)]
@@ -118,7 +120,7 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert "0.700|" in told["one"]
     assert "[0.650,\u00a00.750]" in told["one"]
     assert html.escape(Config().describe()) in told["one"]
-    assert index.RANDOM in told["random"]
+    assert RANDOM in told["random"]
     assert "broken: JSONDecodeError" in told["cut"]
     assert "broken: config.json: there is no parameter &#x27;epocs&#x27;; did you mean epochs?" in told["odd"]
     assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in told["gone"]
@@ -130,7 +132,7 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert ">Errors</a>" not in found  # the best one has no such page
     (root / "reports" / "recorded" / "shared" / "3_errors.html").touch()
     (root / "reports" / "one" / "3_errors.html").touch()
-    index.write_index(root / "reports")
+    write_index(root / "reports")
     assert re.search(
         r'<a href="(one|recorded/shared)/3_errors.html">Errors</a>', (root / "reports" / "index.html").read_text()
     )
@@ -150,7 +152,7 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
         config.unlink,
     ):  # the others are shown all the same
         broken()
-        index.write_index(root / "reports")
+        write_index(root / "reports")
         assert ">shared<" in (root / "reports" / "index.html").read_text()
     assert "elsewhere: 0.950" not in found  # nor does it stand among the others in the chart
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
@@ -162,14 +164,14 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
     readme.write_text("before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
     for name, seed, pearson in (("best", 0, 0.71), ("best-seed1", 1, 0.73), ("other", 0, 0.5)):
         put(root, name, seed=seed, pearson=pearson)
-        report.record(name)
-        report.record(name)
+        record.record(name)
+        record.record(name)
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str)
     assert table["study"].tolist() == ["published", "best", "best", "other"]
     row = table.iloc[2][["seed", "n", "pearson", "low", "high", "seconds", "parameters", "commit"]]
     assert row.tolist() == ["1", "1234", "0.73000", "0.65000", "0.75000", "90", "7", "abc"]
     assert (root / "reports" / "recorded" / "best" / "2_train.html").read_text() == "a page"
-    report.write_readme()
+    record.write_readme()
     before, header, rule, *rows, after = readme.read_text().splitlines()[1:]
     assert (before, after) == ("<!-- results:start -->", "after")
     what = Config().describe()
@@ -179,25 +181,25 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
     ]
     readme.write_text("no marks")
     with pytest.raises(InputError, match=r"^README.md: the marks"):
-        report.write_readme()
+        record.write_readme()
     with pytest.raises(InputError, match=r"^reports/none: there is no study of a run to record"):
-        report.record("none")
+        record.record("none")
 
 
 def test_a_record_keeps_studies_apart(root: Path) -> None:
     put(root, "best", pearson=0.8)
     put(root, "best-seed1", pearson=0.5)  # of seed 0
-    report.record("best")
+    record.record("best")
     with pytest.raises(InputError, match="best-seed1 has seed 0"):
-        report.record("best-seed1")
+        record.record("best-seed1")
     put(root, "best-seed2", seed=2, layout="listwise")
     with pytest.raises(InputError, match="best-seed2 is no seed of best, which has other settings"):
-        report.record("best-seed2")
+        record.record("best-seed2")
     put(root, "best-seed3", seed=3)
-    report.record("best-seed3")
+    record.record("best-seed3")
     shutil.rmtree(root / "reports" / "best")
     put(root, "best", layout="packed")
-    report.record("best")  # the method has changed: its study begins anew
+    record.record("best")  # the method has changed: its study begins anew
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str)
     assert table.loc[table["study"] == "best", "what"].tolist() == [Config(layout="packed").describe()]
 
@@ -208,7 +210,7 @@ def test_the_index_tells_a_sample_by_its_record_and_links_a_seed_alone(root: Pat
     put(root, "x-seed1", seed=1)
     (put(root, "empty") / "metrics.json").write_text("{}")
     for name in ("demo", "resample", "x-seed1"):
-        report.record(name)
+        record.record(name)
     found = (root / "reports" / "index.html").read_text()
     rows = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr>(.*?)</tr>", found, flags=re.DOTALL)]
     told = {name: row for row in rows for name in ("demo", "resample", "empty") if f"|{name}|" in row}
@@ -228,7 +230,7 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     other = one | {"variant": "bce", "against": "described", "difference": -0.01, "commit": "abc"}
     pd.DataFrame([one, other]).to_csv(root / "runs" / "ideas-few" / "effects.csv", index=False)
     for _ in range(2):
-        report.record("ideas")
+        record.record("ideas")
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
     columns = ["variant", "pearson", "against", "difference", "what", "seconds", "commit"]
     rows = table[table["study"] == "ideas"][columns]
@@ -239,11 +241,11 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     assert (root / "reports" / "recorded" / "ideas" / "5_ablation.html").read_text() == "a page"
     shutil.rmtree(root / "reports" / "ideas")
     put(root, "ideas", pearson=0.71)  # the same study has a run, too
-    report.record("ideas")
+    record.record("ideas")
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
     assert table.loc[table["study"] == "ideas", "variant"].tolist() == ["described", "bce", ""]
 
 
 def test_the_readme_shows_the_recorded_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.results_table(ROOT / "reports" / "results.csv") in readme, "run: make readme"
+    assert record.results_table(ROOT / "reports" / "results.csv") in readme, "run: make readme"

@@ -8,9 +8,12 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import ndcg_score
 
-from patsim_utils import backbones, data, retrieval
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.search import Index
+from patsim_utils.method import backbones
+from patsim_utils.search import evaluation
+from patsim_utils.search.index import Index
+from patsim_utils.search.retriever import LOSSES, train
 
 FRAME = pd.DataFrame(
     {
@@ -24,7 +27,7 @@ FRAME = pd.DataFrame(
 
 def test_measures_count_what_is_found() -> None:
     found = ["T2 ", *(f"x{i}" for i in range(8)), "t4", "t1"]
-    table = retrieval.measure(lambda query, context: found, FRAME)
+    table = evaluation.measure(lambda query, context: found, FRAME)
     assert table["recall@10 of .75 or more"].tolist()[0] == 1 / 2
     assert table["recall@100 of .75 or more"].tolist()[0] == 1
     assert table["recall@100 of .5 or more"].tolist()[0] == 2 / 3
@@ -43,7 +46,7 @@ def test_measures_count_what_is_found() -> None:
 def test_a_comparison_is_paired_and_reranking_against_its_own_retriever() -> None:
     good, bad = (lambda query, context: ["t1", "t2", "t3"]), (lambda query, context: ["x", "t3"])
     frame = pd.concat([FRAME[:4], FRAME[:4].assign(anchor="c")])
-    table = retrieval.compare({"bad": bad, "good": good, "bad, reranked": good}, frame)
+    table = evaluation.compare({"bad": bad, "good": good, "bad, reranked": good}, frame)
     value = table.pivot(index="system", columns="measure", values=["value", "difference"])
     what = "recall@10 of .5 or more"
     assert value["value"][what].to_dict() == pytest.approx({"bad": 1 / 3, "bad, reranked": 1, "good": 1})
@@ -55,13 +58,13 @@ def test_a_comparison_is_paired_and_reranking_against_its_own_retriever() -> Non
 def test_words_find_shared_words(tmp_path) -> None:
     index = Index(tmp_path / "index", retriever="minilm", create=True)
     index.add(pd.DataFrame({"phrase": ["steel beam", "wooden beam", "paper"]}))
-    assert retrieval.by_words(index)("steel", "E04") == ["steel beam"]
-    assert retrieval.by_vectors(index)("paper sheet", "D21")[0] == "paper"
+    assert evaluation.by_words(index)("steel", "E04") == ["steel beam"]
+    assert evaluation.by_vectors(index)("paper sheet", "D21")[0] == "paper"
 
 
 def test_a_trained_retriever_brings_rated_pairs_together(tmp_path, capfd) -> None:
-    frame, fit = data.load("sample")["train"].iloc[:120], {}
-    folders = {loss: retrieval.train(frame, tmp_path / loss, loss=loss, epochs=3) for loss in retrieval.LOSSES}
+    frame, fit = load("sample")["train"].iloc[:120], {}
+    folders = {loss: train(frame, tmp_path / loss, loss=loss, epochs=3) for loss in LOSSES}
     assert "example" not in "".join(capfd.readouterr())  # a progress bar would fill the page
     for name, folder in {"pretrained": Path(backbones.path("minilm")), **folders}.items():
         model = SentenceTransformer(str(folder))
@@ -72,11 +75,11 @@ def test_a_trained_retriever_brings_rated_pairs_together(tmp_path, capfd) -> Non
     assert min(fit[loss] for loss in folders) > fit["pretrained"] + 0.02
     loss, folder = next(iter(folders.items()))
     index = Index(tmp_path / "index", retriever=str(folder), create=True)
-    index.add(retrieval.corpus({"train": frame}))
-    assert len(retrieval.by_vectors(index)("gear", "F16")) == 100
+    index.add(evaluation.corpus({"train": frame}))
+    assert len(evaluation.by_vectors(index)("gear", "F16")) == 100
     weights = (folder / "model.safetensors").stat().st_mtime_ns
-    assert retrieval.train(frame, folder, loss=loss, epochs=3) == folder  # it is there
+    assert train(frame, folder, loss=loss, epochs=3) == folder  # it is there
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
-    assert {path.name for path in tmp_path.iterdir()} == {*retrieval.LOSSES, "index"}
+    assert {path.name for path in tmp_path.iterdir()} == {*LOSSES, "index"}
     with pytest.raises(InputError, match="parameter train_retriever: 'x' is none of"):
-        retrieval.train(frame, tmp_path, loss="x")
+        train(frame, tmp_path, loss="x")

@@ -13,10 +13,13 @@ import psutil
 import pytest
 import torch
 
-from patsim_utils import cli, scale, scoring, search
 from patsim_utils.config import Config
-from patsim_utils.data import load
-from patsim_utils.matcher import Matcher
+from patsim_utils.data.splits import load
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.search import search
+from patsim_utils.search.index import Index
+from patsim_utils.search.retriever import vectors
+from patsim_utils.tool import cli, scale, scoring
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -123,7 +126,7 @@ def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, 
     monkeypatch.setattr(search, "CHUNK", 40)
     monkeypatch.setattr(scale, "Reader", Uneven)
     phrases = load("sample")["test"]["target"].drop_duplicates()[:150].to_frame("phrase")
-    index = search.Index(tmp_path, retriever="minilm", create=True)
+    index = Index(tmp_path, retriever="minilm", create=True)
     index.add(phrases, workers=2)
     table = index.table.to_pandas()
     assert table["phrase"].tolist() == phrases["phrase"].tolist()
@@ -132,9 +135,9 @@ def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, 
 
 def test_a_worker_reads_as_this_process_does(tmp_path) -> None:
     part = pd.DataFrame({"phrase": ["steel", "robust material"], "part": [3, 3]})
-    index = search.Index(tmp_path, retriever="minilm", create=True)
+    index = Index(tmp_path, retriever="minilm", create=True)
     found = scale.Reader(index.retriever)(part)
-    np.testing.assert_allclose(np.stack(found["value"]), search.vectors(index.model, part["phrase"]), atol=1e-6)
+    np.testing.assert_allclose(np.stack(found["value"]), vectors(index.model, part["phrase"]), atol=1e-6)
     assert found["part"].tolist() == [3, 3]
 
 

@@ -9,19 +9,24 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from patsim_utils import backbones, cli, search
 from patsim_utils.config import Config
-from patsim_utils.data import load
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.method import backbones
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.ratings import RELATIONS
+from patsim_utils.search import search
+from patsim_utils.search.index import Index
+from patsim_utils.search.search import Search, files
+from patsim_utils.tool import cli
 
 PHRASES = ["steel", "Cordless  phone", "mobile telephone", "robust material", "cordless phone", "antenna", "paper"]
 CORPUS = pd.DataFrame({"phrase": PHRASES, "context": ["E04", "H04", "H04", "E04", "H04", "", "D21"], "id": range(7)})
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> search.Index:
-    made = search.Index(tmp_path_factory.mktemp("index"), retriever="minilm", create=True)
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    made = Index(tmp_path_factory.mktemp("index"), retriever="minilm", create=True)
     made.add(CORPUS.iloc[:4])
     made.add(CORPUS.iloc[4:])
     return made
@@ -33,7 +38,7 @@ def run(tiny_backbone, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_candidates_are_the_nearest_by_cosine_each_once(index: search.Index) -> None:
+def test_candidates_are_the_nearest_by_cosine_each_once(index: Index) -> None:
     found = index.candidates("wireless handset", count=10)
     model = SentenceTransformer(backbones.path("minilm"), device="cpu")
     vectors = model.encode(["wireless handset", *found["phrase"].str.lower()], normalize_embeddings=True)
@@ -46,7 +51,7 @@ def test_candidates_are_the_nearest_by_cosine_each_once(index: search.Index) -> 
     assert found.set_index("phrase")["id"]["antenna"] == "5"
 
 
-def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Index, monkeypatch) -> None:
+def test_the_class_is_preferred_and_a_filter_only_where_asked(index: Index, monkeypatch) -> None:
     assert index.candidates("paper", context="E04", count=10)["phrase"][0] == "paper"  # of another class
     with monkeypatch.context() as patch:
         patch.setattr(search, "SAME_CLASS", 2.0)
@@ -57,22 +62,22 @@ def test_the_class_is_preferred_and_a_filter_only_where_asked(index: search.Inde
 
 
 def test_rows_are_asked_for_until_enough_phrases_differ(tmp_path: Path) -> None:
-    made = search.Index(tmp_path, retriever="minilm", create=True)
+    made = Index(tmp_path, retriever="minilm", create=True)
     made.add(pd.DataFrame({"phrase": ["wireless handset"] * 60 + PHRASES}))
     assert len(made.candidates("wireless handset", count=6)) == 6
     assert len(made.candidates("wireless handset", count=60)) == 7
 
 
 def test_a_kill_within_the_first_write_is_mended(tmp_path: Path) -> None:
-    search.Index(tmp_path, retriever="minilm", create=True)
+    Index(tmp_path, retriever="minilm", create=True)
     (tmp_path / "phrases.lance" / "data").mkdir(parents=True)
     (tmp_path / "phrases.lance" / "data" / "half.lance").touch()
-    search.Index(tmp_path, retriever="minilm", create=True).add(CORPUS)
-    assert len(search.Index(tmp_path, retriever="minilm")) == 7
+    Index(tmp_path, retriever="minilm", create=True).add(CORPUS)
+    assert len(Index(tmp_path, retriever="minilm")) == 7
 
 
 def test_a_file_of_the_index_that_is_gone_is_one_line(run: Path, tmp_path: Path, capsys) -> None:
-    search.Index(tmp_path / "one", retriever="minilm", create=True).add(CORPUS)
+    Index(tmp_path / "one", retriever="minilm", create=True).add(CORPUS)
     for path in (tmp_path / "one" / "phrases.lance" / "data").iterdir():
         path.unlink()
     words = ["search", "--run", str(run), "--corpus", str(tmp_path / "one"), "--context", "H04", "handset"]
@@ -84,11 +89,11 @@ def test_a_file_of_the_index_that_is_gone_is_one_line(run: Path, tmp_path: Path,
 
 def test_a_large_index_is_approximate_and_finds_what_an_exact_one_does(tmp_path: Path, monkeypatch) -> None:
     phrases = load("sample")["train"]["target"].drop_duplicates()[:600].to_frame("phrase").assign(context="H04")
-    exact = search.Index(tmp_path / "exact", retriever="minilm", create=True)
+    exact = Index(tmp_path / "exact", retriever="minilm", create=True)
     exact.add(phrases)
     monkeypatch.setattr(search, "INDEXED", 300)
     monkeypatch.setattr(search, "EXACT", 400)
-    large = search.Index(tmp_path / "large", retriever="minilm", create=True)
+    large = Index(tmp_path / "large", retriever="minilm", create=True)
     for part in (phrases[:300], phrases[300:500], phrases[500:]):
         large.add(part)
     assert exact.table.list_indices() == []
@@ -99,17 +104,17 @@ def test_a_large_index_is_approximate_and_finds_what_an_exact_one_does(tmp_path:
     assert len(found & {*exact.candidates("wireless handset", context="H04", count=50)["phrase"]}) >= 48
 
 
-def test_an_answer_is_ranked_by_the_matcher_with_both_ranks(index: search.Index, run: Path) -> None:
+def test_an_answer_is_ranked_by_the_matcher_with_both_ranks(index: Index, run: Path) -> None:
     matcher = Matcher.load(run)
-    found = search.Search(matcher, index)("wireless handset", context="h04m 1/00", top=3)
+    found = Search(matcher, index)("wireless handset", context="h04m 1/00", top=3)
     assert list(found.columns[:3]) == ["rank", "phrase", "score"]
     pairs = pd.DataFrame({"anchor": "wireless handset", "target": found["phrase"], "context": "H04"})
     np.testing.assert_allclose(found["score"], matcher.score(pairs), atol=1e-4)
     assert found["score"].is_monotonic_decreasing
-    np.testing.assert_allclose(found[list(search.RELATIONS)].sum(axis=1), 1, atol=1e-3)
+    np.testing.assert_allclose(found[list(RELATIONS)].sum(axis=1), 1, atol=1e-3)
     assert set(found["found"]) <= set(range(1, 7))
     with pytest.raises(InputError, match="no CPC class"):
-        search.Search(matcher, index)("handset", context="X99")
+        Search(matcher, index)("handset", context="X99")
 
 
 def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
@@ -119,24 +124,22 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     CORPUS.to_csv(corpus, index=False)
     words = ["search", "--run", str(run), "--corpus", str(corpus), "--context", "H04", "wireless handset", "--top", "2"]
     monkeypatch.setattr(search, "CHUNK", 3)
-    add, calls = search.Index.add, []
+    add, calls = Index.add, []
 
-    def broken(self: search.Index, frame: pd.DataFrame, **_: object) -> None:
+    def broken(self: Index, frame: pd.DataFrame, **_: object) -> None:
         calls.append(len(frame))
         add(self, frame.iloc[:3])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search.Index, "add", broken)
+    monkeypatch.setattr(Index, "add", broken)
     assert cli.main(words) == 130
-    monkeypatch.setattr(
-        search.Index, "add", lambda self, frame, **rest: (calls.append(len(frame)), add(self, frame, **rest))
-    )
+    monkeypatch.setattr(Index, "add", lambda self, frame, **rest: (calls.append(len(frame)), add(self, frame, **rest)))
     assert cli.main([*words, "-o", str(answer)]) == 0
     assert cli.main(words) == 0
     assert calls == [7, 4]
     rows = json.loads(answer.read_text())
     assert [row["rank"] for row in rows] == [1, 2]
-    assert len(search.Index(tmp_path / "phrases.csv.index", retriever="minilm")) == 7
+    assert len(Index(tmp_path / "phrases.csv.index", retriever="minilm")) == 7
     assert not list(tmp_path.glob(".*.new"))
     assert cli.main([*words, "-o", str(answer)]) == 2
     assert capfd.readouterr().err.splitlines()[-1].endswith("answer.json': exists already; --overwrite replaces it")
@@ -155,7 +158,7 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     (tmp_path / "phrases.csv.index" / "corpus.json").write_text("{")
     assert cli.main(words) == 0
     assert calls == [7, 4, 1, 1, 1]
-    assert len(search.Index(tmp_path / "phrases.csv.index", retriever=str(run / "retriever"))) == 1
+    assert len(Index(tmp_path / "phrases.csv.index", retriever=str(run / "retriever"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,24 +204,24 @@ def test_a_finished_index_is_searched_where_nothing_can_be_locked(run: Path, tmp
     (tmp_path / "one.csv").write_text("phrase\nsteel\n")
     words = ["search", "--run", str(run), "--corpus", str(tmp_path / "one.csv"), "--context", "H04", "x"]
     assert cli.main(words) == 0
-    monkeypatch.setattr(search.files, "lock", None)  # a read-only folder, or another search that has just begun
+    monkeypatch.setattr(files, "lock", None)  # a read-only folder, or another search that has just begun
     assert cli.main(words) == 0
 
 
 def test_an_index_of_another_retriever_or_version_or_broken_or_empty_is_one_line(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(InputError, match="there is no index here"):
-        search.Index(tmp_path / "none", retriever="minilm")
-    search.Index(tmp_path / "one", retriever="minilm", create=True)
+        Index(tmp_path / "none", retriever="minilm")
+    Index(tmp_path / "one", retriever="minilm", create=True)
     with pytest.raises(InputError, match="holds no phrases"):
-        search.Index(tmp_path / "one", retriever="minilm").candidates("steel")
+        Index(tmp_path / "one", retriever="minilm").candidates("steel")
     note = tmp_path / "one" / "index.json"
     for change, said in (({"retriever": "x"}, "another retriever"), ({"format": 0}, "another version")):
         kept = note.read_text()
         note.write_text(json.dumps(json.loads(kept) | change))
         with pytest.raises(InputError, match=said):
-            search.Index(tmp_path / "one", retriever="minilm")
+            Index(tmp_path / "one", retriever="minilm")
         note.write_text(kept)
     for broken, said in (("{", "no whole index"), ("[]", "another version")):
         note.write_text(broken)
         with pytest.raises(InputError, match=said):
-            search.Index(tmp_path / "one", retriever="minilm")
+            Index(tmp_path / "one", retriever="minilm")

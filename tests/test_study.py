@@ -13,8 +13,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from patsim_utils import cli, files, report, runs, study
+from patsim_utils import storage
 from patsim_utils.errors import InputError
+from patsim_utils.study import notebooks, record
+from patsim_utils.tool import cli
+from patsim_utils.training import runs
 
 FIXTURES = Path(__file__).parent / "notebooks"
 BROKEN = {  # notebooks that do not come to their end, by the cell that they end in
@@ -34,9 +37,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks" / "presets" / "tiny.yaml").write_text("epochs: 2\nlearning_rate: 2e-5\nlora_rank: 4\n")
     for name, fixture in {"1_explore": "ends_well", "2_train": "trains", "3_errors": "ends_well"}.items():
         put(tmp_path, name, fixture)
-    for module in (study, runs, report):
+    for module in (notebooks, runs, record):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(study, "Matcher", lambda config: None)
+    monkeypatch.setattr(notebooks, "Matcher", lambda config: None)
     return tmp_path
 
 
@@ -84,7 +87,7 @@ def test_a_study_that_ends_well(
     monkeypatch.setenv("JUPYTER_PATH", str(root / "jupyter"))
     assert cli.main(["study", "--preset", "tiny", "--data", ".", "--name", "one"]) == 0
     records = [f"{place}/one/{name}.json" for place in ("runs", "reports") for name in ("metrics", "config")]
-    pages = [f"reports/one/{name}.html" for name in study.NOTEBOOKS]
+    pages = [f"reports/one/{name}.html" for name in notebooks.NOTEBOOKS]
     assert written(root) == {"reports/index.html", *records, *pages}
     out, err = capfd.readouterr()
     assert re.search(r"one/1_explore: started\none/1_explore: done in \d+ s\none/2_train: started\n", out)
@@ -101,10 +104,10 @@ def test_a_study_that_ends_well(
 def test_a_page_about_other_runs_has_no_headline_of_this_one(root: Path, tmp_path_factory, monkeypatch) -> None:
     tops, folders = {}, []
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    monkeypatch.setattr(study.summary, "summary", lambda run: {"headline": run.name})
-    monkeypatch.setattr(study.page, "page", lambda path, *, summary, **_: str(tops.setdefault(path.stem, summary)))
+    monkeypatch.setattr(notebooks.summary, "summary", lambda run: {"headline": run.name})
+    monkeypatch.setattr(notebooks.page, "page", lambda path, *, summary, **_: str(tops.setdefault(path.stem, summary)))
     put(root, "4_speed", "ends_well")
-    study.study("one", {}, notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd()))
+    notebooks.study("one", {}, notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd()))
     assert tops == {"1_explore": {"headline": "one"}, "4_speed": None}
     assert folders == [root]  # where the paths of its parameters start
 
@@ -123,7 +126,7 @@ def test_a_failed_run_loses_nothing(
     put(root, "3_errors", fixture)
     whole, index = fixture == "raises", root / "reports/index.html"
     (root / "reports" / "one").mkdir()
-    for name in study.NOTEBOOKS:
+    for name in notebooks.NOTEBOOKS:
         (root / "reports" / "one" / f"{name}.html").write_text("an older page")
     assert run(folder, *([] if whole else ["--notebooks", "3_errors"])) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -167,7 +170,7 @@ def test_bad_input_is_one_line_and_nothing_runs(
     root: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.undo()  # with the real Matcher, which checks backbone and titles
-    for module in (study, runs, report):
+    for module in (notebooks, runs, record):
         monkeypatch.setattr(module, "ROOT", root)
     monkeypatch.chdir(root)
     assert run(folder, *arguments) == 2
@@ -185,7 +188,7 @@ def test_bad_input_is_one_line_and_nothing_runs(
 def test_names_that_no_study_can_have(root: Path, name: str) -> None:
     (root / "reports" / "notes").touch()
     with pytest.raises(InputError, match=r"^--name: .* is (no|the) name of"):
-        study.check_study_name(name)
+        notebooks.check_study_name(name)
 
 
 @pytest.mark.parametrize(
@@ -226,27 +229,27 @@ def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path
     (root / "else" / "org" / "model").mkdir(parents=True)
     (root / "else" / "sample").mkdir()
     monkeypatch.chdir(root / "else")
-    data = {text: study.located("data", text) for text in ("sample", "./sample", "sample/", "kaggle/", "..")}
+    data = {text: notebooks.located("data", text) for text in ("sample", "./sample", "sample/", "kaggle/", "..")}
     expected = {"sample": "sample", "./sample": "./else/sample", "sample/": "./else/sample", "..": "./."}
     assert data == expected | {"kaggle/": str(root / "else" / "kaggle")}  # which is not there
-    located = {text: study.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
+    located = {text: notebooks.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
     expected = {"org/model": "./else/org/model", "org/other": "org/other", "minilm": "minilm"}
     assert located == expected | {"./x": str(root / "else" / "x")}
-    assert study.located("corpus", "sample") == "./else/sample"
+    assert notebooks.located("corpus", "sample") == "./else/sample"
     (root / "notebooks" / "6_search.ipynb").touch()
     with pytest.raises(InputError, match="parameter retriever: '/no/such' is not there"):
-        study.check({"name": "one", "data": "sample", "retriever": "/no/such"}, notebooks=["6_search"])
+        notebooks.check({"name": "one", "data": "sample", "retriever": "/no/such"}, notebooks=["6_search"])
 
 
 def test_data_without_ratings_leaves_their_task_out(
     root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = study.parameters("tiny", data=str(folder), name="one", given=[])
-    assert study.check(given)[1].rating_weight == 1.0
+    given = notebooks.parameters("tiny", data=str(folder), name="one", given=[])
+    assert notebooks.check(given)[1].rating_weight == 1.0
     for split in ("train", "validation"):
         path = folder / f"{split}.csv"
         path.write_text(re.sub(r"(?m)(?<=,)(rating|1b|4),", "", path.read_text()))
-    found, config = study.check(given)
+    found, config = notebooks.check(given)
     assert found["rating_weight"] == config.rating_weight == 0.0
     assert capsys.readouterr().out == "rating_weight 0: the data has no column rating to learn from\n"
 
@@ -260,20 +263,20 @@ def test_another_run_of_this_name_is_replaced_only_if_told(
         if place.name in taken:
             raise InputError(f"{place.name} is the name of a finished run")
 
-    monkeypatch.setattr(study.runs, "finished", other)
+    monkeypatch.setattr(notebooks.runs, "finished", other)
     assert run(folder) == 2
     assert capsys.readouterr().err == "error: one is the name of a finished run\n"
     assert taken.pop() == "one"
     with pytest.raises(InputError, match="one-leak is the name of a finished run"):
-        study.check({"name": "one", "data": "sample", "leak": True}, notebooks=["2_train"])
+        notebooks.check({"name": "one", "data": "sample", "leak": True}, notebooks=["2_train"])
     assert run(folder, "--replace", "--notebooks", "2_train") == 0
 
 
 def test_a_second_run_of_one_name_is_refused(root: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with files.lock(root / "reports" / ".one.lock", "it"):
+    with storage.lock(root / "reports" / ".one.lock", "it"):
         assert run(folder) == 2
     assert capsys.readouterr().err.startswith("error: study one is being written by another process")
-    with files.lock(root / "runs" / ".one.lock", "it"):
+    with storage.lock(root / "runs" / ".one.lock", "it"):
         assert run(folder) == 2
     assert capsys.readouterr().err.startswith("error: run one is being written by another process")
 
@@ -304,13 +307,13 @@ def test_a_stopped_study_says_how_to_go_on(root: Path, folder: Path) -> None:
 
 
 def test_progress_tells_the_step(root: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(study, "PROGRESS_SECONDS", 0.02)
+    monkeypatch.setattr(notebooks, "PROGRESS_SECONDS", 0.02)
     for step in (90, 1200):
         folder = root / "runs" / ".one.work" / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         state = {"global_step": step, "max_steps": 4000, "log_history": [{"seconds": 3.0 * step}]}
         (folder / "trainer_state.json").write_text(json.dumps(state))
         os.utime(folder / "trainer_state.json", (step, step))
-    with study.told("work", "one"):
+    with notebooks.told("work", "one"):
         time.sleep(0.3)
     assert "past step 1200 of 4000, about 140 min of training left" in capsys.readouterr().out

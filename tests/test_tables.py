@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from openpyxl import Workbook
 
+from patsim_utils.data.tables import read_table
 from patsim_utils.errors import InputError
-from patsim_utils.tables import read_table
 
 TEXT = "anchor,target,context\nfuel cell,null,H01\nvalve,cock,F16\n"
 FRAME = pd.DataFrame([["fuel cell", "null", "H01"], ["valve", "cock", "F16"]], columns=["anchor", "target", "context"])

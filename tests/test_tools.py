@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from patsim_utils.config import Config
-from patsim_utils.matcher import Matcher
+from patsim_utils.method.matcher import Matcher
 
 ROOT = Path(__file__).parents[1]
 TEXT = {"capture_output": True, "text": True, "check": True}

@@ -11,11 +11,16 @@ import torch
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from patsim_utils import cpc, encoder, files, losses, runs, train
+from patsim_utils import storage
 from patsim_utils.config import Config
-from patsim_utils.data import load
+from patsim_utils.data import cpc
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.matcher import Matcher
+from patsim_utils.method import encoder, losses
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.training import runs, trainer
+from patsim_utils.training.fit import fit
+from patsim_utils.training.trainer import DualLossTrainer, newest_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(
     tiny_backbone, splits, tmp_path, monkeypatch
 ) -> None:
     config, run, told, saved = small(tiny_backbone), tmp_path / "run", [], []
-    save = train.DualLossTrainer._save_checkpoint
+    save = DualLossTrainer._save_checkpoint
 
     class Tracker(TrainerCallback):
         def on_log(self, args, state, control, logs: dict, **kwargs) -> None:
@@ -47,8 +52,8 @@ def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(
     note = lambda self, *args: saved.append(self.state.global_step) or save(self, *args)  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
-        patch.setattr(train.DualLossTrainer, "_save_checkpoint", note)
-        result = train.fit(splits, config, run, report_to="trackio, none")
+        patch.setattr(DualLossTrainer, "_save_checkpoint", note)
+        result = fit(splits, config, run, report_to="trackio, none")
     names = {"config.json", "metrics.json", "history.csv", "predictions.csv", "model"}
     assert {path.name for path in run.iterdir()} == names
     assert {path.name for path in tmp_path.iterdir()} <= {"run", ".run.lock"}
@@ -78,64 +83,64 @@ def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(
     assert runs.read_run(run)[0] == config
 
     before = files_of(run)
-    assert train.fit(splits, config, run) == json.loads(json.dumps(result))
+    assert fit(splits, config, run) == json.loads(json.dumps(result))
     with pytest.raises(InputError, match=r"differs in epochs, learning_rate: choose another name"):
-        train.fit(splits, small(tiny_backbone, epochs=1, learning_rate=0.1), run)
+        fit(splits, small(tiny_backbone, epochs=1, learning_rate=0.1), run)
     with pytest.raises(InputError, match="differs in the data's rows"):
-        train.fit(splits | {"train": splits["test"]}, config, run)
+        fit(splits | {"train": splits["test"]}, config, run)
     assert files_of(run) == before
-    other = train.fit(splits, small(tiny_backbone, epochs=1), run, replace=True)
+    other = fit(splits, small(tiny_backbone, epochs=1), run, replace=True)
     assert [one["epoch"] for one in other["epochs"]] == [1]
 
 
 def test_ratings_are_learned_beside_the_score(tiny_backbone, splits, tmp_path) -> None:
     config = small(tiny_backbone, rating_weight=0.5, contrast_weight=0, learning_rate=1e-2, adapter="full")
-    train.fit(splits, config, tmp_path / "run")
+    fit(splits, config, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     np.testing.assert_allclose(history["loss"], history["ordinal"] + history["rating"], rtol=1e-4)
     assert history["rating"].iloc[0] == pytest.approx(np.log(10) / 2, abs=0.1)  # ten ratings, nothing known yet
     assert history["rating"].tail(10).mean() < history["rating"].iloc[0] - 0.05
     unrated = {name: frame.drop(columns="rating") for name, frame in splits.items()}
     with pytest.raises(InputError, match="no column rating"):
-        train.fit(unrated, config, tmp_path / "other")
+        fit(unrated, config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("name", "told"), [("nope", "nope is not supported"), ("clearml", "requires 'clearml'")])
 def test_a_tracker_that_is_not_there_is_refused(tiny_backbone, splits, tmp_path, name: str, told: str) -> None:
     with pytest.raises(InputError, match=f"parameter report_to: '{name}' does not work here .*{told}"):
-        train.fit(splits, small(tiny_backbone), tmp_path / "run", report_to=name)
+        fit(splits, small(tiny_backbone), tmp_path / "run", report_to=name)
     assert not list(tmp_path.iterdir())
 
 
 def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
     rates, weights = {"learning_rate": 5e-3, "head_learning_rate": 5e-3}, {"contrast_weight": 0, "rating_weight": 0}
     config = Config(layers=1, contrast_layer=1, epochs=20, batch_size=12, **rates, **weights)
-    result = train.fit({"train": pairs_frame, "validation": pairs_frame}, config, tmp_path / "run")
+    result = fit({"train": pairs_frame, "validation": pairs_frame}, config, tmp_path / "run")
     assert result["validation"]["pearson"] > 0.95
 
 
 def test_a_layout_with_a_curriculum_takes_as_many_steps(tiny_backbone, splits, tmp_path) -> None:
-    result = train.fit(splits, small(tiny_backbone, layout="listwise", curriculum="easy_first"), tmp_path / "run")
+    result = fit(splits, small(tiny_backbone, layout="listwise", curriculum="easy_first"), tmp_path / "run")
     assert result["train"]["steps"] == 2 * -(-len(splits["train"]) // 16)
 
 
 def test_the_loss_falls(tiny_backbone, splits, tmp_path) -> None:
     config = small(tiny_backbone, loss="pearson", adapter="full", learning_rate=3e-3, contrast_weight=0, epochs=3)
-    train.fit(splits, config, tmp_path / "run")
+    fit(splits, config, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["ordinal"].tail(8).mean() < 0.9 * history["ordinal"].head(8).mean()
 
 
 # Where a run is killed: in or right after which call of what, and the ending of that call's last argument.
 POINTS = {
-    "in a checkpoint": (train.DualLossTrainer, "_save_optimizer_and_scheduler", 7, ""),
-    "after the last checkpoint": (train.DualLossTrainer, "_save_checkpoint", 10, ""),
-    "after an evaluation": (train.DualLossTrainer, "_evaluated", 1, ""),
+    "in a checkpoint": (DualLossTrainer, "_save_optimizer_and_scheduler", 7, ""),
+    "after the last checkpoint": (DualLossTrainer, "_save_checkpoint", 10, ""),
+    "after an evaluation": (DualLossTrainer, "_evaluated", 1, ""),
     "in the last evaluation": (runs, "summary", 2, ""),
     "in the report": (runs, "baselines", 1, ""),
     "in the swap": (Path, "rename", 1, ".old"),
-    "after the swap": (files, "swap", 1, ""),
+    "after the swap": (storage, "swap", 1, ""),
 }
 
 
@@ -158,11 +163,11 @@ def whole(tiny_backbone, splits, tmp_path_factory) -> tuple[Config, Path]:
         patch.setattr(owner, name, replaced)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "CHECKPOINT_SECONDS", 0)
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
         for point in POINTS:
             copy_after(point)
         (place / "whole" / "run").mkdir(parents=True)  # an older run, which is to be replaced
-        train.fit(splits, config, place / "whole" / "run", replace=True)
+        fit(splits, config, place / "whole" / "run", replace=True)
     return config, place / "whole" / "run"
 
 
@@ -182,7 +187,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(whole, splits, tmp_path,
     assert not (folder / "run" / "model").exists() or point == "after the swap"
     if point == "after the last checkpoint":
         truncated(checkpoints_of(folder / ".run.work" / "checkpoints")[-1] / "model.safetensors")
-    resumed = train.fit(splits, config, folder / "run", replace=point != "after the swap")
+    resumed = fit(splits, config, folder / "run", replace=point != "after the swap")
     expected = json.loads((one / "metrics.json").read_text())
     for name in ("pearson", "spearman", "loss"):
         assert resumed["validation"][name] == pytest.approx(expected["validation"][name], abs=1e-6)
@@ -209,15 +214,15 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
     checkpoints = shutil.copytree(killed / "checkpoints", tmp_path / "checkpoints")
     older, newest = checkpoints_of(checkpoints)
     assert newest.name == "checkpoint-40"
-    assert train.newest_checkpoint(checkpoints) == newest
+    assert newest_checkpoint(checkpoints) == newest
     damage(newest)
-    assert train.newest_checkpoint(checkpoints) == older
+    assert newest_checkpoint(checkpoints) == older
     assert list(checkpoints.iterdir()) == [older]
 
 
 def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, monkeypatch) -> None:
     config, one = whole
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
     plain, calls = encoder.save_weights, []
 
     def full(module: torch.nn.Module, path: Path) -> None:
@@ -230,15 +235,15 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(encoder, "save_weights", full)
         with pytest.raises(OSError, match="No space left"):
-            train.fit(splits, config, tmp_path / "run")
-    resumed, expected = train.fit(splits, config, tmp_path / "run"), json.loads((one / "metrics.json").read_text())
+            fit(splits, config, tmp_path / "run")
+    resumed, expected = fit(splits, config, tmp_path / "run"), json.loads((one / "metrics.json").read_text())
     assert resumed["validation"]["loss"] == pytest.approx(expected["validation"]["loss"], abs=1e-6)
 
 
 def test_another_configuration_does_not_take_over_a_checkpoint(tiny_backbone, splits, tmp_path) -> None:
     (tmp_path / ".run.work" / "checkpoints" / "checkpoint-5").mkdir(parents=True)
     (tmp_path / ".run.work" / "identity.json").write_text("{}")
-    result = train.fit(splits, small(tiny_backbone, epochs=1), tmp_path / "run")
+    result = fit(splits, small(tiny_backbone, epochs=1), tmp_path / "run")
     assert result["train"]["steps"] == -(-len(splits["train"]) // 16)
 
 
@@ -246,7 +251,7 @@ def test_another_configuration_does_not_take_over_a_checkpoint(tiny_backbone, sp
 def test_a_folder_that_is_no_run_is_left_alone(tiny_backbone, splits, tmp_path, replace: bool) -> None:
     (tmp_path / "runs" / "other-run").mkdir(parents=True)
     with pytest.raises(InputError, match="is there and is no run"):
-        train.fit(splits, small(tiny_backbone, epochs=1), tmp_path / "runs", replace=replace)
+        fit(splits, small(tiny_backbone, epochs=1), tmp_path / "runs", replace=replace)
     assert (tmp_path / "runs" / "other-run").is_dir()
 
 
@@ -261,7 +266,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(
 
     monkeypatch.setattr(losses, "ordinal_loss", broken)
     with pytest.raises(FloatingPointError, match=r"step 3: the ordinal loss is nan; rows .*: \d+, \d+"):
-        train.fit(splits, small(tiny_backbone), tmp_path / "run")
+        fit(splits, small(tiny_backbone), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,11 +14,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-# `patsim_utils.benchmark`, which also measures rates, needs packages that a bare GPU machine lacks
-from patsim_utils import data, encoder, train
-from patsim_utils.batching import LengthGrouped
 from patsim_utils.config import Config
-from patsim_utils.matcher import Matcher
+from patsim_utils.data.splits import load, subset
+from patsim_utils.layouts.sampler import LengthGrouped
+
+# `patsim_utils.benchmark`, which also measures rates, needs packages that a bare GPU machine lacks
+from patsim_utils.method import encoder, losses
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.training.fit import fit
+from patsim_utils.training.trainer import loader
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -77,7 +81,7 @@ def same_step(frame: pd.DataFrame, backbone: str) -> None:
         }
         with encoder.autocast(precision, device):
             output = model(batch)
-        loss = sum(train.dual_loss(output, batch, config).values())
+        loss = sum(losses.dual_loss(output, batch, config).values())
         loss.backward()
         grads = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
         found[precision] = loss.item(), grads
@@ -99,7 +103,7 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
     model = Matcher(config).to(DEVICE).train()
     sampler = LengthGrouped(model.pairs(splits["train"]), batch_size=config.batch_size, seed=0)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
-    batches, waited = (batch for _ in repeat(None) for batch in train.loader(sampler)), []
+    batches, waited = (batch for _ in repeat(None) for batch in loader(sampler)), []
 
     def step() -> None:
         began = time.perf_counter()
@@ -107,7 +111,7 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
         waited.append(time.perf_counter() - began)
         with encoder.autocast(config.precision, DEVICE):
             output = model(batch)
-        terms = train.dual_loss(output, batch, config)
+        terms = losses.dual_loss(output, batch, config)
         if waits:
             torch.stack(list(terms.values())).tolist()
         sum(terms.values()).backward()
@@ -131,7 +135,7 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
 def whole_run(what: str, splits: dict[str, pd.DataFrame], config: Config, folder: Path) -> None:
     """A run by the Trainer, with its checkpoints and evaluations."""
     began = time.perf_counter()
-    found = train.fit(splits, config, folder)
+    found = fit(splits, config, folder)
     whole = time.perf_counter() - began
     told = f"{found['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
     tell(
@@ -145,9 +149,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="minilm", help="folder of MiniLM, or minilm")
     parser.add_argument("--dry", action="store_true", help="a tiny shape, a few steps")
     given = parser.parse_args()
-    splits = data.load(given.data)
+    splits = load(given.data)
     if given.dry:
-        splits = data.subset(splits, 0.1, protocol="anchor_disjoint", seed=0)
+        splits = subset(splits, 0.1, protocol="anchor_disjoint", seed=0)
     print("| what | found |\n|---|---|")
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     tell("device", f"{name}, torch {torch.__version__}")

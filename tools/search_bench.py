@@ -19,13 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from patsim_utils import cpc, data, search
-from patsim_utils.matcher import Matcher
+from patsim_utils.data import cpc
+from patsim_utils.data.splits import load
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.search.index import PROBES, Index
+from patsim_utils.search.retriever import vectors
+from patsim_utils.search.search import Search
 
 
 def corpus(count: int, *, source: str, titles: str) -> pd.DataFrame:
     """`count` distinct phrases, each with a class."""
-    rows = pd.concat(data.load(source).values())[["target", "context"]].set_axis(["phrase", "context"], axis=1)
+    rows = pd.concat(load(source).values())[["target", "context"]].set_axis(["phrase", "context"], axis=1)
     if titles:
         with zipfile.ZipFile(titles) as archive:
             texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".txt")]
@@ -66,21 +70,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of Ray, that read the phrases; 0: this process")
     given = parser.parse_args()
     rows = corpus(given.phrases, source=given.data, titles=given.titles)
-    index = search.Index(given.folder, retriever="minilm", create=True)
+    index = Index(given.folder, retriever="minilm", create=True)
     done, began = len(index), time.perf_counter()
     index.add(rows[done:], workers=given.workers, progress=lambda n, of: print(f"{n:,} of {of:,}", flush=True))
     if done < len(rows):
         seconds, read = time.perf_counter() - began, len(rows) - done
         print(json.dumps({"phrases": read, "seconds": round(seconds), "a second": read / seconds}))
-    queries = data.load(given.data)["validation"][["anchor", "context"]].drop_duplicates()
+    queries = load(given.data)["validation"][["anchor", "context"]].drop_duplicates()
     queries = queries.sample(given.queries, random_state=0, replace=len(queries) < given.queries)
     found = {"phrases": len(index), "indices": [one.index_type for one in index.table.list_indices()]}
     found["retrieval"] = timed(index.candidates, queries)
-    found["search"] = timed(search.Search(Matcher.load(given.run), index), queries)
+    found["search"] = timed(Search(Matcher.load(given.run), index), queries)
     shared = []
     for query in queries.itertuples():
-        vector = search.vectors(index.model, [query.anchor])[0]
-        near = index.table.search(vector).distance_type("dot").nprobes(search.PROBES).refine_factor(2)
+        vector = vectors(index.model, [query.anchor])[0]
+        near = index.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
         exact = index.table.search(vector).distance_type("dot").bypass_vector_index()
         first = [{*asked.select(["phrase", "_distance"]).limit(100).to_pandas()["phrase"]} for asked in (near, exact)]
         shared.append(len(first[0] & first[1]) / 100)

@@ -1,0 +1,132 @@
+"""How the CPC class enters the model: a learnable unit vector a code, which changes token embeddings or LoRA's ranks.
+
+Every way starts as the plain text model (the last projection is zero at first). The code `unknown` has the zero vector:
+it adds nothing, and the score comes from the text alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patsim_utils.data import cpc
+
+DIM = 50  # length of a class vector
+SECTION = torch.tensor([cpc.CODES.index(cpc.parent(code) or code) for code in cpc.CODES])  # of a section: itself
+
+
+class CpcEmbedding(nn.Module):
+    """Rows of `cpc.CODES` (B,) -> unit vectors (B, dim); row 0 (`unknown`) -> the zero vector."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(len(cpc.CODES), dim, padding_idx=0)
+        self.register_buffer("section", SECTION, persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return F.normalize(self.table(codes), dim=-1)
+
+    def path(self, codes: Tensor) -> Tensor:
+        """Codes (B,) -> vectors of their section and of themselves (B, 2, dim)."""
+        return self(torch.stack([self.section[codes], codes], dim=1))
+
+
+class CpcGraph(nn.Module):
+    """The same vectors from titles and the CPC tree: two steps of message passing between sections and classes.
+
+    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X (len(cpc.CODES), width) and
+    A = D^-1/2 (E + I) D^-1/2 of the tree's edges E (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs:
+    arXiv 2308.05385). A class that training has hardly seen borrows from its section and its title.
+    """
+
+    def __init__(self, titles: Tensor, *, dim: int) -> None:
+        super().__init__()
+        edges, each = torch.eye(len(cpc.CODES)), torch.arange(len(cpc.CODES))
+        edges[each, SECTION] = edges[SECTION, each] = 1
+        degree = edges.sum(1).rsqrt()
+        self.register_buffer("adjacency", degree[:, None] * edges * degree, persistent=False)  # (C, C)
+        self.register_buffer("titles", titles.clone())  # (C, width)
+        self.first = nn.Linear(titles.shape[1], dim, bias=False)
+        self.second = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        nodes = F.gelu(self.adjacency @ self.first(self.titles))
+        vectors = F.normalize(self.adjacency @ self.second(nodes), dim=-1)
+        return vectors[codes] * (codes > 0)[:, None]
+
+
+class Fusion(nn.Module):
+    """Token embeddings (B, T, width) and codes (B,) -> token embeddings of the same shape.
+
+    - `add`: h + U c, the described method: the projected class vector added to every token.
+    - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
+    - `graph`: h + U c with c from titles and tree (`CpcGraph`).
+    - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
+    - `none`: h.
+
+    `titles`: what `CpcGraph` starts from; the other kinds do not need it.
+    """
+
+    def __init__(self, kind: str, *, width: int, dim: int = DIM, titles: Tensor | None = None) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "none":
+            return
+        self.embedding = CpcGraph(titles, dim=dim) if kind == "graph" else CpcEmbedding(dim)
+        self.project = nn.Linear(dim, width, bias=False)
+        nn.init.zeros_(self.project.weight)
+        if kind == "gate":
+            self.gate = nn.Linear(width + dim, width)
+        if kind == "attention":
+            self.query = nn.Linear(width, dim, bias=False)
+            self.key = nn.Linear(dim, dim, bias=False)
+            self.value = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        if self.kind == "none":
+            return tokens
+        if self.kind == "attention":
+            path = self.embedding.path(codes)  # (B, 2, dim)
+            seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
+            return tokens + self.project(seen)
+        code = self.embedding(codes)[:, None]  # (B, 1, dim)
+        change = self.project(code)
+        if self.kind == "gate":
+            both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
+            change = self.gate(both).sigmoid() * change
+        return tokens + change
+
+
+class RankScale(nn.Module):
+    """HyperLoRA: delta W = B diag(1 + V c) A in each adapted layer, with the class vector c and V zero at the start.
+
+    So it starts as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL (Yoo et al.
+    2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a generated matrix.
+    `encoder` has peft's LoRA layers in place; their A gets a hook.
+    """
+
+    def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:
+        super().__init__()
+        sites = [a for layer in encoder.modules() if isinstance(layer, LoraLayer) for a in layer.lora_A.values()]
+        self.ranks = [site.out_features for site in sites]
+        self.project = nn.Linear(dim, sum(self.ranks), bias=False)
+        nn.init.zeros_(self.project.weight)
+        self.scales: tuple[Tensor, ...] = ()
+        for number, site in enumerate(sites):
+            site.register_forward_hook(partial(self._scale, number))
+
+    def _scale(self, number: int, site: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        return output * self.scales[number][:, None].to(output.dtype) if self.scales else output  # (B, T, r)
+
+    @contextmanager
+    def of(self, vectors: Tensor) -> Iterator[None]:
+        """While it lasts, sequence b of the encoder's batch is adapted to the class vector b; vectors (B, dim)."""
+        self.scales = torch.split(1 + self.project(vectors), self.ranks, dim=-1)
+        try:
+            yield
+        finally:
+            self.scales = ()

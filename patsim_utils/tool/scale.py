@@ -1,0 +1,105 @@
+"""Several workers, on one machine or many, score pairs or read phrases: Ray Data with a pool of models.
+
+The extra `scale` installs Ray.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from patsim_utils.method import ordinal
+
+
+class Scorer:
+    """A worker: it loads the model once and scores whole parts."""
+
+    def __init__(self, run: Path, unknown: str) -> None:
+        import torch
+
+        from patsim_utils.method.matcher import Matcher
+
+        torch.set_num_threads(1)  # a worker has one core
+        self.model, self.unknown = Matcher.load(run), unknown
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        """anchor, target, context, part (its number) -> value (the prediction), part."""
+        logits = self.model.logits(part[["anchor", "target", "context"]], unknown=self.unknown)
+        return pd.DataFrame({"value": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
+
+
+class Reader:
+    """A worker: it loads a retriever once and reads whole parts."""
+
+    def __init__(self, retriever: str) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(1)
+        self.model = SentenceTransformer(retriever, trust_remote_code=False)
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        """phrase, part (its number) -> value (the vector), part."""
+        from patsim_utils.search.retriever import vectors
+
+        return pd.DataFrame({"value": list(vectors(self.model, part["phrase"])), "part": part["part"]})
+
+
+def mapped(
+    worker: type, arguments: tuple, parts: dict[int, pd.DataFrame], *, workers: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and values of each part of a table, in their order, as soon as one is done: what Scorer or Reader makes.
+
+    The workers are actors of a running Ray cluster, else of one that is started here; what a lost worker had begun is
+    done by another. They read the run's or the retriever's folder, which has to be there for all of them.
+    """
+    import ray
+
+    if not parts:
+        return
+    workers = min(workers, len(parts))
+    tables = [frame.assign(part=number).reset_index(drop=True) for number, frame in parts.items()]
+    with cluster(workers):
+        done = ray.data.from_pandas(tables).map_batches(
+            worker,
+            fn_constructor_args=arguments,
+            batch_format="pandas",
+            batch_size=None,  # a table is one block, and a block one batch: parts stay whole
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        for batch in done.iter_batches(batch_size=None, batch_format="pandas"):
+            for number, rows in batch.groupby("part"):
+                if len(rows) != len(parts[number]):
+                    raise RuntimeError(f"part {number} came back with {len(rows)} of {len(parts[number])} rows")
+                yield int(number), np.stack(rows["value"].to_numpy())
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[None]:
+    """The Ray cluster that is running (RAY_ADDRESS, or `ray start` on this machine), or one on this machine while the
+    context lasts; quiet. ConnectionError where RAY_ADDRESS leads nowhere.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if begun := not ray.is_initialized():
+        try:
+            ray.init(address="auto", **quiet)
+        except ConnectionError:
+            if "RAY_ADDRESS" in os.environ:  # the cluster that is meant is not there; Ray has waited for it for minutes
+                raise
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    try:
+        yield
+    finally:
+        if begun:
+            ray.shutdown()
