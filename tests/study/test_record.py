@@ -16,8 +16,8 @@ from patsim_utils.errors import InputError
 from patsim_utils.study import notebooks, page, record
 from patsim_utils.study.index import RANDOM, write_index
 
-FIXTURES = Path(__file__).parent / "notebooks"
-ROOT = Path(__file__).parents[1]
+FIXTURES = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import notebooks
 from patsim_utils.tool import cli, outputs, scoring
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from patsim_utils.config import Config
 from patsim_utils.tool import lab
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 PARAMETER = re.compile(r"(\w+): (int|float|str|bool) = ([^=|#]+?)  # (\S.*)")
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

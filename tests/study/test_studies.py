@@ -19,14 +19,14 @@ from patsim_utils.study import notebooks, record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
 
-FIXTURES = Path(__file__).parent / "notebooks"
+FIXTURES = Path(__file__).parents[1] / "notebooks"
 BROKEN = {  # notebooks that do not come to their end, by the cell that they end in
     "raises": 'raise ValueError("several lines,\\nthe last of which says what is wrong")',
     "is_killed": "import os\nos.write(2, b'out of memory')\nos.kill(os.getpid(), 9)",
     "leaves_early": "import sys\nsys.exit(0)",
     "waits": "import os, pathlib, time\npathlib.Path('kernel.pid').write_text(str(os.getpid()))\ntime.sleep(600)",
 }
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from patsim_utils.study import notebooks, record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = "-p layers 1 -p epochs 1 -p batch_size 32 -p backbone minilm -p contrast_layer 1"
 CLASS_VECTORS = "Class vectors start from random numbers"
 NO_CLASS_VECTORS = "This model has no class vectors"

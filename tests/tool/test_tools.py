@@ -13,7 +13,7 @@ import pytest
 from patsim_utils.config import Config
 from patsim_utils.method.matcher import Matcher
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = {"capture_output": True, "text": True, "check": True}
 
 
