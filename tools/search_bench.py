@@ -25,6 +25,7 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.search.index import PROBES, Index
 from patsim_utils.search.retriever import vectors
 from patsim_utils.search.search import Search
+from patsim_utils.tool import scale
 
 
 def corpus(count: int, *, source: str, titles: str) -> pd.DataFrame:
@@ -72,7 +73,8 @@ def main() -> None:
     rows = corpus(given.phrases, source=given.data, titles=given.titles)
     index = Index(given.folder, retriever="minilm", create=True)
     done, began = len(index), time.perf_counter()
-    index.add(rows[done:], workers=given.workers, progress=lambda n, of: print(f"{n:,} of {of:,}", flush=True))
+    encode = scale.encoder(given.workers) if given.workers else None
+    index.add(rows[done:], encode=encode, progress=lambda n, of: print(f"{n:,} of {of:,}", flush=True))
     if done < len(rows):
         seconds, read = time.perf_counter() - began, len(rows) - done
         print(json.dumps({"phrases": read, "seconds": round(seconds), "a second": read / seconds}))

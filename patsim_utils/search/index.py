@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones
 from patsim_utils.ratings import RELATIONS
 from patsim_utils.search.retriever import _loaded, vectors
-from patsim_utils.tool import scale
 
 FORMAT = 1  # of an index
 CHUNK = 8192  # phrases that are read at a time; a break costs at most one chunk
@@ -29,6 +28,8 @@ INDEXED = 10_000  # phrases from which on classes have an index
 EXACT = 200_000  # phrases up to which a query is compared with each; beyond, with those of PROBES parts of them
 PROBES = 50
 SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
+# Retriever's folder, chunks of rows by number -> number and vectors (rows, width) of each chunk, in their order
+Encode = Callable[[str, dict[int, pd.DataFrame]], Iterable[tuple[int, np.ndarray]]]
 ANSWER = ("rank", "score", "found", "similarity")  # what an answer adds to a corpus's columns, beside RELATIONS
 
 
@@ -75,20 +76,21 @@ class Index:
     def __len__(self) -> int:
         return self.table.count_rows() if self.table else 0
 
-    def add(self, frame: pd.DataFrame, *, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+    def add(
+        self,
+        frame: pd.DataFrame,
+        *,
+        encode: Encode | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time.
 
-        `workers`: how many workers of Ray read the phrases; 0 for this process. Above EXACT phrases the vectors have
-        an approximate index, which later additions join.
+        `encode` turns chunks into vectors, such as with workers of Ray; by default this process does. Above EXACT
+        phrases the vectors have an approximate index, which later additions join.
         """
         frame = (frame if "context" in frame else frame.assign(context="")).astype(str)
         chunks = {start: frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK)}
-        if workers:
-            parts = {start: part[["phrase"]] for start, part in chunks.items()}
-            read = scale.mapped(scale.Reader, (self.retriever,), parts, workers=workers)
-        else:
-            read = ((start, vectors(self.model, part["phrase"])) for start, part in chunks.items())
-        for start, found in read:
+        for start, found in (encode or self._encode)(self.retriever, chunks):
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
             rows = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
             with self._disk():
@@ -100,6 +102,11 @@ class Index:
                 progress(start + len(rows), len(frame))
         with self._disk():
             self._index()
+
+    def _encode(self, _: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
+        """The vectors of each chunk, made in this process."""
+        for start, rows in chunks.items():
+            yield start, vectors(self.model, rows["phrase"])
 
     def _index(self) -> None:
         there = {tuple(one.columns) for one in self.table.list_indices()} if len(self) >= INDEXED else ()

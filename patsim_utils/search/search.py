@@ -22,7 +22,7 @@ from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS, SCORES
-from patsim_utils.search.index import Index, _fingerprint, read_corpus
+from patsim_utils.search.index import Encode, Index, _fingerprint, read_corpus
 
 
 class Search:
@@ -38,14 +38,14 @@ class Search:
         corpus: str | Path,
         *,
         retriever: str = "auto",
-        workers: int = 0,
+        encode: Encode | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or the
         bare word "sample" for the targets of the sample.
 
         The index of a table lies beside it, in <table>.index, and is made where it is missing, or the table or the
-        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `workers`
+        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `encode`
         and `progress` as in `Index.add`.
         """
         matcher, run = Matcher.load(run), Path(run)
@@ -80,7 +80,7 @@ class Search:
                     storage.remove(other)  # begun for what the table was before
                 index = Index(fresh, retriever=retriever, create=True)
                 done = len(index)  # whole chunks outlive a break
-                index.add(frame.iloc[done:], workers=workers, progress=progress)
+                index.add(frame.iloc[done:], encode=encode, progress=progress)
                 storage.write_text(fresh / "corpus.json", note)
                 storage.swap(fresh, folder)
         return cls(matcher, Index(folder, retriever=retriever))

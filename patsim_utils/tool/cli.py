@@ -117,7 +117,7 @@ def _check_engine(given: argparse.Namespace) -> None:
 def run_search(given: argparse.Namespace) -> None:
     """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
     from patsim_utils.search.search import Search, checked
-    from patsim_utils.tool import outputs
+    from patsim_utils.tool import outputs, scale
 
     _check_engine(given)
     output = given.output
@@ -129,8 +129,8 @@ def run_search(given: argparse.Namespace) -> None:
     def told(done: int, total: int) -> None:
         print(f"index: {done:,} of {total:,} phrases", file=sys.stderr, flush=True)
 
-    workers = given.workers if given.engine == "ray" else 0
-    found = Search.open(given.run, given.corpus, retriever=given.retriever, workers=workers, progress=told)
+    encode = scale.encoder(given.workers) if given.engine == "ray" else None
+    found = Search.open(given.run, given.corpus, retriever=given.retriever, encode=encode, progress=told)
     options = {"top": given.top, "candidates": max(given.candidates, given.top), "only_class": given.only_class}
     answer = found(given.query, context=given.context, **options)
     if answer.empty:

@@ -5,7 +5,7 @@ The extra `scale` installs Ray.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,16 @@ class Reader:
         from patsim_utils.search.retriever import vectors
 
         return pd.DataFrame({"value": list(vectors(self.model, part["phrase"])), "part": part["part"]})
+
+
+def encoder(workers: int) -> Callable[[str, dict[int, pd.DataFrame]], Iterator[tuple[int, np.ndarray]]]:
+    """What turns chunks of phrases into vectors by so many workers of Ray (`encode` of `Index.add`)."""
+
+    def encode(retriever: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
+        phrases = {number: rows[["phrase"]] for number, rows in chunks.items()}
+        return mapped(Reader, (retriever,), phrases, workers=workers)
+
+    return encode
 
 
 def mapped(

@@ -9,15 +9,16 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.method import backbones
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
-from patsim_utils.search import search
+from patsim_utils.search import index as index_module
 from patsim_utils.search.index import Index
-from patsim_utils.search.search import Search, files
+from patsim_utils.search.search import Search
 from patsim_utils.tool import cli
 
 PHRASES = ["steel", "Cordless  phone", "mobile telephone", "robust material", "cordless phone", "antenna", "paper"]
@@ -54,7 +55,7 @@ def test_candidates_are_the_nearest_by_cosine_each_once(index: Index) -> None:
 def test_the_class_is_preferred_and_a_filter_only_where_asked(index: Index, monkeypatch) -> None:
     assert index.candidates("paper", context="E04", count=10)["phrase"][0] == "paper"  # of another class
     with monkeypatch.context() as patch:
-        patch.setattr(search, "SAME_CLASS", 2.0)
+        patch.setattr(index_module, "SAME_CLASS", 2.0)
         preferred = index.candidates("paper", context="E04", count=10)["phrase"]
     assert set(preferred[:2]) == {"steel", "robust material"}
     assert set(index.candidates("paper", context="E04", only_class=True)["context"]) == {"E04"}
@@ -91,8 +92,8 @@ def test_a_large_index_is_approximate_and_finds_what_an_exact_one_does(tmp_path:
     phrases = load("sample")["train"]["target"].drop_duplicates()[:600].to_frame("phrase").assign(context="H04")
     exact = Index(tmp_path / "exact", retriever="minilm", create=True)
     exact.add(phrases)
-    monkeypatch.setattr(search, "INDEXED", 300)
-    monkeypatch.setattr(search, "EXACT", 400)
+    monkeypatch.setattr(index_module, "INDEXED", 300)
+    monkeypatch.setattr(index_module, "EXACT", 400)
     large = Index(tmp_path / "large", retriever="minilm", create=True)
     for part in (phrases[:300], phrases[300:500], phrases[500:]):
         large.add(part)
@@ -123,7 +124,7 @@ def test_the_command_makes_the_index_once_and_goes_on_after_a_break(
     corpus, answer = tmp_path / "phrases.csv", tmp_path / "answer.json"
     CORPUS.to_csv(corpus, index=False)
     words = ["search", "--run", str(run), "--corpus", str(corpus), "--context", "H04", "wireless handset", "--top", "2"]
-    monkeypatch.setattr(search, "CHUNK", 3)
+    monkeypatch.setattr(index_module, "CHUNK", 3)
     add, calls = Index.add, []
 
     def broken(self: Index, frame: pd.DataFrame, **_: object) -> None:
@@ -204,7 +205,7 @@ def test_a_finished_index_is_searched_where_nothing_can_be_locked(run: Path, tmp
     (tmp_path / "one.csv").write_text("phrase\nsteel\n")
     words = ["search", "--run", str(run), "--corpus", str(tmp_path / "one.csv"), "--context", "H04", "x"]
     assert cli.main(words) == 0
-    monkeypatch.setattr(files, "lock", None)  # a read-only folder, or another search that has just begun
+    monkeypatch.setattr(storage, "lock", None)  # a read-only folder, or another search that has just begun
     assert cli.main(words) == 0
 
 

@@ -16,7 +16,7 @@ import torch
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.search import search
+from patsim_utils.search import index as index_module
 from patsim_utils.search.index import Index
 from patsim_utils.search.retriever import vectors
 from patsim_utils.tool import cli, scale, scoring
@@ -123,11 +123,11 @@ def test_another_process_joins_a_running_cluster_and_leaves_it_running(cluster) 
 
 
 def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(search, "CHUNK", 40)
+    monkeypatch.setattr(index_module, "CHUNK", 40)
     monkeypatch.setattr(scale, "Reader", Uneven)
     phrases = load("sample")["test"]["target"].drop_duplicates()[:150].to_frame("phrase")
     index = Index(tmp_path, retriever="minilm", create=True)
-    index.add(phrases, workers=2)
+    index.add(phrases, encode=scale.encoder(2))
     table = index.table.to_pandas()
     assert table["phrase"].tolist() == phrases["phrase"].tolist()
     assert [vector[0] for vector in table["vector"]] == table["phrase"].str.len().tolist()
