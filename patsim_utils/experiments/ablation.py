@@ -163,7 +163,9 @@ def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
     """
     rows, measured = [], {}
     for one in variants:
-        _, numbers, _, tables = zip(*map(runs.read_run, one.runs(folder).values()), strict=True)
+        opened = [runs.Run.open(run) for run in one.runs(folder).values()]
+        numbers = [run.metrics for run in opened]
+        tables = [run.predictions for run in opened]
         held_out = [table[table["split"] == "validation"] for table in tables]
         own, pairs = [table["prediction"] for table in held_out], held_out[0][["anchor", "target", "score"]]
         measured[one.name] = pairs, own, one.stem

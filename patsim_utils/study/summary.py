@@ -10,25 +10,26 @@ from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 from patsim_utils.ratings import MEANINGS
 from patsim_utils.study import errors, explore, plots
-from patsim_utils.training import runs
+from patsim_utils.training.runs import Run
 
 
-def summary(run: Path) -> dict[str, Any] | None:
+def summary(folder: Path) -> dict[str, Any] | None:
     """Of the run in a folder, for the page's template: headline, picture (HTML), said, good_and_bad, use (sentences).
 
     None where there is no finished run.
     """
     try:
-        config, found, _, predictions = runs.read_run(run)
+        run = Run.open(folder)
     except InputError:
         return None
-    frame = errors.with_errors(predictions)  # all that was held out, as the page Errors has it
+    frame = errors.with_errors(run.predictions)  # all that was held out, as the page Errors has it
+    metrics = run.metrics
     figures = [
-        f"{explore.interval(found[split]['pearson'], *found[split]['pearson_ci'])} on {split}"
+        f"{explore.interval(metrics[split]['pearson'], *metrics[split]['pearson_ci'])} on {split}"
         for split in ("validation", "test")
-        if split in found
+        if split in metrics
     ]
-    seen = "that training never saw" if found["protocol"] == "anchor_disjoint" else "that training has seen"
+    seen = "that training never saw" if metrics["protocol"] == "anchor_disjoint" else "that training has seen"
     said = [
         f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
         f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors {seen} were compared with those "
@@ -37,13 +38,13 @@ def summary(run: Path) -> dict[str, Any] | None:
         f"{100 * errors.ranked_rightly(frame):.0f} of 100 cases; guessing gets 50.",
     ]
     plots.style()
-    picture = plots.forest(explore.results(found), "label", caption="Correlation with people's scores")
+    picture = plots.forest(explore.results(metrics), "label", caption="Correlation with people's scores")
     return {
-        "headline": f"Pearson {', '.join(figures)}, seed {config.seed}",
+        "headline": f"Pearson {', '.join(figures)}, seed {run.config.seed}",
         "picture": picture._repr_html_(),
         "said": said,
-        "good_and_bad": [*_fields(frame, seed=config.seed), *_relations(frame, seed=config.seed)],
-        "use": use(config, found["protocol"]),
+        "good_and_bad": [*_fields(frame, seed=run.config.seed), *_relations(frame, seed=run.config.seed)],
+        "use": use(run.config, metrics["protocol"]),
     }
 
 

@@ -13,7 +13,7 @@ from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import explore, summary
-from patsim_utils.training import runs
+from patsim_utils.training.runs import Run
 
 EXAMPLE = """from patsim_utils.hub import from_pretrained
 
@@ -65,11 +65,12 @@ def push_to_hub(run: str | Path, repository: str, *, private: bool = True) -> st
 
 def card(run: Path, *, place: str) -> str:
     """The model card of a run in Markdown: task, data, figures with split and interval, limits, an example."""
-    config, found, *_ = runs.read_run(run)
-    protocol, license, data = found["protocol"], {}, "a table that whoever shares this model describes"
+    finished = Run.open(run)
+    config, metrics = finished.config, finished.metrics
+    protocol, license, data = metrics["protocol"], {}, "a table that whoever shares this model describes"
     if config.data == "sample":
         license, data = {"license": "mit"}, "the sample that comes with patsim (CC0)"
-    elif config.data == "kaggle" or found["data"]["train"] == GOOGLE:
+    elif config.data == "kaggle" or metrics["data"]["train"] == GOOGLE:
         license, credit = {"license": "cc-by-4.0"}, "CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171"
         data = f"Google's Patent Phrase Similarity data set ({credit})"
     head = {"language": "en", **license, "library_name": "patsim"}
@@ -79,10 +80,10 @@ def card(run: Path, *, place: str) -> str:
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# patsim: {run.name}"]
     lines += ["", "Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.", ""]
     lines += [f"- **Model**: {config.describe()}", f"- **Trained on**: {data}"]
-    lines += [f"- {line}" for line in explore.summary(found).splitlines() if line]  # one for each split
+    lines += [f"- {line}" for line in explore.summary(metrics).splitlines() if line]  # one for each split
     lines += [f"- **Split**: {protocol}: {note}", "- **Limits**:"]
     lines += [f"  - {sentence}" for sentence in summary.use(config, protocol)]
-    made = found["environment"]
+    made = metrics["environment"]
     lines += [
         f"- **Made** on {made['date']} by commit {made['commit']}; patsim is installed from a clone of its repository"
     ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patsim_utils.config import Config
 from patsim_utils.method.model import Output
-from patsim_utils.training import runs
+from patsim_utils.training.runs import Run
 
 
 def processes() -> PartialState:
@@ -64,4 +64,4 @@ def launch(config: Config, name: str, *, devices: int, replace: bool = False, re
             print(line, end="", flush=True)
     if process.returncode:
         raise RuntimeError(f"the training on {devices} devices failed (exit status {process.returncode})")
-    return runs.read_run(runs.run_folder(name))[0]
+    return Run.open(name).config

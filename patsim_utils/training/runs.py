@@ -3,8 +3,9 @@
 import json
 import resource
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,13 @@ from patsim_utils import metrics, storage
 from patsim_utils.config import Config
 from patsim_utils.data.splits import fingerprint
 from patsim_utils.environment import ROOT, environment
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import encoder, losses, ordinal
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import to_rank
+
+TEXT_COLUMNS = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)  # of predictions.csv
 
 
 def run_folder(name: str) -> Path:
@@ -33,18 +36,59 @@ def work_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.work")
 
 
-def read_run(folder: Path) -> tuple[Config, dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Configuration, metrics, history and predictions of a finished run; InputError where there is none."""
-    try:
-        given, numbers = (json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "metrics.json"))
-        texts = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)
-        history = pd.read_csv(folder / "history.csv")
-        predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False, dtype=texts)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: there is no finished run here; run notebook 2 with name {folder.name}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: the run is damaged ({clip(error)})") from error
-    return Config.parse(given, source=str(folder / "config.json")), numbers, history, predictions
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder."""
+
+    folder: Path
+    config: Config
+    metrics: dict[str, Any]  # metrics.json: one entry a split, `train`, `epochs`, `baselines`, `environment`
+    history: pd.DataFrame  # one row a step
+    predictions: pd.DataFrame  # one row a held-out pair
+
+    @classmethod
+    def open(cls, run: str | Path) -> Self:
+        """The run of a name, such as "sample" for runs/sample, or in a folder.
+
+        Text without a slash is a name; a `Path` is always a folder.
+
+        Raises:
+            InputError: no finished run is there (the message lists those that are), or it is damaged.
+        """
+        folder = Path(run)
+        if isinstance(run, str) and folder.name == run:
+            folder = run_folder(run)
+        folder = folder.absolute()
+        try:
+            settings = _read_object(folder / "config.json")
+            metrics = _read_object(folder / "metrics.json")
+            history = pd.read_csv(folder / "history.csv")
+            predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False, dtype=TEXT_COLUMNS)
+        except FileNotFoundError as error:
+            raise InputError(f"{named(folder)}: there is no finished run here{_others(folder)}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{named(folder)}: the run is damaged ({clip(error)})") from error
+        config = Config.parse(settings, source=named(folder / "config.json"))
+        return cls(folder, config, metrics, history, predictions)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError where it holds something else."""
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def _others(folder: Path) -> str:
+    """The end of a message: which finished runs lie beside a folder that is none."""
+    names = sorted(path.parent.name for path in folder.parent.glob("*/metrics.json"))
+    if not names:
+        return ", nor beside it; `make study` trains one into runs/sample"
+    shown = ", ".join(names[:20])
+    if len(names) > 20:
+        shown += f" and {len(names) - 20} more"
+    return f"; finished runs beside it: {shown}"
 
 
 def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> dict[str, Any] | None:
@@ -55,15 +99,15 @@ def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> d
     storage.recover(folder)
     if not folder.exists():
         return None
-    other, numbers, *_ = read_run(folder)
+    run = Run.open(folder)
     names = Config.model_fields.keys() - {"data"}  # the rows count, not where they lie
-    changed = sorted(name for name in names if getattr(other, name) != getattr(config, name))
-    if numbers.get("data") != fingerprint(splits):
+    changed = sorted(name for name in names if getattr(run.config, name) != getattr(config, name))
+    if run.metrics.get("data") != fingerprint(splits):
         changed.append("the data's rows")
     if changed:
-        told = f"is the name of a finished run that differs in {', '.join(changed)}"
-        raise InputError(f"{folder.name} {told}: choose another name, or tell to replace it")
-    return numbers
+        fault = f"is the name of a finished run that differs in {', '.join(changed)}"
+        raise InputError(f"{folder.name} {fault}: choose another name, or tell to replace it")
+    return run.metrics
 
 
 def summary(frame: pd.DataFrame, cumulative: Tensor, config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.experiments import ablation
 from patsim_utils.experiments.ablation import Variant, VariantsError, effects, read_variants, run_variants, sentences
+from patsim_utils.training.runs import Run
 
 Read = Callable[..., list[Variant]]
 
@@ -149,14 +150,15 @@ def test_effects_are_the_paired_differences_of_means(read: Read, tmp_path: Path,
     made["rows-seed0"] = made["one-seed0"].assign(target="other")
     pearson = {run: metrics.pearson(table["score"], table["prediction"]) for run, table in made.items()}
 
-    def run_of(run: Path) -> tuple:
+    def run_of(run: Path) -> Run:
         cost = {"seconds": 10.0 * (1 + int(run.name[-1])), "trainable_parameters": 7}
         numbers = {"validation": {"pearson": pearson[run.name]}, "train": cost}
         numbers["environment"] = {"commit": run.name, "date": "2026-01-02"}
         rest = made[run.name].iloc[:10].assign(split="test")
-        return None, numbers, None, pd.concat([made[run.name], rest], ignore_index=True)
+        predictions = pd.concat([made[run.name], rest], ignore_index=True)
+        return Run(run, Config(), numbers, pd.DataFrame(), predictions)
 
-    monkeypatch.setattr(ablation.runs, "read_run", run_of)
+    monkeypatch.setattr(Run, "open", run_of)
     text = "one: {idea: base, seeds: 2}\ntwo: {idea: less noise, against: one, change: {beta: 0}, seeds: 2}\n"
     text += "rows: {idea: other pairs, against: one, change: {alpha: 2}}\nsame: {idea: base, against: two}\n"
     text += "twin: {idea: base, against: one}\n"

@@ -80,7 +80,7 @@ def test_a_run_leaves_what_the_contract_says_and_is_loaded_the_next_time(
     for split, rows in predictions.groupby("split"):
         np.testing.assert_allclose(Matcher.load(run).score(rows), rows["prediction"], atol=1e-6)
         assert len(rows) == len(splits[split])
-    assert runs.read_run(run)[0] == config
+    assert runs.Run.open(run).config == config
 
     before = files_of(run)
     assert fit(splits, config, run) == json.loads(json.dumps(result))
