@@ -1,56 +1,180 @@
-"""The one door for outputs: files written beside and renamed, folders swapped, names locked by a living process."""
+"""The one door for what is written: files put in place whole, folders swapped, names locked, inputs identified.
 
-import fcntl
+Nothing that a user made is deleted here: what lies beside an output for a while has a random name and a mark inside.
+"""
+
+import hashlib
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patsim_utils.errors import InputError
+import filelock
+
+from patsim_utils.errors import InputError, clip, named
+
+MARK = "half-done-swap"  # the file that says that a folder is patsim's own
+
+
+def digest(*inputs: str | Path | bytes) -> str:
+    """What the inputs are, as sha256: equal for equal content, wherever it lies and whenever it was written.
+
+    Of a file its bytes count, and bytes that were read already count as a file of them. Of a folder all files below it
+    count, with their names within it; files and folders whose name starts with a dot do not. A pipe can be read
+    only once, so that its bytes are to be given.
+
+    InputError: an input is not there, cannot be read, or is neither a file nor a folder.
+
+    >>> digest(b"steel")[:12]
+    'e6b577a1daff'
+    """
+    total = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, bytes):
+            total.update(b"file" + hashlib.sha256(item).digest())
+            continue
+        path = Path(item)
+        try:
+            if path.is_dir():
+                total.update(b"folder" + _digest_of_folder(path))
+            else:
+                total.update(b"file" + _digest_of_file(path))
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            if isinstance(error, InputError):
+                raise
+            reason = clip(getattr(error, "strerror", None) or error)
+            raise InputError(f"{named(path)}: cannot be read ({reason})") from error
+    return total.hexdigest()
+
+
+def _digest_of_file(path: Path) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InputError(f"{named(path)}: is a pipe or a device, whose content cannot be read twice; give a file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _digest_of_folder(folder: Path) -> bytes:
+    """Names and contents of all files below a folder; links are followed, each folder is read once."""
+    total = hashlib.sha256()
+    entered = set()
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:  # a link to a folder above
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():
+                total.update(hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest())
+                total.update(_digest_of_file(path))
+    return total.digest()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def temporary(path: Path, ending: str = "new") -> Path:
+    """A name beside `path` that nobody else has: dotted, with 16 random letters."""
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.{ending}")
+
+
+def companion(path: Path, ending: str) -> Path:
+    """The name beside `path` of what belongs to it, such as its parts: dotted, the same at each call.
+
+    Names that differ after their fifty first letters have different companions.
+    """
+    letters = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{path.name[:50]}.{letters}.{ending}")
 
 
 def remove(folder: Path) -> None:
     """Deletes a folder if it is there; of a link the link alone."""
-    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def swap(fresh: Path, target: Path) -> None:
-    """Puts the folder `fresh` in the place of `target`; a kill in between is mended by `recover`."""
-    old = target.with_name(f"{target.name}.old")
-    remove(old)
-    if target.exists():
-        target.rename(old)
+    """Puts the folder `fresh` in the place of the folder `target`; `recover` mends what a kill in between leaves.
+
+    The caller holds a lock of `target`. InputError: `target` is a file.
+    """
+    recover(target)
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{named(target)}: is a file, and a folder is to be written there; choose another name")
+    aside = temporary(target, "swap")
+    aside.mkdir()
+    (aside / MARK).write_bytes(os.fsencode(target.name))
+    if os.path.lexists(target):
+        target.rename(aside / "old")
     fresh.rename(target)
-    remove(old)
+    _discard(aside)
 
 
 def recover(target: Path) -> None:
     """After a kill within `swap`: the older folder comes back where the new one did not get in."""
-    old = target.with_name(f"{target.name}.old")
-    if old.is_dir() and not target.exists():
-        old.rename(target)
-    remove(old)
+    pattern = re.compile(re.escape(f".{target.name[:50]}.") + r"[0-9a-f]{16}\.swap")
+    siblings = list(target.parent.iterdir()) if target.parent.is_dir() else []
+    for aside in [path for path in siblings if pattern.fullmatch(path.name)]:
+        if not _made_by_swap(aside, target):
+            continue
+        if os.path.lexists(aside / "old") and not os.path.lexists(target):
+            (aside / "old").rename(target)
+        _discard(aside)
+
+
+def _made_by_swap(aside: Path, target: Path) -> bool:
+    """Whether the mark of a swap of `target` lies in the folder; a kill may come just before it does."""
+    mark = aside / MARK
+    if mark.is_file():
+        return mark.read_bytes() == os.fsencode(target.name)
+    return aside.is_dir() and not any(aside.iterdir())
+
+
+def _discard(aside: Path) -> None:
+    """Deletes what a swap has set aside; what is deleted in part is not called old any more."""
+    if os.path.lexists(aside / "old"):
+        (aside / "old").rename(aside / "outdated")
+    remove(aside / "outdated")
+    remove(aside)
 
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """While it lasts no other process holds `path`, else InputError; the lock of a dead process counts for nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            told = "is being written by another process; wait for it, or choose another name"
-            raise InputError(f"{what} {told}") from error
+    """While it lasts no other process holds `path`; the lock of a process that has died counts for nothing.
+
+    InputError, which begins with `what`: another process holds it, or no file can be made there.
+    """
+    holder = filelock.FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder.acquire(timeout=0)
+    except filelock.Timeout as error:
+        reason = "is being written by another process; wait for it, or choose another name"
+        raise InputError(f"{what} {reason}") from error
+    except OSError as error:
+        reason = f"cannot be written: no file can be made in {named(path.parent)} ({error.strerror or clip(error)})"
+        raise InputError(f"{what} {reason}") from error
+    try:
         yield
+    finally:
+        holder.release()
 
 
 def write(path: Path, content: bytes) -> None:
     """Writes a file beside `path`, and puts it there when all is in it."""
-    fresh = path.with_name(f".{path.name[:50]}.{os.getpid()}")
+    fresh = temporary(path)
     try:
-        with fresh.open("wb") as file:
+        with fresh.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -100,30 +100,73 @@ def folder(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("cut", range(5))
+@pytest.mark.parametrize("cut", range(8))
 def test_a_swap_that_is_killed_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
     """Cut off before its first, second ... step: afterwards there is the older or the new folder, and nothing else."""
-    target, steps = folder(tmp_path / "run", "older"), iter(range(9))
+    target = folder(tmp_path / "run", "older")
+    fresh = folder(tmp_path / "fresh", "new")
+    steps = iter(range(99))
 
     def step(done):
-        def either(*given, **options):
+        def either(*values, **options):
             if next(steps) == cut:
                 raise KeyboardInterrupt
-            return done(*given, **options)
+            return done(*values, **options)
 
         return either
 
-    fresh = folder(tmp_path / "fresh", "new")
     with monkeypatch.context() as patch:
         patch.setattr(storage.shutil, "rmtree", step(storage.shutil.rmtree))
-        patch.setattr(Path, "rename", step(Path.rename))
+        for name in ("mkdir", "write_bytes", "rename"):
+            patch.setattr(Path, name, step(getattr(Path, name)))
         try:
             storage.swap(fresh, target)
         except KeyboardInterrupt:
-            assert cut < 4
+            assert cut < 7
+        else:
+            assert cut == 7
     storage.recover(target)
-    assert (target / "file").read_text() == ("new" if cut > 2 else "older")
-    assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if cut > 2 else ["fresh", "run"])
+    swapped = cut > 3  # mkdir, mark, older aside, new in
+    assert (target / "file").read_text() == ("new" if swapped else "older")
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if swapped else ["fresh", "run"])
+
+
+@pytest.mark.parametrize("name", ["run.old", ".run.old", "run.new", ".run.0123456789abcdef.swap"])
+def test_a_folder_that_the_user_made_stays(tmp_path: Path, name: str) -> None:
+    target = folder(tmp_path / "run", "older")
+    own = folder(tmp_path / name, "the user's")
+    for text in ("one", "two"):
+        storage.swap(folder(tmp_path / "fresh", text), target)
+        storage.recover(target)
+    assert (target / "file").read_text() == "two"
+    assert (own / "file").read_text() == "the user's"
+    storage.remove(target)
+    storage.recover(target)
+    assert not target.exists(), "a copy of the user's is not moved back"
+    assert (own / "file").read_text() == "the user's"
+
+
+def test_swaps_of_names_that_begin_alike_leave_each_other_alone(tmp_path: Path) -> None:
+    long = "x" * 60
+    aside = folder(tmp_path / f".{long[:50]}.{'0' * 16}.swap", "")
+    (aside / storage.MARK).write_text(f"{long}-two")
+    folder(aside / "old", "of the second")
+    storage.swap(folder(tmp_path / "fresh", "one"), tmp_path / f"{long}-one")
+    assert (aside / "old" / "file").read_text() == "of the second"
+    storage.recover(tmp_path / f"{long}-two")
+    assert (tmp_path / f"{long}-two" / "file").read_text() == "of the second"
+    assert not aside.exists()
+
+
+def test_a_file_is_not_replaced_by_a_folder_and_a_dangling_link_is(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file of the user's")
+    with pytest.raises(InputError, match="run: is a file, and a folder is to be written there"):
+        storage.swap(folder(tmp_path / "fresh", "new"), tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "a file of the user's"
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    storage.swap(tmp_path / "fresh", tmp_path / "link")
+    assert (tmp_path / "link" / "file").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "run"]
 
 
 def test_a_folder_that_is_a_link_is_swapped_again_and_again(tmp_path: Path) -> None:
@@ -152,3 +195,52 @@ def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
         process.kill()
     with storage.lock(tmp_path / "lock", "the run"):
         pass
+
+
+def test_where_no_lock_can_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"^the run cannot be written: no file can be made in .*file"),
+        storage.lock(tmp_path / "file" / "lock", "the run"),
+    ):
+        pass
+
+
+def test_two_outputs_never_share_a_temporary_name(tmp_path: Path) -> None:
+    one, two = tmp_path / f"{'é' * 60}1.csv", tmp_path / f"{'é' * 60}2.csv"
+    assert storage.companion(one, "parts") == storage.companion(one, "parts") != storage.companion(two, "parts")
+    assert storage.temporary(one) != storage.temporary(one)
+    for path in (storage.companion(one, "parts"), storage.temporary(two)):
+        assert path.parent == tmp_path
+        path.touch()  # the name is not too long
+
+
+def test_the_digest_is_that_of_content(tmp_path: Path) -> None:
+    """Size and time of a changed file may be the old ones; another place, time or order of writing changes nothing."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        (path / "1_Pooling").mkdir(parents=True)
+        for name in ("b", "a", "1_Pooling/config.json"):
+            (path / name).write_text(f"content of {name}")
+    os.utime(two / "a", (0, 0))
+    (two / ".cache").mkdir()
+    (two / ".cache" / "x").touch()
+    (two / "1_Pooling" / "above").symlink_to(two)  # a circle
+    (tmp_path / "linked").symlink_to(one)
+    assert storage.digest(one) == storage.digest(str(two)) == storage.digest(tmp_path / "linked")
+    assert storage.digest(one / "a") == storage.digest((one / "a").read_bytes()) != storage.digest(one / "b")
+    before = storage.digest(two)
+    times = (two / "1_Pooling" / "config.json").stat()
+    (two / "1_Pooling" / "config.json").write_text("CONTENT of 1_Pooling/config.json")
+    os.utime(two / "1_Pooling" / "config.json", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert storage.digest(two) != before
+    (one / "a").rename(one / "c")
+    assert storage.digest(one) != before
+    assert storage.digest(one, two) != storage.digest(two, one)
+
+
+def test_what_has_no_lasting_content_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in {"pipe": "is a pipe or a device", "none": "No such file", "zero\0": "null byte"}.items():
+        with pytest.raises(InputError, match=message):
+            storage.digest(tmp_path / path)

@@ -139,7 +139,7 @@ POINTS = {
     "after an evaluation": (DualLossTrainer, "_evaluated", 1, ""),
     "in the last evaluation": (runs, "summary", 2, ""),
     "in the report": (runs, "baselines", 1, ""),
-    "in the swap": (Path, "rename", 1, ".old"),
+    "in the swap": (Path, "rename", 1, "/old"),
     "after the swap": (storage, "swap", 1, ""),
 }
 
@@ -183,7 +183,7 @@ def checkpoints_of(folder: Path) -> list[Path]:
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(whole, splits, tmp_path, point: str) -> None:
     config, one = whole
     folder = shutil.copytree(one.parents[1] / point, tmp_path / "killed")
-    assert (folder / "run").exists() or (folder / "run.old").exists()
+    assert (folder / "run").exists() or list(folder.glob(".run.*.swap/old"))
     assert not (folder / "run" / "model").exists() or point == "after the swap"
     if point == "after the last checkpoint":
         truncated(checkpoints_of(folder / ".run.work" / "checkpoints")[-1] / "model.safetensors")
