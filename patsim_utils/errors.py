@@ -1,23 +1,55 @@
 """The one error that is the user's to mend: the command line shows it as one line and exits with status 2."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+LONGEST = 200  # characters of a value or a path in a message
+LISTED = 10  # rows that a message lists
 
 
 class InputError(ValueError):
     """Bad data, parameter or path; `str(error)` is one printable line: the place, the value and what is allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else " " for letter in message))
+        super().__init__(_printable(message))
 
 
-def clip(value: object, longest: int = 200) -> str:
-    """A value as a message shows it: text in quotes, no control characters, at most `longest` characters."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def clip(value: object, longest: int = LONGEST) -> str:
+    """A value as a message shows it: text in quotes, no control characters, at most `longest` characters.
+
+    >>> clip("tab\\there"), clip("a long phrase", 8)
+    ("'tab\\\\there'", "'a long…")
+    """
+    text = _printable(repr(value) if isinstance(value, str) else str(value))
+    if len(text) <= longest:
+        return text
+    return text[: longest - 1] + "…"
 
 
 def named(path: str | Path) -> str:
     """A path as a message shows it: without quotes and, of a long one, the end."""
-    text = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
-    return text if len(text) <= 200 else "…" + text[-199:]
+    text = str(path)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    if len(text) <= LONGEST:
+        return text
+    return "…" + text[1 - LONGEST :]
+
+
+def and_more(labels: Sequence[object]) -> str:
+    """The other rows with the same fault, for the end of a message: the first nine, and how many there are.
+
+    >>> and_more([12, 15]), and_more([])
+    (' (and 2 more rows: 12, 15)', '')
+    """
+    if not len(labels):
+        return ""
+    shown = ", ".join(clip(label, 20) for label in labels[: LISTED - 1])
+    if len(labels) >= LISTED:
+        shown += ", …"
+    noun = "row" if len(labels) == 1 else "rows"
+    return f" (and {len(labels):,} more {noun}: {shown})"

@@ -1,4 +1,4 @@
-"""How good are predictions: correlations and errors, with intervals that keep an anchor's rows together.
+"""How good predictions are: correlations and errors, with intervals that keep an anchor's rows together.
 
 Rows of one anchor share its phrase and are not independent: the bootstrap draws anchors, not rows. All functions take
 arrays of equal length n, scores and predictions in [0, 1]; every interval is a 95 % percentile interval.
@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
-from sklearn.metrics import cohen_kappa_score
 
 from patsim_utils.ratings import RANKS, to_rank
 
 RESAMPLES = 1000  # of every bootstrap
+ENDS = (0.025, 0.975)  # quantiles of an interval
 Values = np.ndarray | pd.Series
 
 
@@ -26,9 +25,11 @@ def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = No
     `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in scores), `qwk` and, if given, `loss`.
     ValueError where one of them is not defined for these numbers, or not finite.
     """
+    from scipy.stats import spearmanr  # here, since it takes a while
+
     score = frame["score"].to_numpy(dtype=np.float64)
     prediction = np.asarray(prediction, dtype=np.float64)
-    result = {
+    measures = {
         "n": len(frame),
         "pearson": pearson(score, prediction),
         "pearson_ci": list(pearson_interval(frame["anchor"], score, prediction, seed=seed)),
@@ -36,11 +37,11 @@ def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = No
         "mae": float(np.abs(score - prediction).mean()),
         "qwk": qwk(score, prediction),
     }
-    if loss is None:
-        return result
-    if not np.isfinite(loss):
-        raise ValueError(f"the loss is {loss}, not a finite number")
-    return result | {"loss": float(loss)}
+    if loss is not None:
+        if not np.isfinite(loss):
+            raise ValueError(f"the loss is {loss}, not a finite number")
+        measures["loss"] = float(loss)
+    return measures
 
 
 def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) -> dict[str, Any] | None:
@@ -55,16 +56,23 @@ def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) 
 
 
 def pearson(x: Values, y: Values) -> float:
-    """Pearson correlation of two arrays (n,), n >= 2, neither of them constant (else ValueError)."""
+    """Pearson correlation of two arrays (n,), n >= 2, neither of them constant (else ValueError).
+
+    >>> round(pearson([1, 2, 3], [1, 2, 4]), 3)
+    0.982
+    """
     return float(np.corrcoef(*_checked(x, y))[0, 1])
 
 
 def qwk(score: Values, prediction: Values) -> float:
     """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement; ValueError: all are of one rank."""
-    true, guess = to_rank(score), to_rank(prediction)
-    if len(np.union1d(true, guess)) < 2:
+    from sklearn.metrics import cohen_kappa_score  # here, since it takes a while
+
+    rank = to_rank(score)
+    predicted = to_rank(prediction)
+    if len(np.union1d(rank, predicted)) < 2:
         raise ValueError("weighted kappa is not defined: all scores and predictions are of the same rank")
-    return float(cohen_kappa_score(true, guess, weights="quadratic", labels=range(RANKS)))
+    return float(cohen_kappa_score(rank, predicted, weights="quadratic", labels=range(RANKS)))
 
 
 def pearson_interval(anchor: Values, score: Values, *predictions: Values, seed: int = 0) -> tuple[float, float]:
@@ -86,67 +94,23 @@ def paired_difference(
     if len(first) != len(second):
         raise ValueError(f"{len(first)} runs cannot be paired with {len(second)}")
     drawn = _bootstrap(anchor, score, *first, *second, seed=seed)
-    low, high = _interval(drawn[:, len(first) :] - drawn[:, : len(first)], seed=seed)
-    each = [pearson(score, b) - pearson(score, a) for a, b in zip(first, second, strict=True)]
-    return {"difference": float(np.mean(each)), "low": low, "high": high}
+    drawn_first = drawn[:, : len(first)]
+    drawn_second = drawn[:, len(first) :]
+    low, high = _interval(drawn_second - drawn_first, seed=seed)
+    pearson_first = [pearson(score, prediction) for prediction in first]
+    pearson_second = [pearson(score, prediction) for prediction in second]
+    difference = np.mean(np.subtract(pearson_second, pearson_first))
+    return {"difference": float(difference), "low": low, "high": high}
 
 
 def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
     """Shared words over all words of anchor and target, (n,) in [0, 1]: how far the words alone get."""
-    pairs = zip(frame["anchor"].str.split(), frame["target"].str.split(), strict=True)
-    return np.array([len({*one} & {*two}) / len({*one} | {*two}) for one, two in pairs], dtype=np.float64)
-
-
-@lru_cache(4)
-def draws(count: int, seed: int) -> np.ndarray:
-    """How often each of `count` anchors is in each resample (RESAMPLES, count)."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-
-
-def _bootstrap(anchor: Values, score: Values, *predictions: Values, seed: int) -> np.ndarray:
-    """Pearson of the score with each prediction in each resample (resamples, predictions).
-
-    Pearson needs only sums over rows, and a resample's sums are its weights times the sums of each anchor: one matrix
-    product for all. Resamples in which a side is constant are left out as long as they are rare.
-    """
-    group, names = pd.factorize(np.asarray(anchor))
-    if len(names) < 2:
-        raise ValueError(f"an interval over anchors needs at least 2 anchors, not {len(names)}")
-    drawn = np.full((RESAMPLES, len(predictions)), np.nan)
-    for j, prediction in enumerate(predictions):
-        x, y = (side - side.mean() for side in _checked(score, prediction))  # so that differences lose no digits
-        terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
-        sums = np.stack([np.bincount(group, term) for term in terms], axis=1)  # (anchors, 6)
-        n, sx, sy, sxx, syy, sxy = (draws(len(names), seed) @ sums).T  # each (resamples,)
-        sxx, syy, sxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
-        defined = (sxx > 1e-12 * (x @ x)) & (syy > 1e-12 * (y @ y))
-        drawn[defined, j] = sxy[defined] / np.sqrt(sxx[defined] * syy[defined])
-    drawn = drawn[~np.isnan(drawn).any(axis=1)]
-    if len(drawn) < 0.9 * RESAMPLES:
-        raise ValueError(f"{RESAMPLES - len(drawn)} of {RESAMPLES} resamples are constant: too few anchors vary")
-    return drawn
-
-
-def _interval(drawn: np.ndarray, *, seed: int) -> tuple[float, float]:
-    """Interval of the mean over runs, which are drawn with replacement in each resample; `drawn` (resamples, runs)."""
-    choice = np.random.default_rng((seed, 1)).integers(0, drawn.shape[1], drawn.shape)
-    low, high = np.quantile(np.take_along_axis(drawn, choice, axis=1).mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _checked(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64, or ValueError where they have no correlation."""
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"a correlation needs two rows of numbers of equal length, not {x.shape} and {y.shape}")
-    if len(x) < 2:
-        raise ValueError(f"a correlation needs at least 2 rows, not {len(x)}")
-    for values in (x, y):
-        if not np.isfinite(values).all():
-            raise ValueError("a correlation needs finite numbers")
-        if np.ptp(values) <= 1e-12 * np.abs(values).max():
-            raise ValueError(f"a correlation needs numbers that vary; all {len(values)} are {values[0]}")
-    return x, y
+    shares = []
+    for anchor, target in zip(frame["anchor"], frame["target"], strict=True):
+        anchor_words = set(anchor.split())
+        target_words = set(target.split())
+        shares.append(len(anchor_words & target_words) / len(anchor_words | target_words))
+    return np.array(shares, dtype=np.float64)
 
 
 def mean_interval(
@@ -157,12 +121,86 @@ def mean_interval(
     NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have the same mean: such
     as of one anchor, whose mean is no more certain for that.
     """
-    group, among = pd.factorize(anchor)[0], np.ones(len(anchor)) if among is None else np.asarray(among)
-    sums, counts = np.bincount(group, value * among), np.bincount(group, among)
-    drawn = draws(len(sums), seed)
+    group, _ = pd.factorize(anchor)
+    among = np.ones(len(anchor)) if among is None else np.asarray(among)
+    sums = np.bincount(group, value * among)
+    counts = np.bincount(group, among)
+    weights = draws(len(sums), seed)
     with np.errstate(invalid="ignore"):
-        mean, means = sums.sum() / counts.sum(), drawn @ sums / (drawn @ counts)
+        mean = sums.sum() / counts.sum()
+        means = weights @ sums / (weights @ counts)
     known = means[~np.isnan(means)]
-    enough = len(known) > len(means) / 2 and np.ptp(known) > 1e-12
-    low, high = np.quantile(known, [0.025, 0.975]) if enough else (np.nan, np.nan)
+    if len(known) <= len(means) / 2 or np.ptp(known) <= 1e-12:
+        return float(mean), np.nan, np.nan
+    low, high = np.quantile(known, ENDS)
     return float(mean), float(low), float(high)
+
+
+@lru_cache(4)
+def draws(count: int, seed: int) -> np.ndarray:
+    """How often each of `count` anchors is in each resample (RESAMPLES, count)."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+
+
+def _bootstrap(anchor: Values, score: Values, *predictions: Values, seed: int) -> np.ndarray:
+    """Pearson of the score with each prediction in each resample (resamples, predictions).
+
+    Resamples in which a side is constant are left out as long as they are rare.
+    """
+    group, anchors = pd.factorize(np.asarray(anchor))
+    if len(anchors) < 2:
+        raise ValueError(f"an interval over anchors needs at least 2 anchors, not {len(anchors)}")
+    weights = draws(len(anchors), seed)
+    columns = [_resampled_pearson(group, weights, score, prediction) for prediction in predictions]
+    drawn = np.stack(columns, axis=1)
+    drawn = drawn[~np.isnan(drawn).any(axis=1)]
+    if len(drawn) < 0.9 * RESAMPLES:
+        raise ValueError(f"{RESAMPLES - len(drawn)} of {RESAMPLES} resamples are constant: too few anchors vary")
+    return drawn
+
+
+def _resampled_pearson(group: np.ndarray, weights: np.ndarray, score: Values, prediction: Values) -> np.ndarray:
+    """Pearson in each resample (resamples,), NaN where a side is constant.
+
+    Pearson needs only sums over rows, and a resample's sums are its weights (resamples, anchors) times the sums of each
+    anchor: one matrix product for all.
+    """
+    x, y = _checked(score, prediction)
+    x = x - x.mean()  # so that the differences below lose no digits
+    y = y - y.mean()
+    terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    sums = np.stack([np.bincount(group, term) for term in terms], axis=1)  # (anchors, 6)
+    n, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (weights @ sums).T  # each (resamples,)
+    variance_x = sum_xx - sum_x * sum_x / n
+    variance_y = sum_yy - sum_y * sum_y / n
+    covariance = sum_xy - sum_x * sum_y / n
+    varies = (variance_x > 1e-12 * (x @ x)) & (variance_y > 1e-12 * (y @ y))
+    correlation = np.full(len(weights), np.nan)
+    correlation[varies] = covariance[varies] / np.sqrt(variance_x[varies] * variance_y[varies])
+    return correlation
+
+
+def _interval(drawn: np.ndarray, *, seed: int) -> tuple[float, float]:
+    """Interval of the mean over runs, which are drawn with replacement in each resample; `drawn` (resamples, runs)."""
+    generator = np.random.default_rng((seed, 1))
+    runs = generator.integers(0, drawn.shape[1], drawn.shape)
+    means = np.take_along_axis(drawn, runs, axis=1).mean(axis=1)
+    low, high = np.quantile(means, ENDS)
+    return float(low), float(high)
+
+
+def _checked(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, or ValueError where they have no correlation."""
+    x = np.asarray(x, dtype=np.float64)
+    y = np.asarray(y, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"a correlation needs two rows of numbers of equal length, not {x.shape} and {y.shape}")
+    if len(x) < 2:
+        raise ValueError(f"a correlation needs at least 2 rows, not {len(x)}")
+    for values in (x, y):
+        if not np.isfinite(values).all():
+            raise ValueError("a correlation needs finite numbers")
+        if np.ptp(values) <= 1e-12 * np.abs(values).max():
+            raise ValueError(f"a correlation needs numbers that vary; all {len(values)} are {values[0]}")
+    return x, y

@@ -1,19 +1,15 @@
-"""ratings: to be written."""
+"""The one place for how alike two phrases can be: scores, their ranks, and the ratings that say why.
+
+A person rates a pair of phrases by one of ten ratings, such as 2a. Its digit is the rank, from 0 (unrelated) to 4 (very
+high); the score, in [0, 1], is a quarter of the rank.
+"""
 
 import numpy as np
 
-SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the ranks 0, 1, 2, 3, 4
+RANKS = len(SCORES)
 
-RATINGS = ("4", "3", "2a", "2b", "2c", "1a", "1b", "1c", "1d", "0")  # of the data; the first digit is the rank
-RANKS = 5
-STEP = 1 / (RANKS - 1)  # distance of two neighbouring scores
-
-
-def to_rank(score: np.ndarray) -> np.ndarray:
-    """Scores in [0, 1], any shape -> nearest rank 0..4 as int64 (halves go up)."""
-    return np.clip(np.floor(np.asarray(score, dtype=np.float64) / STEP + 0.5), 0, RANKS - 1).astype(np.int64)
-
-
+# What each rating says of the target. The rating head of a saved model has its outputs in this order.
 MEANINGS = {
     "4": "very high",
     "3": "high: synonym or abbreviation",
@@ -26,7 +22,10 @@ MEANINGS = {
     "1d": "other match of the field",
     "0": "unrelated",
 }
-# What a searcher wants to know of a pair, and the ratings that say so
+RATINGS = tuple(MEANINGS)
+RATING_RANKS = {rating: int(rating[0]) for rating in RATINGS}
+
+# What a searcher wants to know of a pair, and the ratings that say so; each rating stands once.
 RELATIONS = {
     "same": ("4", "3"),
     "narrower": ("2a",),
@@ -37,3 +36,14 @@ RELATIONS = {
     "related": ("2c", "1d"),
     "unrelated": ("0",),
 }
+
+
+def to_rank(score: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1], of any shape -> the nearest ranks 0..4, int64; a score between two ranks takes the higher one.
+
+    >>> to_rank([0.0, 0.12, 0.125, 0.75, 1.0])
+    array([0, 0, 1, 3, 4])
+    """
+    highest = RANKS - 1
+    nearest = np.floor(np.asarray(score, dtype=np.float64) * highest + 0.5)
+    return np.clip(nearest, 0, highest).astype(np.int64)

@@ -30,7 +30,7 @@ def digest(*inputs: str | Path | bytes) -> str:
     InputError: an input is not there, cannot be read, or is neither a file nor a folder.
 
     >>> digest(b"steel")[:12]
-    'e6b577a1daff'
+    'cf74e56cc0aa'
     """
     total = hashlib.sha256()
     for item in inputs:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from patsim_utils import metrics
+from patsim_utils import metrics, ratings
+from patsim_utils.environment import peak_memory
 
 
 @pytest.fixture
@@ -127,3 +128,17 @@ def test_effects_over_seeds_know_of_anchors_and_seeds(frame: pd.DataFrame) -> No
     assert of_three == pytest.approx(of_one)
     with pytest.raises(ValueError, match="1 runs cannot be paired with 3"):
         metrics.paired_difference(*columns(frame), first[:1], unlike)
+
+
+def test_every_rating_has_one_rank_and_one_relation() -> None:
+    assert {rating[0] for rating in ratings.RATINGS} == set("01234")
+    assert [ratings.RATING_RANKS[rating] for rating in ("4", "2c", "0")] == [4, 2, 0]
+    assert sorted(rating for of in ratings.RELATIONS.values() for rating in of) == sorted(ratings.RATINGS)
+    assert ratings.to_rank(np.array(ratings.SCORES)).tolist() == list(range(ratings.RANKS))
+
+
+def test_the_memory_of_this_process_is_known_in_mib() -> None:
+    before = peak_memory()
+    block = np.ones(50 * 2**20 // 8)
+    assert 20 < before <= peak_memory() < 100_000
+    assert block.nbytes == 50 * 2**20

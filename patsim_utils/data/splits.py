@@ -1,4 +1,4 @@
-"""data.splits: to be written."""
+"""The splits of a data set: read from its files, or held out, so that no two splits share an anchor."""
 
 import hashlib
 import itertools
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from patsim_utils import metrics
 from patsim_utils.data.pairs import normalise, read_pairs
@@ -17,7 +16,9 @@ from patsim_utils.errors import InputError, clip, named
 SAMPLE = Path(__file__).with_name("sample")
 KAGGLE = "google/google-patent-phrase-similarity-dataset"
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
+PROTOCOLS = ("anchor_disjoint", "random")
 GOOGLE = "e3aa06d5201be0aa42d917c2567fffecbd6f3504ff6ed22cf936b72dc46c1686"  # `fingerprint` of train of Google's data
+HELD_OUT = 10  # one of so many parts of train is held out where there is no validation file
 
 
 def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -36,44 +37,44 @@ def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) 
 
     InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
     """
-    if protocol not in ("anchor_disjoint", "random"):
-        raise InputError(f"parameter protocol: {clip(protocol)} is none of anchor_disjoint, random")
-    folder = SAMPLE if data == "sample" else _from_kaggle() if data == "kaggle" else Path(data)
-    paths = {name: path for name, path in _split_files(folder).items() if name == "train" or protocol != "random"}
+    if protocol not in PROTOCOLS:
+        raise InputError(f"parameter protocol: {clip(protocol)} is none of {', '.join(PROTOCOLS)}")
+    folder = _folder_of(data)
+    paths = _split_files(folder)
+    if protocol == "random":
+        paths = {"train": paths["train"]}
     splits = {name: read_pairs(path) for name, path in paths.items()}
-    for _, first, second, anchors, _ in shared_anchors(splits).query("anchors > 0").itertuples():
-        row = int(np.argmax(splits[second]["anchor"].isin(splits[first]["anchor"])))
-        where = f"{named(paths[second])}, row {read_table(paths[second])[1][row]}, column anchor"
-        shared = f"{clip(splits[second]['anchor'].iloc[row])} stands in {paths[first].name} too"
-        raise InputError(f"{where}: {shared} ({anchors} shared anchors); splits may share none")
+    _refuse_shared_anchors(splits, paths)
     if "validation" not in splits:
         splits |= _held_out(splits["train"], named(paths["train"]), protocol, seed)
     for name, frame in splits.items():
-        try:  # of a perfect prediction, which can be measured where any can
-            metrics.pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)
-        except ValueError as error:
-            raise InputError(f"{named(paths.get(name, folder))}: split {name} cannot be measured ({error})") from error
+        _refuse_unmeasurable(frame, f"{named(paths.get(name, folder))}: split {name}", seed)
     return {name: splits[name].reset_index(drop=True) for name in SPLITS if name in splits}
 
 
 def fingerprint(splits: dict[str, pd.DataFrame]) -> dict[str, str]:
     """sha256 of the rows of each split: equal for equal data, wherever it lies."""
-    texts = {name: frame.to_csv(index=False, lineterminator="\n") for name, frame in splits.items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    digests = {}
+    for name, frame in splits.items():
+        text = frame.to_csv(index=False, lineterminator="\n")
+        digests[name] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
 
 
 def shared_anchors(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The numbers of `anchors` and distinct (anchor, target) `pairs` that each two splits, `first, second`, share."""
-    pairs = {name: {*zip(frame["anchor"], frame["target"], strict=True)} for name, frame in splits.items()}
     rows = []
-    for one, two in itertools.combinations(splits, 2):
-        anchors = {*splits[one]["anchor"]} & {*splits[two]["anchor"]}
-        rows.append((one, two, len(anchors), len(pairs[one] & pairs[two])))
+    for first, second in itertools.combinations(splits, 2):
+        anchors = set(splits[first]["anchor"]) & set(splits[second]["anchor"])
+        pairs = _distinct_pairs(splits[first]) & _distinct_pairs(splits[second])
+        rows.append({"first": first, "second": second, "anchors": len(anchors), "pairs": len(pairs)})
     return pd.DataFrame(rows, columns=["first", "second", "anchors", "pairs"])
 
 
 def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.ndarray:
     """Fold 0..folds-1 of each row (n,), 2 <= folds <= anchors: an anchor's rows in one, scores spread evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here, since it takes a while
+
     anchors = frame["anchor"].nunique()
     if not 2 <= folds <= anchors:
         raise InputError(f"parameter folds: {folds} is not in 2..{anchors} (the number of anchors)")
@@ -96,25 +97,76 @@ def subset(splits: dict[str, pd.DataFrame], share: float, *, protocol: str, seed
     """
     if not 0 < share <= 1:
         raise InputError(f"parameter share: {share} is not in (0, 1]")
+    if share == 1:
+        return splits
     anchors = splits["train"]["anchor"].drop_duplicates().sort_values()  # the same ones in whatever order of rows
-    kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed) if share < 1 else anchors
-    less = splits if protocol == "random" else {"train": splits["train"]}
-    return splits | {name: one[one["anchor"].isin(kept)].reset_index(drop=True) for name, one in less.items()}
+    kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed)
+    smaller = dict(splits)
+    for name in splits if protocol == "random" else ("train",):
+        frame = splits[name]
+        smaller[name] = frame[frame["anchor"].isin(kept)].reset_index(drop=True)
+    return smaller
 
 
-def _held_out(frame: pd.DataFrame, place: str, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
-    """Train and validation: a tenth is held out; of few anchors more, so that an interval over them is defined."""
+def _distinct_pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(frame["anchor"], frame["target"], strict=True))
+
+
+def _refuse_shared_anchors(splits: dict[str, pd.DataFrame], paths: dict[str, Path]) -> None:
+    for shared in shared_anchors(splits).to_dict("records"):
+        if not shared["anchors"]:
+            continue
+        anchors = splits[shared["second"]]["anchor"]
+        position = int(np.argmax(anchors.isin(splits[shared["first"]]["anchor"])))
+        first_path = paths[shared["first"]]
+        second_path = paths[shared["second"]]
+        _, lines = read_table(second_path)
+        where = f"{named(second_path)}, row {lines[position]}, column anchor"
+        complaint = f"{clip(anchors.iloc[position])} stands in {first_path.name} too"
+        raise InputError(f"{where}: {complaint} ({shared['anchors']} shared anchors); splits may share none")
+
+
+def _refuse_unmeasurable(frame: pd.DataFrame, where: str, seed: int) -> None:
+    """A perfect prediction can be measured where any can."""
+    try:
+        metrics.pearson_interval(frame["anchor"], frame["score"], frame["score"], seed=seed)
+    except ValueError as error:
+        raise InputError(f"{where} cannot be measured ({error})") from error
+
+
+def _held_out(frame: pd.DataFrame, table: str, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
+    """Train and validation, a tenth of the rows or anchors; of few anchors more, so that an interval is defined."""
     anchors = frame["anchor"].nunique()
-    if len(frame) < 20 if protocol == "random" else anchors < 4:
-        raise InputError(f"{place}: {len(frame)} rows of {anchors} anchors are too few to be split")
+    enough = len(frame) >= 20 if protocol == "random" else anchors >= 4
+    if not enough:
+        raise InputError(f"{table}: {len(frame)} rows of {anchors} anchors are too few to be split")
     if protocol == "random":
-        return dict(zip(SPLITS, train_test_split(frame, test_size=0.1, random_state=seed), strict=False))
-    fold = grouped_folds(frame, folds=min(10, max(2, anchors // 4)), seed=seed)
-    # drawn, since the splitter puts the largest anchor into fold 0 whatever the seed; one of two anchors or more
+        return _random_rows(frame, seed)
+    folds = min(HELD_OUT, max(2, anchors // 4))
+    fold = grouped_folds(frame, folds=folds, seed=seed)
     sizes = frame.groupby(fold)["anchor"].nunique()
+    # Each split needs two anchors or more. One of those folds is drawn, since the splitter puts the largest anchor into
+    # fold 0 whatever the seed.
     usable = sizes.index[(sizes > 1) & (sizes < anchors - 1)]
-    held_out = fold == np.random.default_rng(seed).choice(usable if len(usable) else sizes.index)
+    if not len(usable):
+        usable = sizes.index
+    held_out = fold == np.random.default_rng(seed).choice(usable)
     return {"train": frame[~held_out], "validation": frame[held_out]}
+
+
+def _random_rows(frame: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
+    from sklearn.model_selection import train_test_split  # here, since it takes a while
+
+    train, validation = train_test_split(frame, test_size=1 / HELD_OUT, random_state=seed)
+    return {"train": train, "validation": validation}
+
+
+def _folder_of(data: str | Path) -> Path:
+    if data == "sample":
+        return SAMPLE
+    if data == "kaggle":
+        return _from_kaggle()
+    return Path(data)
 
 
 def _from_kaggle() -> Path:
@@ -122,10 +174,10 @@ def _from_kaggle() -> Path:
     try:
         import kagglehub  # here, since no other source needs it
 
-        found = list(Path(kagglehub.dataset_download(KAGGLE)).rglob("train.csv"))
-        if len(found) != 1:
-            raise FileNotFoundError(f"it should hold one train.csv, not {len(found)}")
-        return found[0].parent
+        files = list(Path(kagglehub.dataset_download(KAGGLE)).rglob("train.csv"))
+        if len(files) != 1:
+            raise FileNotFoundError(f"it should hold one train.csv, not {len(files)}")
+        return files[0].parent
     except Exception as error:  # package, network or account missing: kagglehub passes on errors of many kinds
         reason = f"{KAGGLE} cannot be fetched ({clip(f'{type(error).__name__}: {error}')})"
         raise InputError(f"data 'kaggle': {reason}; download it by hand and give its folder") from error
@@ -138,18 +190,24 @@ def _split_files(folder: Path) -> dict[str, Path]:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = f"no such folder, or no right to read it ({clip(getattr(error, 'strerror', None) or error)})"
         raise InputError(f"{named(folder)}: {reason}; data is sample, kaggle or a folder with train.csv") from error
-    found: dict[str, Path] = {}
+    paths = {}
     for split, stems in SPLITS.items():
-        names = {stem + ending for stem in stems for ending in ENDINGS}
-        here = [path for path in files if path.name.lower() in names]
-        if len(here) > 1:
-            raise InputError(f"{named(folder)}: {' and '.join(path.name for path in here)} are both there; keep one")
-        if here:
-            found[split] = here[0]
-    if "train" not in found:
+        names = {stem + ending for stem, ending in itertools.product(stems, ENDINGS)}
+        candidates = [path for path in files if path.name.lower() in names]
+        if len(candidates) > 1:
+            both = " and ".join(path.name for path in candidates)
+            raise InputError(f"{named(folder)}: {both} are both there; keep one")
+        if candidates:
+            paths[split] = candidates[0]
+    if "train" not in paths:
         raise InputError(f"{named(folder / 'train.csv')}: is missing; the folder needs it")
-    if "test" in found:
-        header = {normalise(str(name)) for name in read_table(found["test"])[0].columns}
-        if "id" in header and not header & {"score", "rating"}:  # the competition's own
-            del found["test"]
-    return found
+    if "test" in paths and not _is_rated(paths["test"]):
+        del paths["test"]
+    return paths
+
+
+def _is_rated(path: Path) -> bool:
+    """Whether a test table has scores: the competition's own, with a column id, has none."""
+    frame, _ = read_table(path)
+    header = {normalise(str(name)) for name in frame.columns}
+    return "id" not in header or bool(header & {"score", "rating"})
