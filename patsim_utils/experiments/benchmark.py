@@ -34,8 +34,8 @@ from patsim_utils.method import backbones, encoder, losses
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import runs
-from patsim_utils.training.fit import MAX_GRAD_NORM, WEIGHT_DECAY, fit
-from patsim_utils.training.trainer import WARMUP
+from patsim_utils.training.fit import fit
+from patsim_utils.training.trainer import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 
 LONGEST = 128  # tokens that the others read of a text
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

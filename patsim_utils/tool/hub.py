@@ -15,7 +15,7 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import explore, summary
 from patsim_utils.training.runs import Run
 
-EXAMPLE = """from patsim_utils.hub import from_pretrained
+EXAMPLE = """from patsim_utils.tool.hub import from_pretrained
 
 matcher = from_pretrained("{place}")
 print(matcher.rank("strong material", ["steel", "robust material", "paper"], context="E04"))

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.experiments import ablation
@@ -143,11 +142,11 @@ def test_no_other_command_writes_the_same_output_meanwhile(run: Path, pairs: Pat
     write = outputs.write_table
 
     def late(*given: object, **options: object) -> None:
-        monkeypatch.setattr(storage, "write_table", write)
+        monkeypatch.setattr(outputs, "write_table", write)
         assert score(run, pairs, "-o", "scored.csv") == 2
         write(*given, **options)
 
-    monkeypatch.setattr(storage, "write_table", late)
+    monkeypatch.setattr(outputs, "write_table", late)
     assert score(run, pairs, "-o", "scored.csv") == 0
     assert "'scored.csv' is being written by another process" in capsys.readouterr().err
     assert sorted(os.listdir()) == ["pairs.csv", "scored.csv"]
@@ -262,7 +261,7 @@ def test_a_training_and_its_paths_start_where_the_command_was_given(
         assert folder == ROOT / "runs" / "one"
         raise InputError(f"{len(splits['train'])} rows")
 
-    monkeypatch.setattr(fit, "fit", fit)
+    monkeypatch.setattr("patsim_utils.training.fit.fit", fit)
     words = ["--preset", "sample", "--data", "mine", "--name", "one", "-p", "backbone", "./encoder"]
     assert cli.main(["train", *words, "-p", "contrast_layer", "1"]) == 2
     assert capsys.readouterr().err == "error: 1515 rows\n"

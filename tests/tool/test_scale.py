@@ -103,7 +103,7 @@ def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
 
 
 JOIN = """
-from patsim_utils import scale
+from patsim_utils.tool import scale
 
 with scale.cluster(8):
     import ray
