@@ -57,7 +57,7 @@ def setup() -> float:
 
     From here on the notebook runs in the repository's root, so that a path means the same as on the command line.
     """
-    os.chdir(environment.ROOT)
+    os.chdir(environments.ROOT)
     style()
     return time.perf_counter()
 
