@@ -1,12 +1,12 @@
 """The settings of a run: one flat model whose rules the command line, YAML files, notebooks and saved runs share."""
 
+import ast
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from patsim_utils.errors import InputError, clip
 
@@ -61,8 +61,8 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean(cls, value: object) -> object:
-        if isinstance(value, bool):
+    def _plain_value(cls, value: object, field: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[field.field_name].annotation is not bool:
             raise ValueError("true and false are no values of it")
         if isinstance(value, str) and not value.isprintable():
             raise ValueError("it holds characters that cannot be printed")
@@ -98,23 +98,6 @@ class Config(BaseModel):
             where = f"parameter {first['loc'][0]}: {clip(first['input'])} " if first["loc"] else ""
             raise InputError(f"{start}{where}{complaint}") from error
 
-    @classmethod
-    def notebook(cls, namespace: Mapping[str, Any]) -> Self:
-        """The configuration that a notebook's parameters cell describes; `namespace` is its `globals()`.
-
-        Its parameter `more` holds further settings, such as "lora_rank: 16, beta: .5". A name that is annotated as a
-        parameter is but none of Config, or a plain value whose name nearly is one, is a misspelt setting: InputError.
-        """
-        own = ("name", "more", "leak", "devices", "report_to", "replace", "show_pairs", "share", "variants", "threads")
-        own += ("query", "context", "corpus", "retriever", "train_retriever", "top", "measured")
-        known = [*cls.model_fields, *own]
-        plain = [name for name, value in namespace.items() if isinstance(value, str | int | float) and name[0] != "_"]
-        near = [name for name in plain if difflib.get_close_matches(name, known, n=1, cutoff=0.75)]
-        for name in [*namespace.get("__annotations__", {}), *near]:
-            check_name(name, known)
-        settings = {name: namespace[name] for name in cls.model_fields if name in namespace}
-        return cls.parse(settings | unpack(str(namespace.get("more", ""))))
-
     def describe(self) -> str:
         """The settings of a run in one line."""
         names = {"lora": "LoRA", "lora_all": "LoRA on all layers", "hyperlora": "HyperLoRA"}
@@ -134,6 +117,99 @@ class Config(BaseModel):
             f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
         ]
         return ", ".join(part for part in parts if part)
+
+
+class Parameters(Config):
+    """All that a study can be told: the settings of its run, and what its notebooks do with the run.
+
+    The command line, presets and the parameters cells of the notebooks are read by this model.
+    """
+
+    name: Text = Field("sample", min_length=1)  # of the study: runs/<name> and reports/<name>
+    replace: bool = False  # train anew where another configuration has this name
+    # notebook 2, training
+    leak: bool = False  # also train on the random split, to show the leak
+    devices: int = Field(1, ge=1, le=1024)  # GPUs, or CPU processes, that train together
+    report_to: Text = "none"  # experiment trackers, such as "tensorboard, mlflow"
+    # notebooks 4 and 5, speed and ablation
+    share: Rate = 0.25  # of the training anchors
+    threads: int = Field(2, ge=1, le=1024)  # computing threads of every system
+    variants: Text = "ablation"  # a file of notebooks/variants, without .yaml
+    # notebooks 0 and 6, one's own phrases and search
+    run: Text = ""  # folder of the run that is loaded; empty for the model that ships
+    anchor: Text = "strong material"  # the phrase that is searched for
+    target: Text = "steel"  # the phrase that is compared with it
+    context: Text = "H04"  # CPC class in which phrases are compared
+    other_context: Text = "H01"  # another class for the same pair
+    candidates: Text = ""  # phrases to rank, with a semicolon between them
+    form: bool = True  # show a form to type into; a page has none
+    query: Text = "wireless handset"  # the phrase that a corpus is searched for
+    corpus: Text = ""  # table with a column phrase, or an index; empty for the targets of the study's data
+    retriever: Text = "auto"  # a sentence-transformers model; auto: the run's own, else minilm
+    train_retriever: Literal["none", "multiple_negatives", "cosent"] = "none"  # loss of a retriever of the run's own
+    top: int = Field(20, ge=1, le=1000)  # phrases of an answer
+    measured: bool = True  # measure on the anchors of validation what the search finds
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run alone."""
+        return Config.model_validate(self.model_dump(include=set(Config.model_fields)))
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What was set, as opposed to what has its default: name -> value."""
+        return self.model_dump(include=self.model_fields_set)
+
+    @classmethod
+    def notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """The parameters that a notebook was given; `namespace` is its `globals()`.
+
+        They are what its parameters cell assigns, and the cell that papermill puts behind it; all other variables of
+        the notebook may have any name. InputError where one of these two cells assigns what is no parameter.
+        """
+        names = _assigned_parameters(namespace)
+        return cls.parse({name: namespace.get(name) for name in names})
+
+
+def _assigned_parameters(namespace: Mapping[str, Any]) -> list[str]:
+    """Names in the last parameters cell, and in the last one of papermill's, that ran; IPython keeps cells as `In`.
+
+    Voilà keeps no cells; there, all names with an annotation count.
+    """
+    own: list[str] = []
+    injected: list[str] = []
+    for source in namespace.get("In", []):
+        if source.startswith("# Parameters\n"):  # the first line of papermill's cell
+            injected = _assigned_names(source)
+        elif _is_parameters_cell(source):
+            own = _assigned_names(source)
+    return [*(own or namespace.get("__annotations__", {})), *injected]
+
+
+def _is_parameters_cell(source: str) -> bool:
+    """Whether a cell does nothing but assign, and annotates at least one parameter."""
+    statements = _statements(source)
+    annotated = [name for name in _assigned_names(source, only=ast.AnnAssign) if name in Parameters.model_fields]
+    return bool(annotated) and all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in statements)
+
+
+def _assigned_names(source: str, *, only: type = ast.AST) -> list[str]:
+    """The plain names that statements of a cell assign, of the type `only`."""
+    names = []
+    for statement in _statements(source):
+        if not isinstance(statement, only):
+            continue
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """The statements of a cell; none where it is no Python."""
+    try:
+        return ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return []
 
 
 def check_name(name: str, known: Mapping[str, Any] | list[str], *, start: str = "") -> None:
@@ -157,19 +233,3 @@ class _OnceEach(yaml.SafeLoader):
 def read_yaml(text: str) -> object:
     """What a text in YAML holds; YAMLError or ValueError where it is none, or says a thing twice."""
     return yaml.load(text, _OnceEach)
-
-
-def pack(settings: Mapping[str, object]) -> str:
-    """Settings as the text of a notebook's parameter `more`; `unpack` reads it back."""
-    return ", ".join(f"{name}: {json.dumps(value)}" for name, value in settings.items())
-
-
-def unpack(text: str) -> dict[str, object]:
-    """`lora_rank: 16, beta: .5` -> its settings. InputError where the text is no such list."""
-    try:
-        found = read_yaml("{" + text + "}")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a date that is none
-        raise InputError(f"parameter more: {clip(text)} is no list such as 'lora_rank: 16, beta: .5'") from error
-    if empty := [name for name, value in found.items() if value is None]:
-        raise InputError(f"parameter more: {clip(empty[0])} has no value; write 'lora_rank: 16, beta: .5'")
-    return {str(name): value for name, value in found.items()}

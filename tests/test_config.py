@@ -2,7 +2,7 @@
 
 import pytest
 
-from patsim_utils.config import Config, pack, unpack
+from patsim_utils.config import Config, Parameters
 from patsim_utils.errors import InputError
 
 
@@ -44,20 +44,52 @@ def test_what_cannot_be_is_one_short_line_that_names_its_source(given: dict, mes
     assert len(text) < 700
 
 
-def test_a_notebook_takes_its_own_names_and_refuses_misspelt_ones() -> None:
-    names = {"epochs": 7, "name": "x", "more": "lora_rank: 16, beta: .5", "np": pytest, "show_pairs": True}
-    assert Config.notebook(names) == Config(epochs=7, lora_rank=16, beta=0.5)
-    for wrong in ({"epoch": 3}, {"__annotations__": {"rate": float}}, {"more": "lora_rnk: 16"}, {"more": "lora_rank"}):
-        with pytest.raises(InputError, match=r"did you mean|known are|has no value"):
-            Config.notebook(names | wrong)
-    for broken in ("a: [1", "a: 2020-13-45", "a: " + "[" * 2000):
-        with pytest.raises(InputError, match="is no list such as"):
-            Config.notebook({"more": broken})
+CELL = """epochs: int = 7  # passes
+name: str = "x"  # of the study"""
 
 
-def test_more_survives_the_way_into_a_notebook() -> None:
-    settings = {"cpc_titles": "a, b: 'c' \"d\" {e}", "beta": 0.5, "layers": 2}
-    assert unpack(pack(settings)) == settings
+def notebook(*cells: str, **variables: object) -> dict[str, object]:
+    """The `globals()` of a notebook in which these cells ran."""
+    namespace: dict[str, object] = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace | variables
+
+
+def test_a_notebook_is_read_by_its_parameters_cells_alone() -> None:
+    assert Parameters.notebook(notebook(CELL)) == Parameters(epochs=7, name="x")
+    injected = "# Parameters\nepochs = 2\nlora_rank = 16\nleak = True\n"
+    assert Parameters.notebook(notebook(CELL, injected)) == Parameters(epochs=2, name="x", lora_rank=16, leak=True)
+    assert Parameters.notebook(notebook(CELL)).config == Config(epochs=7)
+    added = notebook(f"{CELL}\nlora_rank: int = 4  # a setting that the cell did not have")
+    assert Parameters.notebook(added).lora_rank == 4
+    own = {"epoch": 3, "names": ["a"], "layer": 2, "layers": "text", "loss": [1.0]}  # variables of the notebook
+    cells = (CELL, "epoch = 3", "layers: str = 'text'; print(layers)", "count: int = 3", "for name_ in []: pass")
+    assert Parameters.notebook(notebook(*cells, **own)) == Parameters(epochs=7, name="x")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("epoch: int = 3\nname: str = 'x'", "no parameter 'epoch'; did you mean epochs"),
+        ("epoch = 3\nname: str = 'x'", "no parameter 'epoch'; did you mean epochs"),
+        ("# Parameters\nepoch = 3\n", "no parameter 'epoch'; did you mean epochs"),
+        ("# Parameters\nepochs = True\n", "parameter epochs: True .*no values"),
+        ("epochs: int = 'many'", "parameter epochs: 'many'"),
+        ("leak: bool = 'perhaps'", "parameter leak: 'perhaps'"),
+    ],
+)
+def test_a_misspelt_parameter_of_a_notebook_is_refused_until_its_cell_is_mended(cell: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Parameters.notebook(notebook(CELL, cell))
+    mended = "# Parameters\nseed = 4\n" if cell.startswith("#") else "seed: int = 4"
+    assert Parameters.notebook(notebook(CELL, cell, CELL, mended)).seed == 4
+
+
+def test_a_program_that_keeps_no_cells_shows_its_annotations() -> None:
+    assert Parameters.notebook({"__annotations__": {"epochs": int}, "epochs": 5}) == Parameters(epochs=5)
+    with pytest.raises(InputError, match="no parameter 'rate'"):
+        Parameters.notebook({"__annotations__": {"rate": float}, "rate": 0.1})
 
 
 def test_the_line_that_describes_a_run_follows_its_settings() -> None:

@@ -97,7 +97,7 @@ def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
     return table[table["n"] >= 8].sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
 
 
-def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 200) -> pd.DataFrame:
+def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 50) -> pd.DataFrame:
     """The rows with the largest error: anchor, target, score, prediction, error, rating (if known), context, field."""
     rows = frame.sort_values(["size", "anchor", "target"], ascending=[False, True, True], ignore_index=True).head(count)
     wanted = ["anchor", "target", "score", "prediction", "error", "rating", "context", "field"]

@@ -5,46 +5,40 @@ notebook came to its end; a run that fails leaves them as they are, and a note t
 """
 
 import json
+import logging
 import os
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import nbformat
+import pandas as pd
 import papermill
-import yaml
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from traitlets import default
 
 from patsim_utils import storage
-from patsim_utils.config import Config, check_name, pack, read_yaml, unpack
+from patsim_utils.config import Config, Parameters
 from patsim_utils.data.splits import load
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import page, summary
 from patsim_utils.study.index import RECORDS, write_index
+from patsim_utils.study.parameters import KEYWORDS
 from patsim_utils.training import runs
 from patsim_utils.training.trainer import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run of the study's name
-TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 PROGRESS_SECONDS = 30.0
-TYPES = {"int": int, "float": FiniteFloat, "str": str, "bool": bool}
-# Parameters that are paths, and the words among them that are none
-BARE = {"data": ("sample", "kaggle"), "backbone": ("minilm", "mpnet"), "cpc_titles": ()}
-BARE |= {"corpus": (), "retriever": ("auto", "minilm", "mpnet")}
-
-Value = int | float | str | bool
 
 
 class StudyError(RuntimeError):
@@ -72,125 +66,56 @@ class ThisInterpreter(AsyncKernelManager):
         return await super()._async_pre_start_kernel(stderr=self.stderr, **options)
 
 
-def check_study_name(name: str) -> None:
-    """InputError where `name` can be no folder of a study."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.lower().endswith((".old", ".new", ".work")):
-        rule = "1 to 64 letters, digits, '.', '_', '-', and none of .old, .new, .work at the end"
-        raise InputError(f"--name: {clip(name)} is no name of a study: {rule}")
-    if name.lower() in TAKEN or (ROOT / "reports" / name).is_file():
-        raise InputError(f"--name: {clip(name)} is the name of something else in reports/")
+def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Parameters:
+    """Tries all that a study needs: notebooks, data, titles, backbone, a name under which no other run is.
 
-
-def declared(*notebooks: Path) -> dict[str, str]:
-    """Name -> annotated type (a key of TYPES) of every parameter that the notebooks declare."""
-    entries = []
-    for notebook in notebooks:
-        try:
-            entries += papermill.inspect_notebook(str(notebook)).values()
-        except ValueError as error:  # no JSON, no kernel
-            raise InputError(f"{notebook.name}: is no notebook that can be read ({clip(error)})") from error
-    return {entry["name"]: entry["inferred_type_name"] for entry in entries}
-
-
-def typed(name: str, value: object, kind: str, *, source: str) -> Value:
-    """`value` as the `kind` declared for parameter `name`; text may stand for a number, or for true and false."""
-    try:
-        if kind not in TYPES:
-            raise InputError(
-                f"{source}: parameter {name}: the notebook declares none of {', '.join(TYPES)} as its type"
-            )
-        if isinstance(value, bool) and kind != "bool":
-            raise InputError(f"{source}: parameter {name}: {value} is no {kind}")
-        return TypeAdapter(TYPES[kind]).validate_python(value)
-    except ValidationError as error:
-        complaint = error.errors()[0]["msg"].replace("Input should be", "is not")
-        raise InputError(f"{source}: parameter {name}: {clip(value)} {complaint}") from error
-
-
-def preset(name: str) -> dict[str, object]:
-    """The mapping in `notebooks/presets/<name>.yaml`, not checked yet."""
-    known = {path.stem: path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
-    if name not in known:
-        told = f"none of {', '.join(known)}" if known else "not there: studies need a clone of the repository"
-        raise InputError(f"--preset: {clip(name)} is {told}")
-    try:
-        found = read_yaml(known[name].read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{name}.yaml: is no YAML ({clip(' '.join(str(error).split()))})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{name}.yaml: a preset consists of lines `parameter: value`")
-    return found
-
-
-def located(key: str, text: str) -> str:
-    """A path of the caller's folder as the kernels find it, who run in ROOT; a bare word or a hub's name as it is."""
-    if not text or text in BARE[key]:
-        return text
-    try:
-        there = bool(os.stat(text))
-    except (FileNotFoundError, NotADirectoryError):
-        there = False
-    except OSError as error:
-        raise InputError(f"parameter {key}: {clip(text)} cannot be read ({error.strerror})") from error
-    if not there:  # a hub's name; else it is told as a whole what was looked for
-        return text if key == "backbone" and not text.startswith((".", "/")) else os.path.abspath(text)
-    path = os.path.relpath(os.path.realpath(text), ROOT)
-    return path if path.startswith("..") else f"./{path}"
-
-
-def parameters(preset_name: str, *, data: str | None, name: str, given: Sequence[Sequence[str]]) -> dict[str, Value]:
-    """All parameters of a study, of their types: the preset's, over them the `given` [key, value] pairs, data and name.
-
-    Settings that a notebook does not declare are among them; `execute` puts them into its `more`.
+    Returns the parameters, with rating_weight 0 where the data has no ratings.
     """
-    check_study_name(name)
-    if reserved := [key for key, _ in given if key in ("data", "name", "replace")]:
-        raise InputError(f"-p: {reserved[0]} is set with --{reserved[0]}")
-    types = declared(*sorted((ROOT / "notebooks").glob("*.ipynb")))
-    last = {"name": name} if data is None else {"name": name, "data": data}
-    found: dict[str, Value] = {}
-    for source, part in ((f"{preset_name}.yaml", preset(preset_name)), ("-p", dict(given)), ("study", last)):
-        for key in part:
-            check_name(key, [*Config.model_fields, *types], start=f"{source}: ")
-        own = {key: typed(key, part[key], types[key], source=source) for key in part if key not in Config.model_fields}
-        settings = {key: part[key] for key in part if key in Config.model_fields} | unpack(own.pop("more", ""))
-        config = Config.parse(settings, source=source)
-        found |= own | {key: getattr(config, key) for key in settings}
-    return found | {key: located(key, found[key]) for key in BARE if key in found}
-
-
-def check(given: dict[str, Value], *, notebooks: Sequence[str] = NOTEBOOKS) -> tuple[dict[str, Value], Config]:
-    """Tries all that a run needs: notebooks, data, titles, backbone, a name under which no other run is.
-
-    Returns the parameters, without ratings where the data has none, and their configuration.
-    """
-    if unknown := [stem for stem in notebooks if not (ROOT / "notebooks" / f"{stem}.ipynb").is_file()]:
-        raise InputError(
-            f"--notebooks: {clip(unknown[0])} is no notebook of notebooks/, such as {', '.join(NOTEBOOKS)}"
-        )
-    config = Config.parse({key: value for key, value in given.items() if key in Config.model_fields})
+    for stem in notebooks:
+        _check_notebook(stem)
     with chdir(ROOT):
-        splits = load(config.data, protocol=config.protocol, seed=config.seed)
-        if config.rating_weight and "rating" not in splits["train"]:
+        splits = load(parameters.data, protocol=parameters.protocol, seed=parameters.seed)
+        if parameters.rating_weight and "rating" not in splits["train"]:
             print("rating_weight 0: the data has no column rating to learn from", flush=True)
-            given, config = given | {"rating_weight": 0.0}, config.model_copy(update={"rating_weight": 0.0})
-        Matcher(config)
-        for key in ("corpus", "retriever") if "6_search" in notebooks else ():
-            asked = str(given.get(key, ""))
-            if asked not in ("", *BARE[key]) and not Path(asked).exists():
-                raise InputError(f"parameter {key}: {clip(asked)} is not there")
-        trackers(str(given.get("report_to", "none")))
-        trained = [(str(given["name"]), config, splits)] if {"1_explore", "2_train"} & {*notebooks} else []
-        if "2_train" in notebooks and given.get("leak") and config.protocol == "anchor_disjoint":
-            leaked = config.model_copy(update={"protocol": "random"})
-            rows = load(config.data, protocol="random", seed=config.seed)
-            trained.append((f"{given['name']}-leak", leaked, rows))
-        for name, one, rows in trained:
-            run = runs.run_folder(name)
-            with storage.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
-                if not given.get("replace"):
-                    runs.finished(one, rows, run)
-    return given, config
+            parameters = parameters.model_copy(update={"rating_weight": 0.0})
+        Matcher(parameters.config)
+        if "6_search" in notebooks:
+            for key in ("corpus", "retriever"):
+                _check_path(key, getattr(parameters, key))
+        trackers(parameters.report_to)
+        trains = "2_train" in notebooks
+        if trains or "1_explore" in notebooks:
+            _check_free(parameters.name, parameters.config, splits, replace=parameters.replace)
+        if trains and parameters.leak and parameters.protocol == "anchor_disjoint":
+            leaked = parameters.config.model_copy(update={"protocol": "random"})
+            rows = load(leaked.data, protocol="random", seed=leaked.seed)
+            _check_free(f"{parameters.name}-leak", leaked, rows, replace=parameters.replace)
+    return parameters
+
+
+def _check_notebook(stem: str) -> None:
+    """InputError where there is no notebook of that name, or none that can be read."""
+    path = ROOT / "notebooks" / f"{stem}.ipynb"
+    if not path.is_file():
+        raise InputError(f"--notebooks: {clip(stem)} is no notebook of notebooks/, such as {', '.join(NOTEBOOKS)}")
+    try:
+        nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, nbformat.ValidationError) as error:
+        raise InputError(f"{path.name}: is no notebook that can be read ({clip(error)})") from error
+
+
+def _check_path(key: str, text: str) -> None:
+    """InputError where a path among the parameters is not there."""
+    if text and text not in KEYWORDS[key] and not Path(text).exists():
+        raise InputError(f"parameter {key}: {clip(text)} is not there")
+
+
+def _check_free(name: str, config: Config, splits: dict[str, pd.DataFrame], *, replace: bool) -> None:
+    """InputError where another process writes the run `name`, or another configuration's run has the name."""
+    run = runs.run_folder(name)
+    with storage.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
+        if not replace:
+            runs.finished(config, splits, run)
 
 
 @contextmanager
@@ -223,20 +148,20 @@ def told(label: str, name: str) -> Iterator[None]:
     print(f"{label}: done in {time.time() - began:.0f} s", flush=True)
 
 
-def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
-    """Runs a copy of `notebook` at `output`, in the repository's root, with what it declares of `given`.
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Runs a copy of `notebook` at `output`, in the repository's root, with these parameters.
 
     What the kernel's process itself writes goes to `output` with the ending .log. Raises what stopped it: papermill's
     error of a cell, nbclient's of a dead kernel, or a StudyError after `sys.exit(0)` in a cell, which papermill takes
     for a good end.
     """
-    own = declared(notebook)
-    more = {"more": pack({key: given[key] for key in given if key in Config.model_fields and key not in own})}
+    # A parameter that the notebook does not declare is one of the model all the same: papermill need not warn of it.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     with output.with_suffix(".log").open("wb") as log:
         executed = papermill.execute_notebook(
             str(notebook),
             str(output),
-            {key: value for key, value in ({"form": False} | given | more).items() if key in own},  # a page has no form
+            dict(parameters),
             kernel_name="python3",
             kernel_manager_class=type("Kernel", (ThisInterpreter,), {"stderr": log}),
             coalesce_streams=True,
@@ -247,7 +172,7 @@ def execute(notebook: Path, output: Path, given: dict[str, Value]) -> None:
         raise StudyError("a cell left the notebook before its end")
 
 
-def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], before: Callable = lambda: None) -> None:
+def study(parameters: Parameters, *, notebooks: Sequence[str], before: Callable = lambda: None) -> None:
     """Runs `before`, then the `notebooks` in order, and publishes their pages when all came to their end.
 
     Raises:
@@ -255,6 +180,8 @@ def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], befor
         StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/.<name>.failed/`, and beside
             it what its process wrote.
     """
+    name = parameters.name
+    settings = {"form": False} | parameters.chosen  # a page has no form
     reports = ROOT / "reports"
     work = reports / f".{name}.work"
     with storage.lock(reports / f".{name}.lock", f"study {name}"):
@@ -265,11 +192,12 @@ def study(name: str, given: dict[str, Value], *, notebooks: Sequence[str], befor
             with chdir(ROOT):
                 before()
             for stem in notebooks:
+                copy = work / f"{stem}.ipynb"
                 try:
                     with told(f"{name}/{stem}", name):
-                        execute(ROOT / "notebooks" / f"{stem}.ipynb", work / f"{stem}.ipynb", given)
+                        execute(ROOT / "notebooks" / copy.name, copy, settings)
                 except Exception as error:
-                    raise StudyError(_failed(name, work / f"{stem}.ipynb", error)) from error
+                    raise StudyError(_failed(name, copy, error)) from error
             _publish(name, notebooks, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)

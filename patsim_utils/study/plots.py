@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
-from patsim_utils import environment as environments
+from patsim_utils.environment import ROOT
+from patsim_utils.environment import environment as provenance
 from patsim_utils.study.explore import interval, percent
 from patsim_utils.study.html_tables import Table
 
@@ -57,7 +58,7 @@ def setup() -> float:
 
     From here on the notebook runs in the repository's root, so that a path means the same as on the command line.
     """
-    os.chdir(environments.ROOT)
+    os.chdir(ROOT)
     style()
     return time.perf_counter()
 
@@ -70,7 +71,7 @@ def style() -> None:
 
 def environment(started: float, *, seed: int) -> Markdown:
     """The last cell of a notebook: commit, versions, seed and the wall time since `setup`."""
-    found = environments.environment(seed=seed) | {"wall time": f"{time.perf_counter() - started:.0f} s"}
+    found = provenance(seed=seed) | {"wall time": f"{time.perf_counter() - started:.0f} s"}
     text = " · ".join(f"{name} {value}" for name, value in found.items())
     return Markdown(text.replace("+ ·", "+ (with changes that are not committed) ·"))
 
@@ -80,11 +81,11 @@ def note(text: str) -> HTML:
     return HTML(f'<p class="note">{html.escape(text)}</p>')
 
 
-def table(frame: pd.DataFrame, caption: str, *, search: bool = False, show: bool = True) -> Table | HTML:
-    """A frame as a table, with `search` to be sorted and searched; a sentence where it is empty, or not to be shown."""
-    if not show:
-        return note(f"Not shown, since this page leaves out the data's phrases (show_pairs is false): {caption}")
-    return note(f"Nothing to show: {caption}") if frame.empty else Table(frame, caption, search=search)
+def table(frame: pd.DataFrame, caption: str, *, search: bool = False) -> Table | HTML:
+    """A frame as a table, with `search` to be sorted and searched; a sentence where it is empty."""
+    if frame.empty:
+        return note(f"Nothing to show: {caption}")
+    return Table(frame, caption, search=search)
 
 
 def short(text: object) -> str:

@@ -49,18 +49,19 @@ def run_train(given: argparse.Namespace) -> int:
     """`patsim train`: the training of notebook 2 alone, also as one of several processes that torchrun started."""
     from patsim_utils.data.splits import load
     from patsim_utils.study import explore, notebooks
+    from patsim_utils.study.parameters import parameters
     from patsim_utils.training import devices, runs
     from patsim_utils.training.fit import fit
 
     name = given.name or given.preset
-    found = notebooks.parameters(given.preset, data=given.data, name=name, given=given.p)
+    asked = parameters(given.preset, data=given.data, name=name, given=given.p)
     try:
-        with chdir(ROOT):  # where the paths in `found` start
+        with chdir(ROOT):  # where the paths in `asked` start
             with devices.processes().main_process_first():  # which may fetch data and backbone
-                found, config = notebooks.check(found, notebooks=[])
+                asked = notebooks.check(asked, notebooks=[])
+                config = asked.config
                 splits = load(config.data, protocol=config.protocol, seed=config.seed)
-            told = str(found.get("report_to", "none"))
-            metrics = fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=told)
+            metrics = fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=asked.report_to)
     except FloatingPointError as error:
         return tell(error, 1)
     except RuntimeError as error:
@@ -76,24 +77,29 @@ def run_train(given: argparse.Namespace) -> int:
 
 def run_study(given: argparse.Namespace) -> int:
     """`patsim study` and `patsim ablation`."""
+    from patsim_utils.study.parameters import parameters  # before torch: a misspelt parameter costs no import
+
+    name, before = given.name or given.preset, lambda: None
+    asked = parameters(given.preset, data=given.data, name=name, given=given.p)
     from patsim_utils.experiments import ablation
     from patsim_utils.study import notebooks
     from patsim_utils.training import runs  # here, as in each command: --help does without torch
 
-    name, before = given.name or given.preset, lambda: None
-    found = notebooks.parameters(given.preset, data=given.data, name=name, given=given.p) | {"replace": given.replace}
-    found, config = notebooks.check(found, notebooks=given.notebooks)
+    asked = notebooks.check(asked.model_copy(update={"replace": given.replace}), notebooks=given.notebooks)
     if given.command == "ablation":
         if {"share", "variants"} & {key for key, _ in given.p}:
             raise InputError("-p: share and variants are set with --share and --variants")
         if not 0 < given.share <= 1 or given.processes < 1:
             raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
-        found |= {"variants": given.variants, "share": given.share}
-        variants, folder = ablation.read_variants(given.variants, config), runs.run_folder(f"{name}-{given.variants}")
+        asked = asked.model_copy(update={"variants": given.variants, "share": given.share})
+        variants, folder = (
+            ablation.read_variants(given.variants, asked.config),
+            runs.run_folder(f"{name}-{given.variants}"),
+        )
         options = {"share": given.share, "processes": given.processes}
         before = partial(ablation.run_variants, variants, folder, **options)
     try:
-        notebooks.study(name, found, notebooks=given.notebooks, before=before)
+        notebooks.study(asked, notebooks=given.notebooks, before=before)
     except (notebooks.StudyError, ablation.VariantsError) as error:
         return tell(error, 1)
     return 0
@@ -214,11 +220,12 @@ def parser() -> argparse.ArgumentParser:
 
 def keep_record(given: argparse.Namespace) -> None:
     """`patsim readme`, `patsim record` and `patsim check-name`."""
-    from patsim_utils.study import notebooks, record
+    from patsim_utils.study import record
+    from patsim_utils.study.parameters import check_study_name
 
     if given.command == "readme":
         return record.write_readme()
-    notebooks.check_study_name(given.name)
+    check_study_name(given.name)
     if given.command == "record":
         record.record(given.name)
 

@@ -9,7 +9,7 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 
-from patsim_utils.config import Config
+from patsim_utils.config import Parameters
 from patsim_utils.tool import lab
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -50,15 +50,6 @@ def test_committed_notebooks_follow_the_rules(path: Path) -> None:
     assert nbformat.writes(notebook) + "\n" == path.read_text(), "not as nbformat writes it"
 
 
-@EACH
-def test_names_of_a_notebook_are_taken_for_no_misspelt_setting(path: Path) -> None:
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][1:]
-    nodes = [node for source in cells for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
-    stored = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
-    for name in stored - {"titles", "place", "precisions"}:  # a dict, a path and a list, which are not looked at
-        Config.notebook({name: 1.5})  # else the setup cell could not be run again
-
-
 @pytest.mark.parametrize(
     ("cell", "source", "rule"),
     [
@@ -90,11 +81,13 @@ def test_a_notebook_that_was_run_is_saved_as_it_was(path: Path) -> None:
 
 
 @EACH
-def test_parameters_have_the_defaults_of_config_and_papermill_reads_them(path: Path) -> None:
+def test_parameters_have_the_defaults_of_the_model_and_papermill_reads_them(path: Path) -> None:
     cell = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
     python = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
-    own = {"name": "sample", "more": "", "leak": False, "replace": False, "show_pairs": True}
-    expected = {name: field.default for name, field in Config.model_fields.items()} | own
-    assert {name: python[name] for name in python if name in expected}.items() <= expected.items()
+    examples = {"anchor", "target", "context", "other_context", "candidates", "query"}  # each notebook has its own
+    defaults = Parameters().model_dump(exclude=examples)
+    assert python.keys() <= Parameters.model_fields.keys()
+    assert {name: value for name, value in python.items() if name not in examples}.items() <= defaults.items()
+    assert Parameters.parse(python).chosen.keys() == python.keys()
     read = papermill.inspect_notebook(str(path))
     assert {name: ast.literal_eval(entry["default"]) for name, entry in read.items()} == python

@@ -14,8 +14,9 @@ import nbformat
 import pytest
 
 from patsim_utils import storage
+from patsim_utils.config import Parameters
 from patsim_utils.errors import InputError
-from patsim_utils.study import notebooks, record
+from patsim_utils.study import notebooks, parameters, record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
 
@@ -37,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks" / "presets" / "tiny.yaml").write_text("epochs: 2\nlearning_rate: 2e-5\nlora_rank: 4\n")
     for name, fixture in {"1_explore": "ends_well", "2_train": "trains", "3_errors": "ends_well"}.items():
         put(tmp_path, name, fixture)
-    for module in (notebooks, runs, record):
+    for module in (notebooks, parameters, runs, record):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(notebooks, "Matcher", lambda config: None)
     return tmp_path
@@ -80,7 +81,7 @@ def test_a_study_that_ends_well(
     root: Path, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PATSIM_P", "-p epochs 5 -p show_pairs false")
+    monkeypatch.setenv("PATSIM_P", "-p epochs 5 -p leak false")
     other = root / "jupyter" / "kernels" / "python3"  # a kernel that is registered here, but not to be taken
     other.mkdir(parents=True)
     (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "Another", "language": "python"}')
@@ -96,9 +97,8 @@ def test_a_study_that_ends_well(
     # Preset below -p, text as a number; the data, relative to another folder, as the kernels find it.
     assert "[&#34;./made up&#34;, &#34;one&#34;, 5, 2e-05, false]" in page.replace('"', "&#34;")
     assert f"interpreter {sys.executable} folder {root}" in page
-    # Settings that the notebook does not declare are in its `more`.
-    more = re.search(r"more (epochs: 5.*)", (root / "reports/one/2_train.html").read_text())
-    assert more[1].replace("&#34;", '"') == "epochs: 5, learning_rate: 2e-05, lora_rank: 4"
+    # A setting that the notebook does not declare is there all the same.
+    assert "<pre>lora_rank 4" in (root / "reports/one/2_train.html").read_text()
 
 
 def test_a_page_about_other_runs_has_no_headline_of_this_one(root: Path, tmp_path_factory, monkeypatch) -> None:
@@ -107,7 +107,9 @@ def test_a_page_about_other_runs_has_no_headline_of_this_one(root: Path, tmp_pat
     monkeypatch.setattr(notebooks.summary, "summary", lambda run: {"headline": run.name})
     monkeypatch.setattr(notebooks.page, "page", lambda path, *, summary, **_: str(tops.setdefault(path.stem, summary)))
     put(root, "4_speed", "ends_well")
-    notebooks.study("one", {}, notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd()))
+    notebooks.study(
+        Parameters(name="one"), notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd())
+    )
     assert tops == {"1_explore": {"headline": "one"}, "4_speed": None}
     assert folders == [root]  # where the paths of its parameters start
 
@@ -153,9 +155,9 @@ def test_a_failed_run_loses_nothing(
         (["-p", "epoch", "3"], "-p: there is no parameter 'epoch'; did you mean epochs?"),
         (["-p", "epochs", "2.5"], "-p: parameter epochs: '2.5' is not a valid integer"),
         (["-p", "learning_rate", "nan"], "-p: parameter learning_rate: 'nan' is not a finite number"),
-        (["-p", "show_pairs", "maybe"], "-p: parameter show_pairs: 'maybe' is not a valid boolean"),
+        (["-p", "leak", "maybe"], "-p: parameter leak: 'maybe' is not a valid boolean"),
         (["-p", "lora_rank", "-1"], "-p: parameter lora_rank: '-1' is not greater than or equal to 1"),
-        (["-p", "more", "lora_ran: 3"], "-p: there is no parameter 'lora_ran'; did you mean lora_rank?"),
+        (["-p", "show_pair", "true"], "-p: there is no parameter 'show_pair'; known are adapter"),
         (["-p", "data", "x"], "-p: data is set with --data"),
         (["-p", "cpc_titles", "no.zip"], "no.zip: cannot be read as the CPC title list"),
         (["-p", "backbone", "./typo"], "/typo': no such folder"),
@@ -170,7 +172,7 @@ def test_bad_input_is_one_line_and_nothing_runs(
     root: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.undo()  # with the real Matcher, which checks backbone and titles
-    for module in (notebooks, runs, record):
+    for module in (notebooks, parameters, runs, record):
         monkeypatch.setattr(module, "ROOT", root)
     monkeypatch.chdir(root)
     assert run(folder, *arguments) == 2
@@ -188,7 +190,7 @@ def test_bad_input_is_one_line_and_nothing_runs(
 def test_names_that_no_study_can_have(root: Path, name: str) -> None:
     (root / "reports" / "notes").touch()
     with pytest.raises(InputError, match=r"^--name: .* is (no|the) name of"):
-        notebooks.check_study_name(name)
+        parameters.check_study_name(name)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_names_that_no_study_can_have(root: Path, name: str) -> None:
     [
         ("epocs: 3", "tiny.yaml: there is no parameter 'epocs'; did you mean epochs?"),
         ("epochs: true", "tiny.yaml: parameter epochs: True true and false are no values of it"),
-        ("show_pairs: [1]", "tiny.yaml: parameter show_pairs: [1] is not a valid boolean"),
+        ("leak: [1]", "tiny.yaml: parameter leak: [1] is not a valid boolean"),
         ("backbone: 3", "tiny.yaml: parameter backbone: 3 is not a valid string"),
         ("- epochs", "tiny.yaml: a preset consists of lines `parameter: value`"),
         ("epochs: [1", "tiny.yaml: is no YAML ("),
@@ -213,44 +215,42 @@ def test_a_bad_preset(root: Path, folder: Path, capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
 
 
-def test_what_a_notebook_does_not_declare_well_is_one_line(root: Path, folder: Path, capsys) -> None:
-    path, more = root / "notebooks" / "3_errors.ipynb", root / "notebooks" / "mine.ipynb"
-    path.write_text(path.read_text().replace("show_pairs: bool", "show_pairs: dict"))
-    assert run(folder, "-p", "show_pairs", "true") == 2
-    more.write_text(path.read_text()[:50])
+def test_a_notebook_that_cannot_be_read_is_one_line(root: Path, folder: Path, capsys) -> None:
+    path = root / "notebooks" / "3_errors.ipynb"
+    path.write_text(path.read_text()[:50])
     assert run(folder) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    told = "parameter show_pairs: the notebook declares none of int, float, str, bool as its type"
-    assert first == f"error: -p: {told}"
-    assert second.startswith("error: mine.ipynb: is no notebook that can be read (")
+    error = capsys.readouterr().err
+    assert error.startswith("error: 3_errors.ipynb: is no notebook that can be read (")
+    assert error.count("\n") == 1
 
 
 def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path, monkeypatch) -> None:
     (root / "else" / "org" / "model").mkdir(parents=True)
     (root / "else" / "sample").mkdir()
     monkeypatch.chdir(root / "else")
-    data = {text: notebooks.located("data", text) for text in ("sample", "./sample", "sample/", "kaggle/", "..")}
+    data = {text: parameters.located("data", text) for text in ("sample", "./sample", "sample/", "kaggle/", "..")}
     expected = {"sample": "sample", "./sample": "./else/sample", "sample/": "./else/sample", "..": "./."}
     assert data == expected | {"kaggle/": str(root / "else" / "kaggle")}  # which is not there
-    located = {text: notebooks.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
+    located = {text: parameters.located("backbone", text) for text in ("org/model", "org/other", "minilm", "./x")}
     expected = {"org/model": "./else/org/model", "org/other": "org/other", "minilm": "minilm"}
     assert located == expected | {"./x": str(root / "else" / "x")}
-    assert notebooks.located("corpus", "sample") == "./else/sample"
-    (root / "notebooks" / "6_search.ipynb").touch()
+    assert parameters.located("corpus", "sample") == "./else/sample"
+    put(root, "6_search", "ends_well")
     with pytest.raises(InputError, match="parameter retriever: '/no/such' is not there"):
-        notebooks.check({"name": "one", "data": "sample", "retriever": "/no/such"}, notebooks=["6_search"])
+        notebooks.check(Parameters(retriever="/no/such"), notebooks=["6_search"])
 
 
 def test_data_without_ratings_leaves_their_task_out(
     root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = notebooks.parameters("tiny", data=str(folder), name="one", given=[])
-    assert notebooks.check(given)[1].rating_weight == 1.0
+    asked = parameters.parameters("tiny", data=str(folder), name="one", given=[])
+    assert notebooks.check(asked).rating_weight == 1.0
     for split in ("train", "validation"):
         path = folder / f"{split}.csv"
         path.write_text(re.sub(r"(?m)(?<=,)(rating|1b|4),", "", path.read_text()))
-    found, config = notebooks.check(given)
-    assert found["rating_weight"] == config.rating_weight == 0.0
+    checked = notebooks.check(asked)
+    assert checked.config.rating_weight == 0.0
+    assert checked.chosen["rating_weight"] == 0.0  # so that the notebooks are told
     assert capsys.readouterr().out == "rating_weight 0: the data has no column rating to learn from\n"
 
 
@@ -268,7 +268,7 @@ def test_another_run_of_this_name_is_replaced_only_if_told(
     assert capsys.readouterr().err == "error: one is the name of a finished run\n"
     assert taken.pop() == "one"
     with pytest.raises(InputError, match="one-leak is the name of a finished run"):
-        notebooks.check({"name": "one", "data": "sample", "leak": True}, notebooks=["2_train"])
+        notebooks.check(Parameters(name="one", leak=True), notebooks=["2_train"])
     assert run(folder, "--replace", "--notebooks", "2_train") == 0
 
 
@@ -283,10 +283,12 @@ def test_a_second_run_of_one_name_is_refused(root: Path, folder: Path, capsys: p
 
 PROGRAM = """
 import pathlib, sys
-from patsim_utils import cli, report, runs, study
-for module in (study, runs, report):
+from patsim_utils.study import notebooks, parameters, record
+from patsim_utils.tool import cli
+from patsim_utils.training import runs
+for module in (notebooks, parameters, record, runs):
     module.ROOT = pathlib.Path(sys.argv[1])
-study.Matcher = lambda config: None
+notebooks.Matcher = lambda config: None
 sys.exit(cli.main(["study", "--preset", "tiny", "--data", sys.argv[2], "--name", "one"]))
 """
 
