@@ -216,7 +216,7 @@ def check_name(name: str, known: Mapping[str, Any] | list[str], *, start: str = 
     """InputError where `name` is none of the `known` settings, with the one that was probably meant."""
     if name not in known:
         near = difflib.get_close_matches(str(name), list(known), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted({*known}))}"
+        hint = f"did you mean {near[0]}?" if near else "patsim_utils/config.py lists them all"
         raise InputError(f"{start}there is no parameter {clip(name)}; {hint}")
 
 

@@ -32,7 +32,7 @@ def test_text_stands_for_numbers_as_yaml_and_command_lines_give_it() -> None:
         ({"adapter": "hyperlora", "fusion": "none"}, "needs class vectors"),
         ({"loss": "pearson", "batch_size": 1}, "at least 2"),
         ({"epoch": 3}, "no parameter 'epoch'; did you mean epochs"),
-        ({"zzz": 3}, "no parameter 'zzz'; known are adapter, alpha"),
+        ({"zzz": 3}, "no parameter 'zzz'; patsim_utils/config.py lists them"),
     ],
 )
 def test_what_cannot_be_is_one_short_line_that_names_its_source(given: dict, message: str) -> None:

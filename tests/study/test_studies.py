@@ -157,7 +157,7 @@ def test_a_failed_run_loses_nothing(
         (["-p", "learning_rate", "nan"], "-p: parameter learning_rate: 'nan' is not a finite number"),
         (["-p", "leak", "maybe"], "-p: parameter leak: 'maybe' is not a valid boolean"),
         (["-p", "lora_rank", "-1"], "-p: parameter lora_rank: '-1' is not greater than or equal to 1"),
-        (["-p", "show_pair", "true"], "-p: there is no parameter 'show_pair'; known are adapter"),
+        (["-p", "show_pair", "true"], "-p: there is no parameter 'show_pair'; patsim_utils/config.py lists them all"),
         (["-p", "data", "x"], "-p: data is set with --data"),
         (["-p", "cpc_titles", "no.zip"], "no.zip: cannot be read as the CPC title list"),
         (["-p", "backbone", "./typo"], "/typo': no such folder"),

@@ -269,12 +269,12 @@ def test_a_training_and_its_paths_start_where_the_command_was_given(
 
 def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     asked = []
-    monkeypatch.setattr(notebooks, "check", lambda given, **_: (given, Config()))
+    monkeypatch.setattr(notebooks, "check", lambda parameters, **_: parameters)
     monkeypatch.setattr(ablation, "run_variants", lambda found, folder, **options: asked.append((folder, options)))
 
-    def ran(name, given, *, notebooks, before):
+    def ran(parameters, *, notebooks, before):
         before()
-        asked.append((name, given["variants"], given["share"], notebooks))
+        asked.append((parameters.name, parameters.variants, parameters.share, notebooks))
 
     monkeypatch.setattr(notebooks, "study", ran)
     words = ["ablation", "--preset", "sample", "--name", "one", "--processes", "3", "--share", ".5"]
