@@ -74,16 +74,17 @@ def same_step(frame: pd.DataFrame, backbone: str) -> None:
     found = {}
     for device, precision in ((torch.device("cpu"), "fp32"), (DEVICE, "bf16")):
         torch.manual_seed(0)
-        model = Matcher(config.model_copy(update={"precision": precision})).to(device)
-        pairs = model.pairs(frame)
+        matcher = Matcher(config.model_copy(update={"precision": precision}))
+        network = matcher.network.to(device)
+        pairs = matcher.pairs(frame)
         batch = {
             name: x.to(device) for name, x in pairs.collate([pairs[r] for r in pairs.sequences(largest=32)]).items()
         }
         with encoder.autocast(precision, device):
-            output = model(batch)
-        loss = sum(losses.dual_loss(output, batch, config).values())
+            outputs = network(batch)
+        loss = sum(losses.dual_loss(outputs, batch, config).values())
         loss.backward()
-        grads = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
+        grads = torch.cat([p.grad.flatten().float().cpu() for p in network.parameters() if p.grad is not None])
         found[precision] = loss.item(), grads
     (one, a), (other, b) = found.values()
     cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
@@ -100,9 +101,10 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    model = Matcher(config).to(DEVICE).train()
-    sampler = LengthGrouped(model.pairs(splits["train"]), batch_size=config.batch_size, seed=0)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
+    matcher = Matcher(config)
+    network = matcher.network.to(DEVICE).train()
+    sampler = LengthGrouped(matcher.pairs(splits["train"]), batch_size=config.batch_size, seed=0)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5, fused=True)
     batches, waited = (batch for _ in repeat(None) for batch in loader(sampler)), []
 
     def step() -> None:
@@ -110,12 +112,12 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
         batch = {name: x.to(DEVICE, non_blocking=True) for name, x in next(batches).items()}
         waited.append(time.perf_counter() - began)
         with encoder.autocast(config.precision, DEVICE):
-            output = model(batch)
-        terms = losses.dual_loss(output, batch, config)
+            outputs = network(batch)
+        terms = losses.dual_loss(outputs, batch, config)
         if waits:
             torch.stack(list(terms.values())).tolist()
         sum(terms.values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -220,7 +220,8 @@ def step(config: Config, frame: pd.DataFrame) -> dict[str, float]:
     """A training step of a fresh model, forward and backward, on the batch of median size: pairs, seconds, gflop
     (counted products), gflops (achieved a second), share (of `matrix_rate`).
     """
-    matcher = Matcher(config).to(DEVICE).train()
+    matcher = Matcher(config)
+    network = matcher.network.to(DEVICE).train()
     pairs = matcher.pairs(frame)
     batches = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed)
     batches = sorted(batches, key=lambda batch: pairs.lengths(batch).sum())
@@ -229,8 +230,8 @@ def step(config: Config, frame: pd.DataFrame) -> dict[str, float]:
 
     def work() -> None:
         with encoder.autocast(config.precision, DEVICE):
-            output = matcher(batch)
-        sum(losses.dual_loss(output, batch, config).values()).backward()
+            outputs = network(batch)
+        sum(losses.dual_loss(outputs, batch, config).values()).backward()
 
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # it cannot count a CPU's fused one
         work()

@@ -1,33 +1,24 @@
-"""The backbone: a Hugging Face text encoder, its tokenizer, adapter and precision, and its hidden states."""
+"""The backbone: a Hugging Face text encoder, its tokenizer, precision and hidden states."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import peft
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from patsim_utils.config import Config
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method import backbones
 
 disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
-
-QUERY_KEY_VALUE = (
-    r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
-)
 
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
@@ -78,38 +69,6 @@ def _cannot_load(backbone: str, what: str, error: Exception) -> InputError:
     return InputError(f"backbone {clip(backbone)}: no {what} can be loaded ({clip(reason)})")
 
 
-def adapt(backbone: nn.Module, config: Config) -> nn.Module:
-    """Chooses what is trained of an encoder.
-
-    - `lora`: freezes it and puts low-rank updates (Hu et al. 2021, arXiv 2106.09685) on query, key and value layers.
-    - `lora_all`: the same on all linear layers.
-    - `hyperlora`: the same as `lora_all`; `fusion.RankScale` then lets the class scale the ranks.
-    - `full`: leaves every weight trainable.
-
-    Raises InputError where the adapter cannot know to which sequence of the batch a state belongs.
-    """
-    kind = backbone.config.model_type
-    if config.adapter == "hyperlora" and kind.startswith("deberta"):
-        raise InputError(
-            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong to no class, "
-            f"go through the adapted layers, too; use 'lora'"
-        )
-    for module in backbone.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = config.dropout
-    if config.adapter == "full":
-        return _with_byte_dropout(backbone)
-    lora = peft.LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=QUERY_KEY_VALUE if config.adapter == "lora" else "all-linear",
-    )
-    with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return _with_byte_dropout(peft.get_peft_model(backbone, lora))
-
-
 class ByteDropout(nn.Dropout):
     """Dropout that draws a random byte for each element on a CPU, where torch's own takes five times as long.
 
@@ -123,14 +82,6 @@ class ByteDropout(nn.Dropout):
         words = torch.empty(-(-input.numel() // 8), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
         kept = words.view(torch.uint8)[: input.numel()].view(input.shape) >= dropped
         return input * kept.to(input.dtype).mul_(256 / (256 - dropped))
-
-
-def _with_byte_dropout(model: nn.Module) -> nn.Module:
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout:
-                setattr(parent, name, ByteDropout(child.p))
-    return model
 
 
 def longest_sequence(backbone: nn.Module) -> int:
@@ -175,32 +126,6 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which an encoder computes with this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(precision, device))
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    # a copy of each: safetensors refuses memory that two names share
-    save_file({name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}, path)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner alone
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads what `save_weights` wrote; InputError where a weight is missing, unknown, mistyped or not finite."""
-    try:
-        found = load_file(path)
-    except Exception as error:  # cut off, no safetensors, not there, not to be read
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path}: the weights may not be read ({clip(reason)})") from error
-    own = module.state_dict()
-    for names, complaint in ((own.keys() - found.keys(), "is missing"), (found.keys() - own.keys(), "is unknown")):
-        if names:
-            raise InputError(f"{path}: weight {clip(min(names))} {complaint} ({len(names)} such)")
-    for name, value in found.items():
-        if value.shape != own[name].shape or value.dtype != own[name].dtype:
-            is_a, should_be = (f"{list(each.shape)} {each.dtype}" for each in (value, own[name]))
-            raise InputError(f"{path}: weight {clip(name)} is {is_a}, not {should_be}")
-        if not torch.isfinite(value).all():
-            raise InputError(f"{path}: weight {clip(name)} holds values that are not finite")
-    module.load_state_dict(found)
 
 
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:

@@ -15,14 +15,12 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
-from patsim_utils.method import encoder, groups
+from patsim_utils.method import adapters, encoder, groups
 from patsim_utils.ratings import to_rank
 
 BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor's probabilities; the rest is the encoder's
@@ -112,6 +110,9 @@ class Regressor:
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
         """Fits it to the rows of a frame with scores; seconds of work beside the reading of the phrases."""
+        from sklearn.exceptions import ConvergenceWarning  # here, since what only scores does without
+        from sklearn.neural_network import MLPRegressor
+
         made = cls(config.features, precision=config.precision)
         numbers = made.features(frame)
         mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
@@ -136,13 +137,13 @@ class Regressor:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        encoder.save_weights(self.network, folder / "network.safetensors")
+        adapters.save_weights(self.network, folder / "network.safetensors")
 
     @classmethod
     def load(cls, folder: Path, kind: str, *, precision: str) -> Self:
         """What `save` wrote; InputError where it is missing or damaged."""
         made = cls(kind, precision=precision)
-        encoder.load_weights(made.network, folder / "network.safetensors")
+        adapters.load_weights(made.network, folder / "network.safetensors")
         return made
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:

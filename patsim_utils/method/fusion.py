@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,6 +109,8 @@ class RankScale(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:
+        from peft.tuners.lora import LoraLayer  # here, since its import takes seconds and no other adapter needs it
+
         super().__init__()
         sites = [a for layer in encoder.modules() if isinstance(layer, LoraLayer) for a in layer.lora_A.values()]
         self.ranks = [site.out_features for site in sites]

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from scipy.special import softmax
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 NEAR = 0.1  # a cosine that is higher by this much counts e times as much
 TYPICAL = 20  # targets of a group, about
@@ -52,6 +51,8 @@ def numbers(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndarray) ->
 
     `vectors`: unit vectors (P, W) of the `phrases`, which hold every anchor and target of the frame.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # here, since only this track needs it
+
     place = pd.Index(phrases)
     words = TfidfVectorizer(analyzer=str.split, binary=True, use_idf=False)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), binary=True, use_idf=False)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from patsim_utils.config import Config
 from patsim_utils.method import ordinal
-from patsim_utils.method.model import Output
+from patsim_utils.method.model import Outputs
 from patsim_utils.ratings import RANKS
 
 NEVER = -1e4  # stands for minus infinity: exp(NEVER) is 0 in float32, and NEVER * 0 is 0 where -inf * 0 is NaN
@@ -117,13 +117,13 @@ def contrast_loss(anchor: Tensor, target: Tensor, batch: dict[str, Tensor], *, t
     return ntxent(anchor, target, positive=positives(batch["rank"]), negative=negative, temperature=temperature)
 
 
-def dual_loss(output: Output, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+def dual_loss(outputs: Outputs, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     """The three terms of the loss, each times its weight, 0 where not in use; their sum is what is minimised."""
     c = config
-    by_rank = ordinal_loss(output.cumulative, batch["rank"], kind=c.loss, alpha=c.alpha, beta=c.beta)
-    contrast = rating = output.cumulative.new_zeros(())
+    by_rank = ordinal_loss(outputs.cumulative, batch["rank"], kind=c.loss, alpha=c.alpha, beta=c.beta)
+    contrast = rating = outputs.cumulative.new_zeros(())
     if c.contrast_weight:
-        contrast = contrast_loss(output.anchor, output.target, batch, temperature=c.temperature)
-    if output.ratings is not None:
-        rating = F.cross_entropy(output.ratings.float(), batch["rating"])
+        contrast = contrast_loss(outputs.anchor, outputs.target, batch, temperature=c.temperature)
+    if outputs.ratings is not None:
+        rating = F.cross_entropy(outputs.ratings.float(), batch["rating"])
     return {"ordinal": by_rank, "contrast": c.contrast_weight * contrast, "rating": c.rating_weight * rating}

@@ -21,7 +21,7 @@ from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import RELATIONS, SCORES
+from patsim_utils.ratings import RELATIONS
 from patsim_utils.search.index import Encode, Index, _fingerprint, read_corpus
 
 
@@ -94,8 +94,9 @@ class Search:
         code = checked(query, context)
         rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
         pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
-        probabilities, ratings = self.matcher.read(pairs)
-        answer = pd.DataFrame({"phrase": rows["phrase"], "score": probabilities @ SCORES})
+        predictions = self.matcher.read(pairs)
+        ratings = predictions.ratings
+        answer = pd.DataFrame({"phrase": rows["phrase"], "score": predictions.scores})
         if ratings is not None:
             answer = answer.assign(**{name: ratings[list(of)].sum(axis=1) for name, of in RELATIONS.items()})
         answer = answer.join(rows.drop(columns="phrase"))

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from patsim_utils.method import ordinal
-
 
 class Scorer:
     """A worker: it loads the model once and scores whole parts."""
@@ -28,8 +26,8 @@ class Scorer:
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
         """anchor, target, context, part (its number) -> value (the prediction), part."""
-        logits = self.model.logits(part[["anchor", "target", "context"]], unknown=self.unknown)
-        return pd.DataFrame({"value": ordinal.score(logits).double().numpy(), "part": part["part"].to_numpy()})
+        scores = self.model.score(part[["anchor", "target", "context"]], unknown=self.unknown)
+        return pd.DataFrame({"value": scores, "part": part["part"].to_numpy()})
 
 
 class Reader:

@@ -18,7 +18,6 @@ from patsim_utils import storage
 from patsim_utils.data import tables
 from patsim_utils.data.pairs import check_pairs
 from patsim_utils.errors import InputError, clip, named
-from patsim_utils.method import ordinal
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.tool import outputs, scale
 
@@ -114,7 +113,7 @@ def _predictions(matcher: Matcher, checked: pd.DataFrame, given: argparse.Namesp
     """The prediction of each checked row (n,); chunks that are done outlive a break in the folder `kept`."""
     group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
     order, cuts = np.argsort(group, kind="stable"), range(CHUNK, len(group), CHUNK)
-    if matcher.settings.listwise:
+    if matcher.config.listwise:
         ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups, which a chunk has as a whole
         cuts = np.unique(ends[np.searchsorted(ends, cuts)])
     chunks = [rows for rows in np.split(order, cuts) if len(rows)]
@@ -128,8 +127,7 @@ def _predictions(matcher: Matcher, checked: pd.DataFrame, given: argparse.Namesp
     def local() -> Iterator[tuple[int, np.ndarray]]:
         for number, rows in todo.items():
             progress.size = len(rows)
-            logits = matcher.logits(rows, unknown=given.unknown, progress=progress)
-            yield number, ordinal.score(logits).double().numpy()
+            yield number, matcher.read(rows, unknown=given.unknown, progress=progress).scores
 
     ray, model = given.engine == "ray", (given.run.resolve(), given.unknown)
     scored = scale.mapped(scale.Scorer, model, todo, workers=given.workers) if ray else local()

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from patsim_utils.config import Config
-from patsim_utils.method.model import Output
+from patsim_utils.method.model import Outputs
 from patsim_utils.training.runs import Run
 
 
@@ -33,10 +33,10 @@ def lost(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
-def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Output, dict[str, Tensor]]:
+def joined(outputs: Outputs, batch: dict[str, Tensor], accelerator: Accelerator) -> tuple[Outputs, dict[str, Tensor]]:
     """Outputs and labels of the rows of all devices; those of this device keep their gradient."""
     n, rank = len(batch["rows"]), accelerator.process_index
-    counts = accelerator.gather(torch.tensor([n], device=output.cumulative.device)).tolist()
+    counts = accelerator.gather(torch.tensor([n], device=outputs.cumulative.device)).tolist()
 
     def gather(x: Tensor) -> Tensor:
         padded = torch.cat([x.detach(), x.new_zeros(max(counts) - n, *x.shape[1:])])
@@ -44,8 +44,8 @@ def joined(output: Output, batch: dict[str, Tensor], accelerator: Accelerator) -
         return torch.cat([x if i == rank else part[: counts[i]] for i, part in enumerate(parts)])
 
     labels = ("rows", "rank", "rating", "anchor_text", "target_text")
-    outputs = {name: value if value is None else gather(value) for name, value in vars(output).items()}
-    return Output(**outputs), {name: gather(batch[name]) for name in labels}
+    joined_outputs = {name: value if value is None else gather(value) for name, value in vars(outputs).items()}
+    return Outputs(**joined_outputs), {name: gather(batch[name]) for name in labels}
 
 
 def launch(config: Config, name: str, *, devices: int, replace: bool = False, report_to: str = "none") -> Config:

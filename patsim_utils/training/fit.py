@@ -91,9 +91,9 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
     set_seed(config.seed)
     cuda, began, state = torch.cuda.is_available(), time.perf_counter(), devices.processes()
     with state.main_process_first():  # which may fetch the backbone
-        model = Matcher(config)
+        matcher = Matcher(config)
     last = devices.shared(newest_checkpoint(work / "checkpoints") if state.is_main_process else None)
-    pairs = model.pairs(splits["train"])
+    pairs = matcher.pairs(splits["train"])
     pools = curriculum.pools(splits["train"], config) if config.curriculum != "none" else None
     share = (state.process_index, state.num_processes)
     sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools, share=share)
@@ -117,7 +117,7 @@ def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, repor
         disable_tqdm=not transformers.utils.is_in_notebook(),
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would split a batch over all GPUs that this process sees
-    trainer = DualLossTrainer(model, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
+    trainer = DualLossTrainer(matcher, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
     trainer.remove_callback(PrinterCallback)
     trainer.clock = began
     if last:

@@ -130,9 +130,9 @@ def write(splits: dict[str, pd.DataFrame], config: Config, trainer: Trainer, wor
     result: dict[str, Any] = {"protocol": config.protocol, "data": fingerprint(splits)}
     predictions, held_out = [], {name: frame for name, frame in splits.items() if name != "train"}
     for name, frame in held_out.items():
-        cumulative = model.logits(frame)
-        result[name] = summary(frame, cumulative, config)
-        predictions.append(frame.assign(split=name, prediction=ordinal.score(cumulative).double().numpy()))
+        said = model.predictions(frame)
+        result[name] = summary(frame, said.logits, config)
+        predictions.append(frame.assign(split=name, prediction=said.scores))
     result["train"] = _cost(splits, config, trainer, history)
     result["epochs"] = [
         {"epoch": round(row["epoch"]), "step": int(row["step"]), "seconds": row["seconds"]}

@@ -18,7 +18,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.sampler import LengthGrouped
-from patsim_utils.method import encoder
+from patsim_utils.method import adapters, encoder
 from patsim_utils.method.losses import dual_loss
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import devices, runs
@@ -40,9 +40,10 @@ class DualLossTrainer(Trainer):
     """
 
     def __init__(
-        self, model: Matcher, *, sampler: LengthGrouped, validation: pd.DataFrame, work: Path, **kwargs
+        self, matcher: Matcher, *, sampler: LengthGrouped, validation: pd.DataFrame, work: Path, **kwargs
     ) -> None:
-        super().__init__(model, eval_dataset=model.pairs(validation), **kwargs)
+        super().__init__(matcher.network, eval_dataset=matcher.pairs(validation), **kwargs)
+        self.matcher = matcher
         self.sampler, self.validation, self.work = sampler, validation, work
         self.clock = time.perf_counter()
         self.add_callback(_Schedule(sampler))
@@ -52,7 +53,7 @@ class DualLossTrainer(Trainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
-        config, decayed = self.model.settings, set(self.get_decay_parameter_names(self.model))
+        config, decayed = self.matcher.config, set(self.get_decay_parameter_names(self.model))
         groups: dict[tuple[float, float], list] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -62,13 +63,13 @@ class DualLossTrainer(Trainer):
         self.optimizer = torch.optim.AdamW(parts, fused=True)
         return self.optimizer
 
-    def compute_loss(self, model: Matcher, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        with encoder.autocast(self.model.settings.precision, self.model.device):
-            output = model(inputs)
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        with encoder.autocast(self.matcher.config.precision, self.model.device):
+            outputs = model(inputs)
         several = self.accelerator.num_processes
         if several > 1:
-            output, inputs = devices.joined(output, inputs, self.accelerator)
-        terms = dual_loss(output, inputs, self.model.settings)
+            outputs, inputs = devices.joined(outputs, inputs, self.accelerator)
+        terms = dual_loss(outputs, inputs, self.matcher.config)
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device
         self.terms = dict(zip(terms, values, strict=True))
         for name, value in self.terms.items():
@@ -100,15 +101,15 @@ class DualLossTrainer(Trainer):
 
     def _evaluated(self) -> dict[str, float]:
         before = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
-        result = runs.summary(self.validation, self.model.cumulative(self.eval_dataset), self.model.settings)
+        result = runs.summary(self.validation, self.matcher.run(self.eval_dataset).logits, self.matcher.config)
         if result["pearson"] > max(before, default=-math.inf):
             # what a kill leaves half-written is written anew: the checkpoint to resume from is older
-            self.model.save(self.work / f"epoch-{round(self.state.epoch)}")
+            self.matcher.save(self.work / f"epoch-{round(self.state.epoch)}")
         return {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
 
     def _save(self, output_dir: str, state_dict: dict | None = None) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        encoder.save_weights(self.model, Path(output_dir) / "model.safetensors")  # also where two names share memory
+        adapters.save_weights(self.model, Path(output_dir) / "model.safetensors")  # also where two names share memory
 
 
 class _Schedule(TrainerCallback):

@@ -9,7 +9,7 @@ from transformers import AutoModel
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
-from patsim_utils.method import backbones, encoder
+from patsim_utils.method import adapters, backbones, encoder
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     plain = encoder.load_backbone(tiny_backbone("bert")).eval()
     ids = torch.randint(1000, 2000, (2, 7))
     before = plain(ids).last_hidden_state
-    adapted = encoder.adapt(plain, Config(lora_rank=4)).eval()
+    adapted = adapters.adapt(plain, Config(lora_rank=4)).eval()
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)
     torch.testing.assert_close(adapted(ids).last_hidden_state, before)
-    full = encoder.adapt(encoder.load_backbone(tiny_backbone("bert")), Config(adapter="full", dropout=0.3))
+    full = adapters.adapt(encoder.load_backbone(tiny_backbone("bert")), Config(adapter="full", dropout=0.3))
     assert all(p.requires_grad for p in full.parameters())
     for model, rate in ((full, 0.3), (adapted, 0.1)):
         dropouts = {(type(module), module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)}

@@ -88,7 +88,7 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> N
     result = fit(splits, config, tmp_path / "run")
     model = Matcher.load(tmp_path / "run")
     rows = splits["validation"]
-    alone, blended = model.cumulative(model.pairs(rows)), model.score(rows)
+    alone, blended = model.run(model.pairs(rows)).logits, model.score(rows)
     regressor = model.regressor(rows)
     assert (regressor.diff(dim=-1) <= 0).all()
     weight = features.BLEND_WEIGHT["group"]

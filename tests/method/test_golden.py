@@ -35,11 +35,12 @@ def build(case: str, **options: object) -> tuple[Matcher, dict[str, torch.Tensor
     state = load_file(GOLDEN / f"{case}.safetensors")
     weights = load_file(GOLDEN / f"{case if kind != 'layout' else 'layout-pair'}.safetensors")
     weights = {name: value for name, value in weights.items() if not name.startswith("expected.")}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.network.load_state_dict(weights, strict=False)
     assert not unexpected
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
     assert not trained & set(missing)  # the others are frozen, and so those of encoder/
-    return model.eval(), state
+    model.network.eval()
+    return model, state
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,10 +53,10 @@ def test_logits_are_what_they_were(case: str, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Pairs, "sequences", sequences)
     model, state = build(case)
-    if model.settings.adapter == "lora_all":
-        model.backbone.merge_adapter()
+    if model.config.adapter == "lora_all":
+        model.network.backbone.merge_adapter()
     frame = pd.read_csv(GOLDEN / "pairs.csv", keep_default_na=False)
-    found = model.cumulative(model.pairs(frame))
+    found = model.run(model.pairs(frame)).logits
     torch.testing.assert_close(found, state["expected.cumulative"], atol=1e-5, rtol=1e-5)
     if "expected.ratings" in state:
         np.testing.assert_allclose(model.ratings(frame), state["expected.ratings"], atol=1e-5)
@@ -64,15 +65,15 @@ def test_logits_are_what_they_were(case: str, monkeypatch: pytest.MonkeyPatch) -
 def test_the_loss_of_a_step_and_its_gradient_are_what_they_were() -> None:
     expected = json.loads((GOLDEN / "step.json").read_text())
     model, _ = build("fusion-add", lora_dropout=0.0)
-    for module in model.modules():
+    for module in model.network.train().modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    pairs = model.train().pairs(pd.read_csv(GOLDEN / "pairs.csv", keep_default_na=False))
+    pairs = model.pairs(pd.read_csv(GOLDEN / "pairs.csv", keep_default_na=False))
     batch = pairs.collate([pairs[np.array([row])] for row in range(len(pairs))])
-    terms = dual_loss(model(batch), batch, model.settings)
+    terms = dual_loss(model.network(batch), batch, model.config)
     assert terms["ordinal"].item() == pytest.approx(expected["ordinal"], rel=1e-5)
     assert terms["contrast"].item() == pytest.approx(0.4 * expected["contrast"], rel=1e-5)
     sum(terms.values()).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in model.network.named_parameters()}
     for name, norm in expected["gradient norms"].items():
         assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-4)

@@ -27,10 +27,11 @@ def build(backbone: str, **options: object) -> Matcher:
     defaults = {"contrast_layer": 1, "precision": "fp32", "rating_weight": 0.0}
     matcher = Matcher(Config(backbone=backbone, **{**defaults, **options}))
     with torch.no_grad():
-        for name, parameter in matcher.named_parameters():
+        for name, parameter in matcher.network.named_parameters():
             if parameter.requires_grad and ("lora_" in name or "fusion.project" in name):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    return matcher.eval()
+    matcher.network.eval()
+    return matcher
 
 
 def test_span_mean_skips_the_padding() -> None:
@@ -58,18 +59,18 @@ def test_saved_and_loaded_it_scores_the_same_without_its_backbone(
     for model in (loaded, Matcher.load(tmp_path / "again")):
         np.testing.assert_allclose(model.score(pairs_frame), scores, atol=1e-6)
     assert np.ptp(scores) > 0
-    assert loaded.settings == matcher.settings.model_copy(update={"data": "sample"})
+    assert loaded.config == matcher.config.model_copy(update={"data": "sample"})
 
 
 @pytest.mark.parametrize("fusion", ["add", "gate", "attention", "graph", "none"])
 def test_every_fusion_gives_scores_and_gradients(tiny_backbone, pairs_frame, tmp_path, fusion: str) -> None:
     matcher = build(tiny_backbone("bert"), fusion=fusion, contrast_layer=2)
     pairs = matcher.pairs(pairs_frame)
-    output = matcher(pairs.collate([pairs[np.array([i])] for i in range(12)]))
+    output = matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)]))
     assert output.cumulative.shape == (12, 4)
     assert output.anchor.shape == output.target.shape == (12, 32)
     (output.cumulative.sum() + output.anchor.sum() + output.target.sum()).backward()
-    unused = [name for name, p in matcher.named_parameters() if p.requires_grad and p.grad is None]
+    unused = [name for name, p in matcher.network.named_parameters() if p.requires_grad and p.grad is None]
     assert unused == []
     p = matcher.probabilities(pairs_frame)
     np.testing.assert_allclose(p.sum(1), 1)
@@ -95,7 +96,7 @@ def test_an_unknown_context_is_an_error_or_the_text_alone(tiny_backbone, pairs_f
     found = matcher.score(nowhere, unknown="embedding")
     np.testing.assert_array_equal(found, matcher.score(nowhere.assign(context="H"), unknown="embedding"))
     with torch.no_grad():
-        matcher.fusion.project.weight.zero_()
+        matcher.network.fusion.project.weight.zero_()
     matcher.titles = {}
     np.testing.assert_allclose(found, matcher.score(pairs_frame), atol=1e-6)
 
@@ -121,8 +122,8 @@ def test_only_a_listwise_score_depends_on_the_other_targets(
     sequences = [rows for k in range(4) for rows in pairs.sequences(largest=128, shuffle=k)]
     one_by_one = torch.zeros(12, 4)
     for rows in sequences:
-        one_by_one[rows] += matcher(pairs.collate([pairs[rows]])).cumulative.detach() / 4
-    torch.testing.assert_close(matcher.cumulative(pairs), one_by_one, atol=1e-5, rtol=1e-5)
+        one_by_one[rows] += matcher.network(pairs.collate([pairs[rows]])).cumulative.detach() / 4
+    torch.testing.assert_close(matcher.run(pairs).logits, one_by_one, atol=1e-5, rtol=1e-5)
 
 
 def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame) -> None:
@@ -132,7 +133,7 @@ def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame) -> 
     np.testing.assert_allclose(found.sum(axis=1), 1)
     rank = np.array([int(rating[0]) for rating in RATINGS])
     pairs = matcher.pairs(pairs_frame)
-    head = ordinal.score(matcher(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative).detach()
+    head = ordinal.score(matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative).detach()
     both = (head.numpy() + found.to_numpy() @ rank / 4) / 2
     np.testing.assert_allclose(matcher.score(pairs_frame), both, atol=1e-5)
     with pytest.raises(InputError, match="trained with rating_weight 0"):
@@ -170,7 +171,7 @@ def test_scores_come_in_bf16_close_to_fp32(tiny_backbone, pairs_frame) -> None:
 
 def test_progress_is_told_in_rows(tiny_backbone, pairs_frame) -> None:
     matcher, seen = build(tiny_backbone("bert")), []
-    matcher.cumulative(matcher.pairs(pairs_frame), progress=lambda done, n: seen.append((done, n)))
+    matcher.run(matcher.pairs(pairs_frame), progress=lambda done, n: seen.append((done, n)))
     assert seen[-1] == (12, 12)
 
 

@@ -110,17 +110,17 @@ def test_rows_come_back_in_order_as_they_were(run: Path, pairs: Path, monkeypatc
 
 def test_a_break_costs_one_chunk(run: Path, pairs: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(scoring, "CHUNK", 5)
-    calls, logits = [], Matcher.logits
+    calls, read = [], Matcher.read
 
     def stopped(self, frame, **options):
         calls.append(len(frame))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return logits(self, frame, **options)
+        return read(self, frame, **options)
 
     run = shutil.copytree(run.with_name("packed"), Path("real/model")).parent
     assert score(run, pairs, "-o", "whole.csv") == 0
-    monkeypatch.setattr(Matcher, "logits", stopped)
+    monkeypatch.setattr(Matcher, "read", stopped)
     assert score(run, pairs, "-o", "scored.csv") == 130
     assert "stopped; give the same command again to go on" in capsys.readouterr().err
     assert not Path("scored.csv").exists()

@@ -41,15 +41,15 @@ def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None
     for case in CASES:
         config = Config.parse({"backbone": backbone, "batch_size": 8, "contrast_layer": 1, "precision": "fp32"} | case)
         torch.manual_seed(0)
-        model = Matcher(config)
-        sampler = LengthGrouped(model.pairs(frame), batch_size=8, seed=0, share=(max(rank, 0), devices))
+        matcher = Matcher(config)
+        sampler = LengthGrouped(matcher.pairs(frame), batch_size=8, seed=0, share=(max(rank, 0), devices))
         arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to=[])
-        trainer = DualLossTrainer(model, sampler=sampler, validation=frame, work=folder, args=arguments)
-        wrapped = trainer.accelerator.prepare(model).eval()
+        trainer = DualLossTrainer(matcher, sampler=sampler, validation=frame, work=folder, args=arguments)
+        wrapped = trainer.accelerator.prepare(matcher.network).eval()
         batches = list(sampler)
         loss = trainer.compute_loss(wrapped, sampler.pairs.collate([sampler.pairs[rows] for rows in batches[0]]))
         loss.backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        gradients = {name: p.grad for name, p in matcher.network.named_parameters() if p.requires_grad}
         found.append((loss.item(), gradients, [np.concatenate(batch).tolist() for batch in batches]))
     torch.save(found, folder / f"rank{rank}.pt")
 

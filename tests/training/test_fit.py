@@ -16,7 +16,7 @@ from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.method import encoder, losses
+from patsim_utils.method import adapters, losses
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import runs, trainer
 from patsim_utils.training.fit import fit
@@ -223,7 +223,7 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
 def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, monkeypatch) -> None:
     config, one = whole
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
-    plain, calls = encoder.save_weights, []
+    plain, calls = adapters.save_weights, []
 
     def full(module: torch.nn.Module, path: Path) -> None:
         calls.append(1)
@@ -233,7 +233,7 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(whole, splits, tmp_path, m
         plain(module, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoder, "save_weights", full)
+        patch.setattr(adapters, "save_weights", full)
         with pytest.raises(OSError, match="No space left"):
             fit(splits, config, tmp_path / "run")
     resumed, expected = fit(splits, config, tmp_path / "run"), json.loads((one / "metrics.json").read_text())
