@@ -1,0 +1,137 @@
+"""Other spellings of a phrase that mean the same: number, hyphen, British and American spelling, word order.
+
+The rules need no dictionary and make mistakes ("filter of color"): variants serve as training pairs, never as a measure.
+"""
+
+import re
+
+# British and American stems; either stands for the other.
+SPELLINGS = (
+    ("aluminium", "aluminum"),
+    ("analyse", "analyze"),
+    ("armour", "armor"),
+    ("behaviour", "behavior"),
+    ("catalyse", "catalyze"),
+    ("centre", "center"),
+    ("colour", "color"),
+    ("defence", "defense"),
+    ("fibre", "fiber"),
+    ("labelling", "labeling"),
+    ("litre", "liter"),
+    ("metre", "meter"),
+    ("modelling", "modeling"),
+    ("mould", "mold"),
+    ("odour", "odor"),
+    ("plough", "plow"),
+    ("signalling", "signaling"),
+    ("sulphate", "sulfate"),
+    ("sulphide", "sulfide"),
+    ("sulphur", "sulfur"),
+    ("vapour", "vapor"),
+)
+# Prefixes that are written with a hyphen, with a space, or as one word.
+PREFIXES = (
+    "anti",
+    "bio",
+    "counter",
+    "cross",
+    "electro",
+    "hydro",
+    "inter",
+    "micro",
+    "multi",
+    "nano",
+    "non",
+    "over",
+    "photo",
+    "pre",
+    "self",
+    "semi",
+    "sub",
+    "super",
+    "thermo",
+    "ultra",
+    "under",
+)
+LINKS = ("of", "for")
+# Endings of a first word that describes the second one, and so cannot follow "of".
+ADJECTIVES = ("able", "al", "ar", "ary", "ed", "ible", "ic", "ing", "ive", "less", "ly", "ous")
+
+
+def other_number(phrase: str) -> str | None:
+    """The last word as a plural, or as a singular where it is one: `wheel hub` -> `wheel hubs`."""
+    head, _, word = phrase.rpartition(" ")
+    if len(word) < 4 or not word.isalpha() or word.endswith(("ing", "ed", "ss", "us", "is")):
+        return None
+    if word.endswith("ies"):
+        word = word[:-3] + "y"
+    elif re.search(r"(s|x|z|ch|sh)es$", word):
+        word = word[:-2]
+    elif word.endswith("s"):
+        word = word[:-1]
+    elif word.endswith(("x", "z", "ch", "sh")):
+        word += "es"
+    elif word.endswith("y") and word[-2] not in "aeiou":
+        word = word[:-1] + "ies"
+    else:
+        word += "s"
+    return f"{head} {word}".strip()
+
+
+def other_spelling(phrase: str) -> str | None:
+    """British for American and American for British: `fibre cable` -> `fiber cable`."""
+    for british, american in SPELLINGS:
+        if british in phrase:
+            return phrase.replace(british, american)
+        if re.search(rf"\b{american}", phrase):
+            return re.sub(rf"\b{american}", british, phrase)
+    if re.search(r"\w{4}iz(e|ed|er|ing|ation)\b", phrase):
+        return re.sub(r"(\w{4})iz(e|ed|er|ing|ation)\b", r"\1is\2", phrase)
+    if re.search(r"\w{4}isation\b", phrase):
+        return re.sub(r"(\w{4})isation\b", r"\1ization", phrase)
+    return None
+
+
+def other_hyphen(phrase: str) -> str | None:
+    """A hyphen for a space, a space for a hyphen, or one behind a prefix: `semiconductor` -> `semi-conductor`."""
+    if "-" in phrase:
+        return phrase.replace("-", " ")
+    words = phrase.split()
+    for number, word in enumerate(words):
+        for prefix in PREFIXES:
+            if word.startswith(prefix) and len(word) > len(prefix) + 4:
+                words[number] = f"{prefix}-{word[len(prefix) :]}"
+                return " ".join(words)
+    if len(words) == 3 and words[1] not in LINKS:
+        return f"{words[0]}-{words[1]} {words[2]}"
+    return None
+
+
+def other_order(phrase: str) -> str | None:
+    """`door of vehicle` -> `vehicle door`, and `vehicle door` -> `door of vehicle`."""
+    words = phrase.split()
+    if len(words) == 3 and words[1] in LINKS:
+        return f"{words[2]} {words[0]}"
+    if len(words) != 2 or min(map(len, words)) < 4 or not phrase.replace(" ", "").isalpha():
+        return None
+    if words[0].endswith(ADJECTIVES):
+        return None
+    return f"{words[1]} of {words[0]}"
+
+
+KINDS = {
+    "spelling": other_spelling,
+    "number": other_number,
+    "hyphen": other_hyphen,
+    "order": other_order,
+}
+
+
+def variants(phrase: str) -> dict[str, str]:
+    """Every variant of a phrase that can be made, by its kind.
+
+    >>> variants("optical fibre")
+    {'spelling': 'optical fiber', 'number': 'optical fibres'}
+    """
+    made = {kind: make(phrase) for kind, make in KINDS.items()}
+    return {kind: text for kind, text in made.items() if text and text != phrase}

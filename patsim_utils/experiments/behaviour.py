@@ -1,0 +1,80 @@
+"""Is a model right where a person can judge? Pairs and triplets of `data/behaviour.csv`, written before any model.
+
+A single pair says in which range its score has to lie, a triplet which of two targets has to have the higher score.
+Nothing of the file is trained on, and no setting is chosen by it.
+
+`python -m patsim_utils.experiments.behaviour small runs/mine` prints the shares for two models.
+"""
+
+import operator
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from patsim_utils.method import encoder
+from patsim_utils.method.matcher import Matcher
+
+FILE = Path(__file__).parents[1] / "data" / "behaviour.csv"
+ORDER = "order"  # in the column `expected`: a triplet
+# What the column `expected` of a pair begins with; a bare number is a score to be reached exactly.
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+TOLERANCE = 1e-6  # of a score that is to be reached exactly
+
+Scorer = Callable[[pd.DataFrame], np.ndarray]  # rows of anchor, target, context -> scores (n,)
+
+
+def read() -> pd.DataFrame:
+    """The file: kind, anchor, target, context, expected, worse (the lower target of a triplet), note."""
+    return pd.read_csv(FILE, keep_default_na=False, dtype=str)
+
+
+def is_right(expected: str, score: float) -> bool:
+    """Whether the score of a pair lies where it has to.
+
+    >>> is_right(">=.7", 0.8), is_right("1", 0.8)
+    (True, False)
+    """
+    for sign, compare in COMPARISONS.items():
+        if expected.startswith(sign):
+            return bool(compare(score, float(expected.removeprefix(sign))))
+    return abs(score - float(expected)) < TOLERANCE
+
+
+def judge(scorer: Scorer) -> pd.DataFrame:
+    """The file with what a scorer says: `score`, `score_of_worse` (NaN for a pair) and `right`."""
+    rows = read()
+    triplet = rows["expected"] == ORDER
+    rows["score"] = scorer(rows[["anchor", "target", "context"]])
+    worse = rows.loc[triplet, ["anchor", "worse", "context"]].rename(columns={"worse": "target"})
+    rows["score_of_worse"] = np.nan
+    rows.loc[triplet, "score_of_worse"] = scorer(worse)
+    pair_is_right = [
+        expected == ORDER or is_right(expected, score)
+        for expected, score in zip(rows["expected"], rows["score"], strict=True)
+    ]
+    order_is_right = rows["score"] > rows["score_of_worse"]
+    rows["right"] = np.where(triplet, order_is_right, pair_is_right)
+    return rows
+
+
+def shares(scorers: dict[str, Scorer]) -> pd.DataFrame:
+    """The share that is right, a row for each kind and a column for each scorer; `rows` counts them."""
+    counts = read().groupby("kind", sort=False).size().rename("rows")
+    columns = {name: judge(scorer).groupby("kind", sort=False)["right"].mean() for name, scorer in scorers.items()}
+    return pd.concat([counts, pd.DataFrame(columns)], axis=1).reset_index()
+
+
+def main() -> None:
+    scorers: dict[str, Scorer] = {name: Matcher.load(name).score for name in sys.argv[1:]}
+    scorers["pretrained cosine"] = encoder.pretrained_cosine
+    print(shares(scorers).round(2).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
