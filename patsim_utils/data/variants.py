@@ -1,6 +1,6 @@
 """Other spellings of a phrase that mean the same: number, hyphen, British and American spelling, word order.
 
-The rules need no dictionary and make mistakes ("filter of color"): variants serve as training pairs, never as a measure.
+Rules without a dictionary make mistakes ("filter of color"): so variants serve as training pairs, never as a measure.
 """
 
 import re

@@ -10,7 +10,7 @@ from patsim_utils.config import Parameters, read_yaml
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 
-TAKEN = ("template", "recorded", "index.html", "results.csv", "trials.md")  # in reports/, by something else
+TAKEN = ("template", "recorded", "index.html", "results.csv", "trials", "trials.md")  # in reports/, by something else
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SWAPS = (".old", ".new", ".work")  # endings of folders that are half written
 # Parameters that are paths, and the words among their values that are none
