@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from patsim_utils.experiments import ablation
+from patsim_utils.experiments.processes import Ended, Processes
 from patsim_utils.method import encoder
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -78,19 +78,19 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """`ablation.process` runs a module's `main` here, which spares a start; gives the plain one."""
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """`Processes.run` runs a module's `main` here, which spares a start; gives the plain method."""
 
-    def process(module: str, *, folder: Path, **_: object) -> tuple[int, str]:
+    def run(self: Processes, module: str, folder: Path, **_: object) -> Ended:
         monkeypatch.setattr(sys, "argv", [module, str(folder)])
         try:
             importlib.import_module(f"patsim_utils.experiments.{module}").main()
         except Exception as error:
-            return 1, str(error)
-        return 0, "done"
+            return Ended(1, str(error))
+        return Ended(0, "done")
 
-    plain = ablation.process
-    monkeypatch.setattr(ablation, "process", process)
+    plain = Processes.run
+    monkeypatch.setattr(Processes, "run", run)
     return plain
 
 

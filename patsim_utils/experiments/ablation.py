@@ -1,201 +1,147 @@
-"""The ablation: variants that each change one thing, run one by one and resumably, compared in pairs.
+"""The ablation: the runs of all variants, one by one and resumably.
 
-`notebooks/variants/<name>.yaml` maps a variant's name to its `idea`, the variant `against` which it is measured, what
-it lets `change` in the base configuration, its `seeds` and, as a control, `shuffle_context`. A variant and seed is the
-run `<folder>/<variant>-seed<k>`, made by a process of its own; its numbers are kept, its model is not.
+A variant and seed is the run `<folder>/<variant>-seed<k>`, made by a process of its own. Its numbers are kept, its
+model is not.
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from patsim_utils import metrics, storage
-from patsim_utils.config import Config, read_yaml
+from patsim_utils import storage
+from patsim_utils.config import Config
 from patsim_utils.data.splits import load, subset
-from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, clip, named
+from patsim_utils.errors import InputError, named
+from patsim_utils.experiments.processes import Processes
+from patsim_utils.experiments.variants import Variant
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.study import explore
 from patsim_utils.training import runs
 from patsim_utils.training.fit import check_ratings, fit
 
-VARIANTS = ROOT / "notebooks" / "variants"
-COLUMNS = ["variant", "idea", "against", "seeds", "pearson", "low", "high", "worst_seed", "best_seed", "compared"]
-COLUMNS += ["difference", "difference_low", "difference_high", "seconds", "parameters"]
-COLUMNS += ["protocol", "track", "commit", "date"]
 _load = lru_cache(4)(load)
-
-
-class Variant(BaseModel):
-    """One row of the table: its `config` differs from that of the variant `against` in what `idea` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field(pattern=r"^\w[\w.-]*$")
-    idea: str
-    against: str = ""
-    config: Config
-    seeds: int = Field(1, ge=1, le=100)
-    shuffle_context: bool = False  # a control: the groups trade their classes, which then say nothing
-    stem: str  # of its run folders: its name, or that of a variant above it that is the very same
-
-    def runs(self, folder: Path) -> dict[int, Path]:
-        """Run folder of each seed, from the configuration's own seed on."""
-        seeds = range(self.config.seed, self.config.seed + self.seeds)
-        return {seed: folder / f"{self.stem}-seed{seed}" for seed in seeds}
 
 
 class VariantsError(RuntimeError):
     """Some variants failed; the message names each with the last line that it wrote."""
 
 
-def read_variants(name: str, base: Config) -> list[Variant]:
-    """The variants of `notebooks/variants/<name>.yaml` on top of `base`; InputError with what is wrong in the file."""
-    path = VARIANTS / f"{name}.yaml"
-    if path not in (known := sorted(VARIANTS.glob("*.yaml"))):
-        raise InputError(f"parameter variants: {clip(name)} is none of {', '.join(one.stem for one in known)}")
-    found: dict[str, Variant] = {}
-    try:
-        entries = dict(read_yaml(path.read_text("utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise InputError(f"{path.name}: is no mapping of variants ({clip(error)})") from error
-    for title, entry in entries.items():
-        where = f"{path.name}: variant {clip(title)}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("change", {}), dict):
-            raise InputError(f"{where}: is no mapping such as {{idea: squared error, change: {{loss: mse}}}}")
-        if more := sorted(entry.keys() - {"idea", "against", "change", "seeds", "shuffle_context"}):
-            raise InputError(f"{where}: {clip(more[0])} is none of idea, against, change, seeds, shuffle_context")
-        if entry.get("against", "") not in ("", *found):
-            raise InputError(f"{where}: against is {clip(entry['against'])}, which is no variant above it")
-        config = Config.parse(base.model_dump() | entry.pop("change", {}), source=where)
-        key = config, entry.get("shuffle_context", False)
-        same = (one.stem for one in found.values() if (one.config, one.shuffle_context) == key)
-        try:
-            found[title] = Variant(**{"name": title, "config": config, "stem": next(same, title)} | entry)
-        except ValidationError as error:
-            raise InputError(f"{where}: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
-    return list(found.values())
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: a variant with a seed, on a share of the training anchors."""
+
+    variant: Variant
+    seed: int
+    share: float
+    folder: Path  # of the run
+
+    @property
+    def config(self) -> Config:
+        return self.variant.with_seed(self.seed)
+
+    @property
+    def turn(self) -> int:
+        """0 for the first seed of a variant, 1 for the second."""
+        return self.seed - self.variant.config.seed
+
+    def beside(self, ending: str) -> Path:
+        """A file beside the run's folder."""
+        return self.folder.with_name(f"{self.folder.name}.{ending}")
+
+    def splits(self) -> dict[str, pd.DataFrame]:
+        return splits_of(self.variant, share=self.share)
+
+    def write(self) -> None:
+        """Puts the job down for the process that runs it."""
+        request = {"variant": self.variant.model_dump(), "seed": self.seed, "share": self.share}
+        storage.write_text(self.beside("request.json"), json.dumps(request))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Job":
+        """What `write` put down."""
+        request = json.loads(folder.with_name(f"{folder.name}.request.json").read_text())
+        variant = Variant.model_validate(request["variant"])
+        return cls(variant, seed=request["seed"], share=request["share"], folder=folder)
 
 
 def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.0, processes: int = 1) -> None:
     """Runs what is not done, every variant's first seed before any second one, with a line of progress each.
 
-    `share`: of the training anchors, in (0, 1], the same ones for all. `processes`: that train at the same time and
-    share the cores. A killed run goes on from its checkpoint. InputError: a run of other settings or data is there.
-    VariantsError, after all others have been run, for those that failed.
+    A killed run goes on from its checkpoint.
+
+    Args:
+        share: of the training anchors, in (0, 1], the same ones for all variants.
+        processes: that train at the same time and share the cores, at least 1.
+
+    Raises:
+        InputError: a run of other settings or data is there, or one cannot be trained. Nothing has been trained then.
+        VariantsError: some runs failed; all others have been made.
     """
-    if not 0 < share <= 1 or processes < 1:
-        raise InputError(f"share {share} is to be in (0, 1], processes {processes} at least 1")
+    if not 0 < share <= 1:
+        raise InputError(f"share {share} is to be in (0, 1]")
+    if processes < 1:
+        raise InputError(f"processes {processes} is to be at least 1")
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {run: (one, seed) for one in variants for seed, run in one.runs(folder).items()}
-    waiting = []
-    for run, (one, seed) in wanted.items():
-        request = {"variant": one.model_dump(), "seed": seed, "share": share}
-        storage.write_text(run.with_name(f"{run.name}.request.json"), json.dumps(request))
-        splits = splits_of(one, share=share)
-        try:
-            if runs.finished(one.config.model_copy(update={"seed": seed}), splits, run):
-                continue
-            if seed == one.config.seed:  # what could not be trained is told before the rest is
-                check_ratings(splits, one.config)
-                Matcher(one.config)
-        except InputError as error:
-            raise InputError(f"variant {one.name} ({named(run)}): {error}") from error
-        waiting.append(run)
-    waiting.sort(key=lambda run: wanted[run][1] - wanted[run][0].config.seed)
-    print(f"{len(wanted) - len(waiting)} of {len(wanted)} runs are there already", flush=True)
-    began, failed, children = time.time(), [], []
-    threads = max(1, torch.get_num_threads() // processes)  # as many as this process may have
+    jobs: dict[Path, Job] = {}
+    for variant in variants:
+        for seed, run in variant.runs(folder).items():
+            jobs[run] = Job(variant, seed=seed, share=share, folder=run)
+    waiting = [job for job in jobs.values() if not _done(job)]
+    waiting.sort(key=lambda job: job.turn)
+    print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there already", flush=True)
+    failures = _run(waiting, processes=processes)
+    if failures:
+        raise VariantsError("; ".join(failures))
+
+
+def _done(job: Job) -> bool:
+    """Whether the run is there; else puts the job down, once it is sure that it can be trained."""
+    job.write()
+    splits = job.splits()
+    try:
+        if runs.finished(job.config, splits, job.folder):
+            return True
+        if job.turn == 0:
+            check_ratings(splits, job.config)
+            Matcher(job.config)
+    except InputError as error:
+        raise InputError(f"variant {job.variant.name} ({named(job.folder)}): {error}") from error
+    return False
+
+
+def _run(jobs: Sequence[Job], *, processes: int) -> list[str]:
+    """Runs the jobs, some at a time; what failed, with its last line."""
+    threads = max(1, torch.get_num_threads() // processes)  # for computing, in each process
+    children = Processes()
+    began = time.time()
+    failures = []
     with ThreadPoolExecutor(processes) as pool:
-        start = partial(pool.submit, process, "ablation", threads=threads, children=children)
-        jobs = {start(folder=run, log=run.with_name(f"{run.name}.log")): run for run in waiting}
+        started = {}
+        for job in jobs:
+            future = pool.submit(children.run, "ablation", job.folder, threads=threads, log=job.beside("log"))
+            started[future] = job.folder.name
         try:
-            for count, job in enumerate(as_completed(jobs), 1):
-                (status, said), left = job.result(), (time.time() - began) / count * (len(jobs) - count) / 60
-                failed += [f"{jobs[job].name}: {said} (status {status})"] * bool(status)
-                print(f"{count} of {len(jobs)}: {jobs[job].name}, {said}; about {left:,.0f} min left", flush=True)
+            for count, future in enumerate(as_completed(started), 1):
+                name = started[future]
+                ended = future.result()
+                if ended.status:
+                    failures.append(f"{name}: {ended.message} (status {ended.status})")
+                minutes = (time.time() - began) / count * (len(jobs) - count) / 60
+                print(f"{count} of {len(jobs)}: {name}, {ended.message}; about {minutes:,.0f} min left", flush=True)
         except BaseException:  # such as a signal to this process alone: its runs are to stop, too
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in children:
-                child.terminate()
+            children.stop()
             raise
-    if failed:
-        raise VariantsError("; ".join(failed))
-
-
-def process(module: str, *, folder: Path, threads: int, log: Path, children: list[subprocess.Popen]) -> tuple[int, str]:
-    """Exit status and last line of a module's `main` in a process of its own, which writes the log.
-
-    The process is put into the list `children`, so that another thread can stop it; an exception here kills it.
-    """
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-u", "-m", f"patsim_utils.experiments.{module}", str(folder.resolve())]
-    with (
-        log.open("w") as output,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output) as one,
-    ):
-        children.append(one)
-        try:
-            status = one.wait()
-        except BaseException:
-            one.kill()
-            raise
-    return status, (log.read_text().strip().splitlines() or ["no message"])[-1]
-
-
-def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
-    """What each variant adds to the one it is measured against, the largest first; intervals over anchors and seeds.
-
-    Columns: COLUMNS, means over the seeds; `compared`: seeds that both have; differences are NaN where there is nothing
-    to compare, it is the same run, or the held-out pairs are others.
-    """
-    rows, measured = [], {}
-    for one in variants:
-        opened = [runs.Run.open(run) for run in one.runs(folder).values()]
-        numbers = [run.metrics for run in opened]
-        tables = [run.predictions for run in opened]
-        held_out = [table[table["split"] == "validation"] for table in tables]
-        own, pairs = [table["prediction"] for table in held_out], held_out[0][["anchor", "target", "score"]]
-        measured[one.name] = pairs, own, one.stem
-        other, reference, stem = measured.get(one.against, (None, [], ""))
-        both = min(len(own), len(reference)) if pairs.equals(other) and stem != one.stem else 0
-        scored = pairs["anchor"], pairs["score"]
-        effect = metrics.paired_difference(*scored, reference[:both], own[:both]).values() if both else [np.nan] * 3
-        pearson = [found["validation"]["pearson"] for found in numbers]
-        row = [one.name, one.idea, one.against, len(own), np.mean(pearson), *metrics.pearson_interval(*scored, *own)]
-        row += [min(pearson), max(pearson), both, *effect, np.mean([found["train"]["seconds"] for found in numbers])]
-        row += [numbers[0]["train"]["trainable_parameters"], one.config.protocol]
-        made = numbers[0]["environment"]
-        rows.append([*row, "listwise" if one.config.listwise else "pair", made["commit"], made["date"]])
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
-
-
-def sentences(table: pd.DataFrame) -> str:
-    """Each row of `effects` in a sentence, as a Markdown list; whether the interval leaves out zero decides."""
-    said = []
-    for row in table.itertuples():
-        found = explore.interval(row.difference, row.difference_low, row.difference_high)
-        verb = "makes no significant difference to"
-        if row.difference_low > 0 or row.difference_high < 0:
-            verb = f"is significantly {'better' if row.difference > 0 else 'worse'} than"
-        told = f"{verb} `{row.against}`: {found}, seeds: {row.compared}"
-        if not row.compared:
-            told = f"reaches {explore.interval(row.pearson, row.low, row.high)} and is compared with no other"
-        said.append(f"- **{row.variant}** ({row.idea}) {told}.")
-    return "\n".join(said)
+    return failures
 
 
 def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
@@ -203,23 +149,25 @@ def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
     config = variant.config
     splits = _load(config.data, protocol=config.protocol, seed=config.seed)
     splits = subset(splits, share, protocol=config.protocol, seed=0)
-    for name, frame in splits.items():
-        if variant.shuffle_context:
-            group, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["anchor", "context"]]))
-            traded = keys.get_level_values(1)[np.random.default_rng(0).permutation(len(keys))]
-            splits[name] = frame.assign(context=traded[group])
+    if variant.shuffle_context:
+        return {name: _shuffled_classes(frame) for name, frame in splits.items()}
     return splits
 
 
+def _shuffled_classes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The groups, of one anchor in one class each, trade their classes."""
+    number = frame.groupby(["anchor", "context"], sort=False).ngroup()  # of each row's group, as they appear
+    contexts = frame.drop_duplicates(["anchor", "context"])["context"].to_numpy()
+    order = np.random.default_rng(0).permutation(len(contexts))
+    return frame.assign(context=contexts[order][number])
+
+
 def main() -> None:
-    """The process of one run: reads <run>.request.json, trains, leaves the run without its model."""
-    run = Path(sys.argv[1])
-    request = json.loads(run.with_name(f"{run.name}.request.json").read_text())
-    variant = Variant.model_validate(request["variant"])
-    config = variant.config.model_copy(update={"seed": request["seed"]})
-    found = fit(splits_of(variant, share=request["share"]), config, run)
-    shutil.rmtree(run / "model", ignore_errors=True)
-    print(f"Pearson {found['validation']['pearson']:.4f}")
+    """The process of one run: trains what the job beside the folder says, and leaves the run without its model."""
+    job = Job.read(Path(sys.argv[1]))
+    metrics = fit(job.splits(), job.config, job.folder)
+    shutil.rmtree(job.folder / "model", ignore_errors=True)
+    print(f"Pearson {metrics['validation']['pearson']:.4f}")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def run_study(given: argparse.Namespace) -> int:
     name, before = given.name or given.preset, lambda: None
     asked = parameters(given.preset, data=given.data, name=name, given=given.p)
     from patsim_utils.experiments import ablation
+    from patsim_utils.experiments.variants import read_variants
     from patsim_utils.study import notebooks
     from patsim_utils.training import runs  # here, as in each command: --help does without torch
 
@@ -92,10 +93,8 @@ def run_study(given: argparse.Namespace) -> int:
         if not 0 < given.share <= 1 or given.processes < 1:
             raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
         asked = asked.model_copy(update={"variants": given.variants, "share": given.share})
-        variants, folder = (
-            ablation.read_variants(given.variants, asked.config),
-            runs.run_folder(f"{name}-{given.variants}"),
-        )
+        variants = read_variants(given.variants, asked.config)
+        folder = runs.run_folder(f"{name}-{given.variants}")
         options = {"share": given.share, "processes": given.processes}
         before = partial(ablation.run_variants, variants, folder, **options)
     try:
