@@ -30,8 +30,8 @@ from patsim_utils.data.splits import load
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.study import page, summary
-from patsim_utils.study.index import RECORDS, write_index
+from patsim_utils.study.pages import page, summary
+from patsim_utils.study.pages.index import RECORDS, write_index
 from patsim_utils.study.parameters import KEYWORDS
 from patsim_utils.training import runs
 from patsim_utils.training.trainer import trackers

@@ -10,7 +10,7 @@ from patsim_utils.config import Parameters, read_yaml
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 
-TAKEN = ("template", "recorded", "index.html", "results.csv", "trials", "trials.md")  # in reports/, by something else
+TAKEN = ("template", "recorded", "trials", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SWAPS = (".old", ".new", ".work")  # endings of folders that are half written
 # Parameters that are paths, and the words among their values that are none
@@ -33,27 +33,27 @@ def check_study_name(name: str) -> None:
         raise InputError(f"--name: {clip(name)} is the name of something else in reports/")
 
 
-def parameters(preset_name: str, *, data: str | None, name: str, given: Sequence[Sequence[str]]) -> Parameters:
-    """The parameters of study `name`: those of a preset, over them the `given` [key, value] pairs, then the data.
+def parameters(preset_name: str, *, data: str | None, name: str, settings: Sequence[Sequence[str]]) -> Parameters:
+    """The parameters of study `name`: those of a preset, over them the [key, value] pairs `settings`, then the data.
 
     `data` is the path or keyword of --data; None keeps that of the preset. Paths start in the caller's folder; in the
     result they start in the repository's root, where the notebooks run. InputError: one line with the source, the
     parameter and what is allowed.
     """
     check_study_name(name)
-    for key, _ in given:
+    for key, _ in settings:
         if key in ("data", "name", "replace"):
             raise InputError(f"-p: {key} is set with --{key}")
     last = {"name": name}
     if data is not None:
         last["data"] = data
-    settings: dict[str, object] = {}
-    for source, part in ((f"{preset_name}.yaml", preset(preset_name)), ("-p", dict(given)), ("study", last)):
-        settings |= Parameters.parse(part, source=source).chosen
+    merged: dict[str, object] = {}
+    for source, part in ((f"{preset_name}.yaml", preset(preset_name)), ("-p", dict(settings)), ("study", last)):
+        merged |= Parameters.parse(part, source=source).chosen
     for key in KEYWORDS:
-        if key in settings:
-            settings[key] = located(key, str(settings[key]))
-    return Parameters.parse(settings)
+        if key in merged:
+            merged[key] = located(key, str(merged[key]))
+    return Parameters.parse(merged)
 
 
 def preset(name: str) -> Mapping[str, object]:

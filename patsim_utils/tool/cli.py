@@ -54,7 +54,7 @@ def run_train(given: argparse.Namespace) -> int:
     from patsim_utils.training.fit import fit
 
     name = given.name or given.preset
-    asked = parameters(given.preset, data=given.data, name=name, given=given.p)
+    asked = parameters(given.preset, data=given.data, name=name, settings=given.p)
     try:
         with chdir(ROOT):  # where the paths in `asked` start
             with devices.processes().main_process_first():  # which may fetch data and backbone
@@ -80,7 +80,7 @@ def run_study(given: argparse.Namespace) -> int:
     from patsim_utils.study.parameters import parameters  # before torch: a misspelt parameter costs no import
 
     name, before = given.name or given.preset, lambda: None
-    asked = parameters(given.preset, data=given.data, name=name, given=given.p)
+    asked = parameters(given.preset, data=given.data, name=name, settings=given.p)
     from patsim_utils.experiments import ablation
     from patsim_utils.experiments.variants import read_variants
     from patsim_utils.study import notebooks
@@ -219,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
 
 def keep_record(given: argparse.Namespace) -> None:
     """`patsim readme`, `patsim record` and `patsim check-name`."""
-    from patsim_utils.study import record
+    from patsim_utils.study.pages import record
     from patsim_utils.study.parameters import check_study_name
 
     if given.command == "readme":

@@ -12,7 +12,8 @@ from patsim_utils import storage
 from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.study import explore, summary
+from patsim_utils.study import explore
+from patsim_utils.study.pages import summary
 from patsim_utils.training.runs import Run
 
 EXAMPLE = """from patsim_utils.tool.hub import from_pretrained

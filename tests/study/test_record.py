@@ -13,8 +13,9 @@ import pytest
 from patsim_utils.config import Config
 from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError
-from patsim_utils.study import notebooks, page, record
-from patsim_utils.study.index import RANDOM, write_index
+from patsim_utils.study import notebooks
+from patsim_utils.study.pages import page, record
+from patsim_utils.study.pages.index import RANDOM, write_index
 
 FIXTURES = Path(__file__).parents[1] / "notebooks"
 ROOT = Path(__file__).parents[2]

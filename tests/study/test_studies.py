@@ -16,7 +16,8 @@ import pytest
 from patsim_utils import storage
 from patsim_utils.config import Parameters
 from patsim_utils.errors import InputError
-from patsim_utils.study import notebooks, parameters, record
+from patsim_utils.study import notebooks, parameters
+from patsim_utils.study.pages import record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
 
@@ -243,7 +244,7 @@ def test_a_path_is_one_of_the_caller_and_a_keyword_only_the_bare_word(root: Path
 def test_data_without_ratings_leaves_their_task_out(
     root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = parameters.parameters("tiny", data=str(folder), name="one", given=[])
+    asked = parameters.parameters("tiny", data=str(folder), name="one", settings=[])
     assert notebooks.check(asked).rating_weight == 1.0
     for split in ("train", "validation"):
         path = folder / f"{split}.csv"
@@ -283,7 +284,8 @@ def test_a_second_run_of_one_name_is_refused(root: Path, folder: Path, capsys: p
 
 PROGRAM = """
 import pathlib, sys
-from patsim_utils.study import notebooks, parameters, record
+from patsim_utils.study import notebooks, parameters
+from patsim_utils.study.pages import record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
 for module in (notebooks, parameters, record, runs):

@@ -10,7 +10,8 @@ import torch
 from patsim_utils import metrics
 from patsim_utils.data import cpc
 from patsim_utils.ratings import MEANINGS
-from patsim_utils.study import errors, explore, summary
+from patsim_utils.study import errors, explore
+from patsim_utils.study.pages import summary
 
 TITLES = cpc.titles()
 COLUMNS = ["anchor", "target", "context", "score", "rating"]

@@ -12,7 +12,7 @@ from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
-from patsim_utils.study.index import base, write_index
+from patsim_utils.study.pages.index import base, write_index
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 SHOWN = ("best", "listwise", "described-mpnet", "described", "search", "best-random")  # studies in the README
