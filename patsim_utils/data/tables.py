@@ -19,20 +19,29 @@ COLUMNS = ("anchor", "target", "context", "score", "rating")  # those that mean 
 csv.field_size_limit(2**31 - 1)  # a long value is data like any other
 
 
-def read_table(path: str | Path) -> tuple[pd.DataFrame, list[int]]:
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file, or all that comes through a pipe, which gives them once; InputError where it cannot."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = clip(getattr(error, "strerror", None) or error)
+        raise InputError(f"{named(path)}: cannot be read ({reason})") from error
+
+
+def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataFrame, list[int]]:
     """A table and where each of its rows begins: the line of a text file, else the row, of which the header is 1.
 
     Values of a text file and of a sheet (the first one) are text as it stands there: "null" and "NA" are words, an
     empty cell is "". Those of a Parquet file have their types. Names in the header are stripped. Empty lines, empty
-    rows at both ends and empty columns at the end are left out; nothing else is filled or shifted.
+    rows at both ends and empty columns at the end are left out; nothing else is filled or shifted. `content`: the
+    bytes of the file, where they have been read already.
 
     InputError: the file cannot be read, with the row and the cause.
     """
-    path, place = Path(path), named(path)
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise InputError(f"{place}: cannot be read ({clip(getattr(error, 'strerror', None) or error)})") from error
+    path = Path(path)
+    place = named(path)
+    if content is None:
+        content = read_bytes(path)
     name = path.name.lower()
     if name.endswith(".parquet") or content[:4] == b"PAR1":
         return _parquet(place, content)

@@ -1,6 +1,7 @@
-"""The command `patsim`: run a study, score a file of pairs, run an ablation, keep the record.
+"""The command `patsim`: compare two phrases, score tables, search a corpus, run a study, keep the record.
 
 Exit status: 0 done; 1 a notebook or a disk failed; 2 the input was wrong, nothing was done with it; 130, 143 stopped.
+What is wrong with arguments, names and files is said before torch or pandas are imported.
 """
 
 import argparse
@@ -13,242 +14,277 @@ from collections.abc import Callable, Sequence
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
+from patsim_utils.tool import arguments, models, outputs, work
+from patsim_utils.tool.arguments import tell
 
-NOTEBOOKS = ["1_explore", "2_train", "3_errors"]
-EXAMPLES = """examples:
-  patsim study --preset sample
-  patsim study --preset described --data path/to/folder --name real -p epochs 1
-  patsim score --run runs/real pairs.csv -o scored.csv
-  patsim search --run runs/sample --corpus sample --context H04 "wireless handset"
-"""
+if TYPE_CHECKING:
+    from patsim_utils.config import Parameters
+
+SEARCH_FORMS = (".json", *outputs.FORMS)
 
 
 class Stopped(KeyboardInterrupt):
     """SIGTERM came."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells what is wrong with a command in one line."""
+def run_ask(words: argparse.Namespace) -> None:
+    """`patsim ask`."""
+    folder = _model_folder(words)
+    clock = work.Clock()
+    from patsim_utils.method.matcher import Matcher
+    from patsim_utils.tool import scoring
 
-    def error(self, message: str) -> NoReturn:
-        sys.exit(tell(f"{message[:400]} ({self.prog} --help tells more)", 2))
-
-
-def tell(error: object, status: int) -> int:
-    """Prints an error as one line, once where several devices have it; returns the exit status."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {InputError(str(error))}", file=sys.stderr)
-    return status
+    work.use_threads(words.threads, clock)
+    print(scoring.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
 
 
-def run_train(given: argparse.Namespace) -> int:
+def run_models(words: argparse.Namespace) -> None:
+    """`patsim models`."""
+    print(models.listing())
+
+
+def run_score(words: argparse.Namespace) -> int:
+    """`patsim score`; 2 also where rows or tables had something wrong and the others were scored."""
+    _check_engine(words)
+    folder = _model_folder(words)
+    source = words.pairs
+    target = outputs.destination(words.output)
+    _check_readable(source)
+    if source.is_dir():
+        outputs.check_folder(target, source, overwrite=words.overwrite)
+    else:
+        if target is not None and target.is_dir():
+            target = target / source.name
+        outputs.check_output(target, overwrite=words.overwrite)
+    if words.status is not None:
+        outputs.check_output(words.status, overwrite=True, forms=(".json",))
+    clock = work.Clock()
+    from patsim_utils.tool import scoring
+
+    options = scoring.Options(
+        names=scoring.Columns(words.anchor_column, words.target_column, words.context_column, words.context),
+        unknown=words.unknown,
+        explain=words.explain,
+        skip_errors=words.on_error == "skip",
+        columns=words.columns,
+        spreadsheet_safe=words.spreadsheet_safe,
+        overwrite=words.overwrite,
+        workers=words.workers if words.engine == "ray" else 0,
+        status=words.status,
+    )
+    prepare = partial(work.use_threads, words.threads, clock) if words.engine == "local" else None
+    model = scoring.Model(folder, prepare=prepare)
+    score = scoring.score_folder if source.is_dir() else scoring.score_table
+    return 2 if score(source, target, model, options) else 0
+
+
+def run_search(words: argparse.Namespace) -> None:
+    """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
+    _check_engine(words)
+    folder = _model_folder(words)
+    output = outputs.destination(words.output)
+    outputs.check_output(output, overwrite=words.overwrite, forms=SEARCH_FORMS)
+    if words.corpus != "sample":
+        _check_readable(Path(words.corpus))
+    clock = work.Clock()
+    from patsim_utils.search.search import Search
+    from patsim_utils.tool import scale
+
+    work.use_threads(words.threads, clock)
+    progress = work.Progress(0, unit="phrases of the index")
+    encode = scale.encoder(words.workers) if words.engine == "ray" else None
+    try:
+        options = {"retriever": words.retriever, "encode": encode, "progress": progress.reach}
+        search = Search.open(folder, words.corpus, **options)
+    finally:
+        progress.close()
+    answer = search(
+        words.query,
+        context=words.context,
+        top=words.top,
+        candidates=max(words.candidates, words.top),
+        only_class=words.only_class,
+    )
+    if answer.empty:
+        print(f"no phrase of class {clip(words.context)} is in this corpus", file=sys.stderr)
+    outputs.write_table(answer, output, spreadsheet_safe=words.spreadsheet_safe)
+
+
+def run_study(words: argparse.Namespace) -> int:
+    """`patsim study`."""
+    asked = _parameters(words).model_copy(update={"replace": words.replace})
+    clock = work.Clock()
+    from patsim_utils.study import notebooks
+
+    asked = notebooks.check(asked, notebooks=words.notebooks)
+    os.environ["OMP_NUM_THREADS"] = str(work.chosen_threads(words.threads, clock))  # of the notebooks' processes
+    try:
+        notebooks.study(asked, notebooks=words.notebooks)
+    except notebooks.StudyError as error:
+        return tell(error, 1)
+    return 0
+
+
+def run_ablation(words: argparse.Namespace) -> int:
+    """`patsim ablation`: trains the variants, then runs the notebook that compares them."""
+    if {"share", "variants"} & {key for key, _ in words.p}:
+        raise InputError("-p: share and variants are set with --share and --variants")
+    asked = _parameters(words).model_copy(update={"variants": words.variants, "share": words.share})
+    clock = work.Clock()
+    from patsim_utils.experiments import ablation
+    from patsim_utils.experiments.variants import read_variants
+    from patsim_utils.study import notebooks
+    from patsim_utils.training import runs
+
+    asked = notebooks.check(asked, notebooks=["5_ablation"])
+    variants = read_variants(words.variants, asked.config)
+    os.environ["OMP_NUM_THREADS"] = str(work.chosen_threads(words.threads, clock))
+    folder = runs.run_folder(f"{asked.name}-{words.variants}")
+    train = partial(ablation.run_variants, variants, folder, share=words.share, processes=words.processes)
+    try:
+        notebooks.study(asked, notebooks=["5_ablation"], before=train)
+    except (notebooks.StudyError, ablation.VariantsError) as error:
+        return tell(error, 1)
+    return 0
+
+
+def run_train(words: argparse.Namespace) -> int:
     """`patsim train`: the training of notebook 2 alone, also as one of several processes that torchrun started."""
+    asked = _parameters(words)
+    clock = work.Clock()
     from patsim_utils.data.splits import load
     from patsim_utils.study import explore, notebooks
-    from patsim_utils.study.parameters import parameters
     from patsim_utils.training import devices, runs
     from patsim_utils.training.fit import fit
 
-    name = given.name or given.preset
-    asked = parameters(given.preset, data=given.data, name=name, settings=given.p)
+    if "RANK" not in os.environ:  # torchrun has shared the cores out
+        work.use_threads(words.threads, clock)
     try:
         with chdir(ROOT):  # where the paths in `asked` start
             with devices.processes().main_process_first():  # which may fetch data and backbone
                 asked = notebooks.check(asked, notebooks=[])
                 config = asked.config
                 splits = load(config.data, protocol=config.protocol, seed=config.seed)
-            metrics = fit(splits, config, runs.run_folder(name), replace=given.replace, report_to=asked.report_to)
+            folder = runs.run_folder(asked.name)
+            metrics = fit(splits, config, folder, replace=words.replace, report_to=asked.report_to)
     except FloatingPointError as error:
-        return tell(error, 1)
+        return _tell_once(error, 1)
     except RuntimeError as error:
         if not devices.lost(error):
             raise
-        print(f"error: another device's process ended ({clip(error)})", file=sys.stderr)
-        return 1
+        return tell(f"another device's process ended ({clip(error)})", 1)
     devices.processes().destroy_process_group()
-    if os.environ.get("RANK", "0") == "0":
+    if _first_process():
         print(explore.summary(metrics).replace("**", ""))
     return 0
 
 
-def run_study(given: argparse.Namespace) -> int:
-    """`patsim study` and `patsim ablation`."""
-    from patsim_utils.study.parameters import parameters  # before torch: a misspelt parameter costs no import
+def run_readme(words: argparse.Namespace) -> None:
+    """`patsim readme`."""
+    from patsim_utils.study.pages import record
 
-    name, before = given.name or given.preset, lambda: None
-    asked = parameters(given.preset, data=given.data, name=name, settings=given.p)
-    from patsim_utils.experiments import ablation
-    from patsim_utils.experiments.variants import read_variants
-    from patsim_utils.study import notebooks
-    from patsim_utils.training import runs  # here, as in each command: --help does without torch
-
-    asked = notebooks.check(asked.model_copy(update={"replace": given.replace}), notebooks=given.notebooks)
-    if given.command == "ablation":
-        if {"share", "variants"} & {key for key, _ in given.p}:
-            raise InputError("-p: share and variants are set with --share and --variants")
-        if not 0 < given.share <= 1 or given.processes < 1:
-            raise InputError("--share: is not in (0, 1], or --processes is not at least 1")
-        asked = asked.model_copy(update={"variants": given.variants, "share": given.share})
-        variants = read_variants(given.variants, asked.config)
-        folder = runs.run_folder(f"{name}-{given.variants}")
-        options = {"share": given.share, "processes": given.processes}
-        before = partial(ablation.run_variants, variants, folder, **options)
-    try:
-        notebooks.study(asked, notebooks=given.notebooks, before=before)
-    except (notebooks.StudyError, ablation.VariantsError) as error:
-        return tell(error, 1)
-    return 0
+    record.write_readme()
 
 
-def run_score(given: argparse.Namespace) -> int:
-    """`patsim score`."""
-    from patsim_utils.tool import scoring
+def run_check_name(words: argparse.Namespace) -> None:
+    """`patsim check-name`."""
+    from patsim_utils.study.parameters import check_study_name
 
-    _check_engine(given)
-    return scoring.score(given)
+    check_study_name(words.name)
 
 
-def _check_engine(given: argparse.Namespace) -> None:
-    if given.workers < 1 or (given.workers > 1 and given.engine != "ray"):
-        raise InputError("--workers: is not at least 1, or without --engine ray")
-    if given.engine == "ray" and not importlib.util.find_spec("ray"):
+def run_record(words: argparse.Namespace) -> None:
+    """`patsim record`."""
+    run_check_name(words)
+    from patsim_utils.study.pages import record
+
+    record.record(words.name)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "ask": run_ask,
+    "models": run_models,
+    "score": run_score,
+    "search": run_search,
+    "study": run_study,
+    "ablation": run_ablation,
+    "train": run_train,
+    "readme": run_readme,
+    "check-name": run_check_name,
+    "record": run_record,
+}
+
+
+def _model_folder(words: argparse.Namespace) -> Path:
+    if words.model and words.run:
+        raise InputError("--model, --run: one of them names the model, not both")
+    return models.model_folder(words.model, words.run)
+
+
+def _check_engine(words: argparse.Namespace) -> None:
+    if words.workers > 1 and words.engine != "ray":
+        raise InputError("--workers: works with --engine ray only")
+    if words.engine == "ray" and not importlib.util.find_spec("ray"):
         raise InputError("--engine ray: Ray is not installed; pip install -e '.[scale]'")
 
 
-def run_search(given: argparse.Namespace) -> None:
-    """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
-    from patsim_utils.search.search import Search, checked
-    from patsim_utils.tool import outputs, scale
-
-    _check_engine(given)
-    output = given.output
-    if min(given.top, given.candidates) < 1:
-        raise InputError("--top, --candidates: are not at least 1")
-    outputs.check_output(output, overwrite=given.overwrite, forms=(".json", *outputs.FORMS))
-    checked(given.query, given.context)
-
-    def told(done: int, total: int) -> None:
-        print(f"index: {done:,} of {total:,} phrases", file=sys.stderr, flush=True)
-
-    encode = scale.encoder(given.workers) if given.engine == "ray" else None
-    found = Search.open(given.run, given.corpus, retriever=given.retriever, encode=encode, progress=told)
-    options = {"top": given.top, "candidates": max(given.candidates, given.top), "only_class": given.only_class}
-    answer = found(given.query, context=given.context, **options)
-    if answer.empty:
-        print(f"no phrase of class {clip(given.context)} is in this corpus", file=sys.stderr)
-    outputs.write_table(answer, output)
+def _check_readable(path: Path) -> None:
+    """InputError where a file or folder is not there, or may not be read."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{named(path)}: cannot be read ({clip(str(reason))})") from error
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{named(path)}: cannot be read (Permission denied)")
 
 
-def _add_engine(add: Callable) -> None:
-    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
-    add("--workers", type=int, default=1, help="Ray's workers, of one core each")
+def _parameters(words: argparse.Namespace) -> "Parameters":
+    """The parameters of a study; InputError where one of them, the preset, the name or the data are not right."""
+    from patsim_utils.study.parameters import parameters
+
+    if words.data not in (None, "sample", "kaggle"):
+        _check_readable(Path(words.data))
+    return parameters(words.preset, data=words.data, name=words.name or words.preset, settings=words.p)
 
 
-def _add_tools(command: Callable[..., Callable]) -> None:
-    """`patsim score` and `patsim search`, which use a run."""
-    add = command("score", "score a table of pairs with a trained model", run_score)
-    add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
-    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    told = "csv, csv.gz, tsv, tsv.gz, parquet, xlsx, or a folder; - for standard output"
-    add("-o", "--output", type=Path, required=True, help=told)
-    _add_engine(add)
-    told = "a context that is no CPC class: refuse it (default), or score by the text alone"
-    add("--unknown", choices=("error", "embedding"), default="error", help=told)
-    add("--columns", help="write only these, such as id,score; score is the prediction")
-    add("--overwrite", action="store_true", help="replace the output file if there is one")
-    told = "a ' goes before text that a spreadsheet would run (= + - @, tab, CR); by default text stays as it is"
-    add("--spreadsheet-safe", action="store_true", help=told)
-    add = command("search", "find the phrases of a corpus that mean the same in a class", run_search)
-    add("query", help="the phrase that is searched for")
-    add("--context", required=True, help="CPC class in which the phrases are compared, such as H04")
-    told = "table with a column phrase (its index is made beside it), an index, or sample"
-    add("--corpus", required=True, help=told)
-    add("--run", type=Path, required=True, help="run folder, or the model folder in it")
-    add("--top", type=int, default=20, help="phrases of the answer (default: 20)")
-    add("--candidates", type=int, default=100, help="phrases that the retriever hands on (default: 100)")
-    add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
-    told = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
-    add("--retriever", default="auto", help=told)
-    _add_engine(add)
-    add("-o", "--output", type=Path, default=Path("-"), help="json, csv, tsv, parquet or xlsx; - for standard output")
-    add("--overwrite", action="store_true", help="replace the output file if there is one")
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    paths = [path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml")) if path.is_file()]
-    presets = {path.stem: path.read_text("utf-8", errors="replace") for path in paths}
-    lines = [f"  {name:12}" + text.partition("\n")[0].removeprefix("# ") for name, text in presets.items()]
-    epilog = "\n".join(["presets:", *lines, "", EXAMPLES])
-    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog}
-    told = "Train, explain and use a model of how alike two patent phrases are."
-    top = Parser(prog="patsim", description=told, **shown)
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
-
-    def command(name: str, told: str, do: Callable[[argparse.Namespace], int | None], **defaults: Any) -> Callable:
-        own = shown if do in (run_study, run_train) else shown | {"epilog": EXAMPLES}
-        one = commands.add_parser(name, help=told, allow_abbrev=False, **own)
-        one.set_defaults(do=do, **defaults)
-        return one.add_argument
-
-    notebooks = command("study", "run the notebooks, write reports/NAME", run_study)
-    ablation = command("ablation", "compare variants", run_study, replace=False, notebooks=["5_ablation"])
-    train = command("train", "train alone, without notebooks; torchrun starts it on several devices", run_train)
-    for add in (notebooks, ablation, train):
-        add("--preset", required=True, help="one of the presets below")
-        add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
-        add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
-        pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("KEY", "VALUE")}
-        add("-p", **pair, help="a setting of config.py or of a notebook, such as -p epochs 1; may be given again")
-    notebooks("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
-    for add in (notebooks, train):
-        add("--replace", action="store_true", help="train anew where another run has this name")
-    ablation("--variants", default="ablation", help="a file of notebooks/variants (default: ablation)")
-    ablation("--share", type=float, default=0.25, help="of the training anchors, in (0, 1] (default: 0.25)")
-    ablation("--processes", type=int, default=1, help="variants that train at the same time (default: 1)")
-    _add_tools(command)
-    command("readme", "write the recorded results into README.md", keep_record)
-    command("record", "share a study: reports/recorded/NAME", keep_record)("name", metavar="NAME")
-    command("check-name", "may a study have that name?", keep_record)("name", metavar="NAME")
-    return top
+def _tell_once(error: object, status: int) -> int:
+    """Says an error that every device's process has in the first one alone; returns the exit status."""
+    return tell(error, status) if _first_process() else status
 
 
-def keep_record(given: argparse.Namespace) -> None:
-    """`patsim readme`, `patsim record` and `patsim check-name`."""
-    from patsim_utils.study.pages import record
-    from patsim_utils.study.parameters import check_study_name
-
-    if given.command == "readme":
-        return record.write_readme()
-    check_study_name(given.name)
-    if given.command == "record":
-        record.record(given.name)
-
-
-def _terminate(*_: object) -> NoReturn:
+def _terminate(*_: Any) -> NoReturn:
     raise Stopped
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if words is None else words)
+    parser = arguments.parser()
+    if not words:
+        parser.print_help()
+        return 0
     try:
-        if words[:1] in (["study"], ["ablation"]):  # from make, which has no other way for words in quotes
+        if words[0] in ("study", "ablation"):  # from make, which has no other way for words in quotes
             words += shlex.split(os.environ.get("PATSIM_P", ""))
     except ValueError as error:
         return tell(f"P: {error}", 2)
-    given = parser().parse_args(words)
+    values = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return given.do(given) or 0
+        return COMMANDS[values.command](values) or 0
     except InputError as error:
-        return tell(error, 2)
+        return _tell_once(error, 2)
     except OSError as error:
-        return tell(error, 1)
+        return _tell_once(error, 1)
     except KeyboardInterrupt as error:
         print("stopped; give the same command again to go on", file=sys.stderr)
         return 143 if isinstance(error, Stopped) else 130

@@ -1,99 +1,188 @@
-"""tool.outputs: to be written."""
+"""Where a table goes: a file in the form that its ending says, standard output, or a folder of such files.
+
+Nothing here imports pandas, so that an output is checked before anything slow is loaded.
+"""
+
+from __future__ import annotations
 
 import csv
 import gzip
 import io
 import json
 import os
+import re
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import pandas as pd
+from patsim_utils import storage
+from patsim_utils.errors import InputError, clip, named
 
-from patsim_utils.data.tables import ENDINGS as FORMS
-from patsim_utils.errors import InputError, clip
-from patsim_utils.storage import write
+if TYPE_CHECKING:
+    import pandas as pd
 
-SHEET_ROWS, CELL = 2**20 - 1, 32767  # what Excel holds: rows below the header, characters a cell
+FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # as data.tables reads them
+SHEET_ROWS = 2**20 - 1  # rows that a sheet of Excel holds below its header
+CELL = 32767  # characters that a cell of Excel holds
+FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
+CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
+LEDGER = ".patsim.json"
+
+
+def destination(words: str) -> Path | None:
+    """The file or folder that the words name; None for `-`, which is standard output. `./-` is a file."""
+    return None if words == "-" else Path(words)
 
 
 def check_output(
-    path: Path,
+    path: Path | None,
     *,
     overwrite: bool = False,
     rows: int = 0,
     columns: Sequence[str] = (),
     forms: Sequence[str] = FORMS,
 ) -> None:
-    """InputError where a table of these rows and columns could not be written to `path`, or would replace a file
-    unasked.
+    """InputError where a table of these rows and columns cannot be written to `path`.
+
+    A file that exists is replaced with `overwrite` only. Standard output (None) takes everything.
     """
-    if str(path) == "-":
+    if path is None:
         return
-    place = clip(str(path))
-    if not path.name.lower().endswith(tuple(forms)):
-        raise InputError(f"{place}: its ending is none of {', '.join(forms)}; - is standard output")
+    shown = named(path)
+    name = path.name.lower()
+    if not name.endswith(tuple(forms)):
+        raise InputError(f"{shown}: its ending is none of {', '.join(forms)}; - alone is standard output")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
-        there = path.is_symlink() or path.exists()
+        exists = path.is_symlink() or path.exists()
     except OSError as error:
-        raise InputError(f"{place}: no file can be written there ({error.strerror})") from error
-    if there and not (overwrite and path.is_file()):
-        told = "exists already; --overwrite replaces it" if path.is_file() else "is a folder or a device, not a file"
-        raise InputError(f"{place}: {told}")
-    if path.suffix.lower() == ".xlsx" and rows > SHEET_ROWS:
-        raise InputError(f"{place}: a sheet holds {SHEET_ROWS:,} rows, not {rows:,}; choose another ending")
-    if path.suffix.lower() == ".parquet" and len({*columns}) < len(columns):
-        raise InputError(f"{place}: a Parquet file holds no two columns of one name; choose another ending")
+        raise InputError(f"{shown}: no file can be written there ({error.strerror})") from error
+    if exists and not path.is_file():
+        raise InputError(f"{shown}: is a folder, a device or a link to nothing, not a file")
+    if exists and not overwrite:
+        raise InputError(f"{shown}: exists already; --overwrite replaces it")
+    if name.endswith(".xlsx") and rows > SHEET_ROWS:
+        raise InputError(f"{shown}: a sheet holds {SHEET_ROWS:,} rows, not {rows:,}; choose another ending")
+    if name.endswith(".parquet") and len(set(columns)) < len(columns):
+        raise InputError(f"{shown}: a Parquet file holds no two columns of one name; choose another ending")
 
 
-def write_table(frame: pd.DataFrame, path: Path, *, spreadsheet_safe: bool = False) -> None:
-    """Writes a table at once, in the form that the ending says, one of FORMS or .json; `-` is CSV on standard output.
+def check_folder(path: Path | None, source: Path, *, overwrite: bool = False) -> None:
+    """InputError where the scored tables of the folder `source` cannot be written into `path`."""
+    if path is None:
+        raise InputError("-: standard output is no folder, and a folder of tables is scored into one")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{named(path)}: is no folder, and a folder of tables is scored into one")
+    if path.exists() and path.samefile(source) and not overwrite:
+        raise InputError(f"{named(path)}: holds the tables themselves; --overwrite replaces each by its scored one")
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{named(path)}: no folder can be made there")
+
+
+class Ledger:
+    """Of what each table of an output folder was made, and with what content it was written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / LEDGER
+        try:
+            entries = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):  # none yet, or damaged: then nothing is known
+            entries = {}
+        self.entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
+
+    def state(self, name: str, identity: str) -> str:
+        """`current`: made of the input of this identity; `outdated`: of another one; `foreign`: changed by others.
+
+        A table that is not there is `missing`.
+        """
+        path = self.folder / name
+        if not path.exists() and not path.is_symlink():
+            return "missing"
+        entry = self.entries.get(name)
+        if not isinstance(entry, dict) or not path.is_file() or entry.get("content") != storage.digest(path):
+            return "foreign"
+        return "current" if entry.get("input") == identity else "outdated"
+
+    def note(self, name: str, identity: str) -> None:
+        """Records that the table was written, of the input of this identity."""
+        self.entries[name] = {"input": identity, "content": storage.digest(self.folder / name)}
+        storage.write_text(self.path, json.dumps(self.entries, indent=1))
+
+
+def write_table(frame: pd.DataFrame, path: Path | None, *, spreadsheet_safe: bool = False) -> None:
+    """Writes a table at once in the form that the ending says, one of FORMS or .json; None: CSV on standard output.
 
     Text stays as it is. With `spreadsheet_safe`, a ' goes before text that a spreadsheet would run.
     """
     if spreadsheet_safe:
-        frame = frame.set_axis([_safe(name) for name in frame.columns], axis=1).map(_safe)
-    ending, table = path.suffix.lower(), io.BytesIO()
+        frame = frame.set_axis([safe(name) for name in frame.columns], axis=1).map(safe)
     try:
-        if ending == ".parquet":
-            frame.to_parquet(table, index=False)
-        elif ending == ".xlsx":
-            _write_sheet(frame, table)
-        elif ending == ".json":
-            rows = json.loads(frame.to_json(orient="records"))
-            table.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
-        else:
-            tabs = path.name.lower().removesuffix(".gz").endswith(".tsv")
-            options = {"index": False, "sep": "\t" if tabs else ",", "lineterminator": "\n"}
-            text = frame.to_csv(**options)
-            if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
-                text = frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC)
-            table.write(gzip.compress(text.encode(), mtime=0) if ending == ".gz" else text.encode())
+        content = _encoded(frame, "" if path is None else path.name.lower())
     except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
-        raise InputError(f"{clip(str(path))}: cannot hold this table ({clip(error)})") from error
-    content = table.getvalue()
-    if str(path) != "-":
-        return write(path, content)
+        raise InputError(f"{named(path or '-')}: cannot hold this table ({clip(error)})") from error
+    if path is not None:
+        storage.write(path, content)
+        return
     while content:
         content = content[os.write(1, content) :]
 
 
-def _safe(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def safe(value: object) -> object:
+    """A text that a spreadsheet would take for a formula, with a ' before it; any other value as it is.
+
+    Spaces and line breaks before the formula do not hide it, nor do full-width signs.
+
+    >>> safe("=1+1"), safe(" =1+1"), safe("1=1")
+    ("'=1+1", "' =1+1", '1=1')
+    """
+    if not isinstance(value, str):
+        return value
+    visible = re.sub(r"^[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff]+", "", value)
+    plain = unicodedata.normalize("NFKC", visible[:1])
+    if value.startswith(CONTROL) or plain.startswith(FORMULA):
+        return f"'{value}"
+    return value
+
+
+def _encoded(frame: pd.DataFrame, name: str) -> bytes:
+    """The bytes of a table in the form that the (lower-case) name of its file says."""
+    table = io.BytesIO()
+    if name.endswith(".parquet"):
+        frame.to_parquet(table, index=False)
+    elif name.endswith(".xlsx"):
+        _write_sheet(frame, table)
+    elif name.endswith(".json"):
+        rows = json.loads(frame.to_json(orient="records"))
+        table.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
+    else:
+        text = _text(frame, "\t" if name.removesuffix(".gz").endswith(".tsv") else ",")
+        table.write(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
+    return table.getvalue()
+
+
+def _text(frame: pd.DataFrame, separator: str) -> str:
+    text = frame.to_csv(index=False, sep=separator, lineterminator="\n")
+    if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
+        text = frame.to_csv(index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text
 
 
 def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
     import openpyxl  # here, since other forms do without
+    import pandas as pd
 
-    sheet = (book := openpyxl.Workbook()).active
+    book = openpyxl.Workbook()
+    sheet = book.active
     for row, values in enumerate([frame.columns, *frame.itertuples(index=False, name=None)], 1):
         for column, value in enumerate(values, 1):
             if isinstance(value, str) and (len(value) > CELL or openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.search(value)):
                 raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
-            cell = sheet.cell(row, column, None if pd.api.types.is_scalar(value) and pd.isna(value) else value)
+            missing = pd.api.types.is_scalar(value) and pd.isna(value)
+            cell = sheet.cell(row, column, None if missing else value)
             if isinstance(value, str):
                 cell.data_type = "s"  # also where it looks like a formula
     book.save(file)

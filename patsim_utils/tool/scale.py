@@ -3,31 +3,63 @@
 The extra `scale` installs Ray.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from patsim_utils.ratings import RELATIONS
+
+if TYPE_CHECKING:
+    from patsim_utils.method.matcher import Matcher
+
+
+def values(
+    matcher: Matcher,
+    pairs: pd.DataFrame,
+    *,
+    unknown: str,
+    explain: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Scores of checked pairs (n, 1); with `explain` also the probabilities of the five scores and, where the model has
+    learned ratings, of the relations (n, 6 or 14).
+    """
+    predictions = matcher.read(pairs, unknown=unknown, progress=progress)
+    columns = [predictions.scores[:, None]]
+    if explain:
+        columns.append(predictions.probabilities)
+        if predictions.ratings is not None:
+            shares = [predictions.ratings[list(members)].sum(axis=1).to_numpy() for members in RELATIONS.values()]
+            columns.append(np.stack(shares, axis=1))
+    return np.concatenate(columns, axis=1)
 
 
 class Scorer:
     """A worker: it loads the model once and scores whole parts."""
 
-    def __init__(self, run: Path, unknown: str) -> None:
+    def __init__(self, folder: Path, unknown: str, explain: bool) -> None:
         import torch
 
         from patsim_utils.method.matcher import Matcher
 
         torch.set_num_threads(1)  # a worker has one core
-        self.model, self.unknown = Matcher.load(run), unknown
+        self.matcher = Matcher.load(folder)
+        self.unknown = unknown
+        self.explain = explain
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """anchor, target, context, part (its number) -> value (the prediction), part."""
-        scores = self.model.score(part[["anchor", "target", "context"]], unknown=self.unknown)
-        return pd.DataFrame({"value": scores, "part": part["part"].to_numpy()})
+        """anchor, target, context, part (its number) -> value (a row of `values`), part."""
+        rows = part[["anchor", "target", "context"]]
+        scores = values(self.matcher, rows, unknown=self.unknown, explain=self.explain)
+        return pd.DataFrame({"value": list(scores), "part": part["part"].to_numpy()})
 
 
 class Reader:

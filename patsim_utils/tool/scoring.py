@@ -1,142 +1,308 @@
-"""A table of pairs, or a folder of them, with the score of each by a run: in chunks, which outlive a break."""
+"""Scores of a pair, of a table of pairs, or of a folder of tables, in parts that outlive a break."""
 
-import argparse
-import hashlib
+import json
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from patsim_utils import storage
-from patsim_utils.data import tables
-from patsim_utils.data.pairs import check_pairs
+from patsim_utils.data import cpc, tables
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.tool import outputs, scale
+from patsim_utils.ratings import MEANINGS, RELATIONS, SCORES
+from patsim_utils.tool import outputs, rows, scale
+from patsim_utils.tool.rows import SHOWN, Columns
+from patsim_utils.tool.work import Progress
 
-CHUNK = 4096  # pairs that are scored at a time; a break costs at most one chunk
+CHUNK = 4096  # pairs that this process scores at a time; a break costs at most one chunk
+RAY_CHUNK = 4096  # pairs of a part that a worker of Ray scores, at most
+DIGITS = 4  # of the numbers that are written
+PROBABILITIES = [f"p_{score:g}" for score in SCORES]
+# How an answer in words begins, by the least score of which it is true
+VERDICTS = {
+    0.875: "very likely the same",
+    0.625: "probably nearly the same",
+    0.375: "related: one narrower, broader or alike in structure",
+    0.125: "of the same field, but something else",
+    0.0: "unrelated",
+}
 
 
-class Progress:
-    """Rate and time left on stderr: on a terminal in one line, elsewhere every 30 s."""
+@dataclass(frozen=True)
+class Options:
+    """How a table is read, scored and written."""
 
-    def __init__(self, total: int, *, done: int = 0, size: int = 0) -> None:
-        self.total, self.began, self.skipped = total, time.monotonic(), done
-        self.said, self.done, self.size = self.began, done, size  # rows that are done, and those of the next chunk
+    names: Columns = Columns()  # of the columns that are read
+    unknown: str = "error"  # a context that is no CPC class: "error", or "embedding" to score by the text alone
+    explain: bool = False  # also the probability of each score, and the relation
+    skip_errors: bool = False  # a bad row gets no score, and a file says why
+    columns: tuple[str, ...] = ()  # that are written; () for all and the prediction
+    spreadsheet_safe: bool = False
+    overwrite: bool = False
+    workers: int = 0  # of Ray; 0 for this process
+    status: Path | None = None  # file that says how far the work is
 
-    def __call__(self, part: int, whole: int) -> None:
-        now, terminal, done = time.monotonic(), sys.stderr.isatty(), self.done + self.size * part // whole
-        if now - self.said >= (0.5 if terminal else 30):
-            rate, self.said = max(1, done - self.skipped) / (now - self.began), now
-            line = f"{done:,} of {self.total:,} pairs, {rate:,.0f} a second, {(self.total - done) / rate:,.0f} s left"
-            print(f"\r{line}\033[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+    def identity(self) -> str:
+        """What of the options decides what is written."""
+        return json.dumps(asdict(replace(self, overwrite=False, workers=0, status=None)))
 
 
-def score(given: argparse.Namespace) -> int:
-    """Scores what the options of `patsim score` say; returns 2 where a folder holds tables that cannot be scored."""
-    pairs, output = given.pairs, given.output
+class Model:
+    """A model folder: known by its content, and loaded when it is first needed, after a call of `prepare`."""
 
-    @cache
-    def model() -> tuple[Matcher, bytes]:
-        """The model of the run, read once for all tables, and the digest of its files."""
-        matcher, folder = Matcher.load(given.run), given.run / "model"
-        paths = sorted(path for path in (folder if folder.is_dir() else given.run).rglob("*") if path.is_file())
-        return matcher, b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+    def __init__(self, folder: Path, *, prepare: Callable[[], None] | None = None) -> None:
+        self.folder = folder
+        self.prepare = prepare
 
-    if not pairs.is_dir():
-        score_table(pairs, output / pairs.name if output.is_dir() else output, model, given)
-        return 0
-    found = sorted(path for path in pairs.iterdir() if path.name.lower().endswith(outputs.FORMS))
-    if not found:
-        raise InputError(f"{named(pairs)}: holds no table ({', '.join(outputs.FORMS)})")
-    if str(output) == "-" or (output.exists() and not output.is_dir()):
-        raise InputError(f"{clip(str(output))}: is no folder, and a folder of tables is scored into one")
-    if output.exists() and output.samefile(pairs) and not given.overwrite:
-        raise InputError(f"{named(output)}: holds the tables themselves; --overwrite replaces each by its scored one")
-    output.mkdir(parents=True, exist_ok=True)
-    status = 0
-    with scale.cluster(given.workers) if given.engine == "ray" else nullcontext():
-        for table in found:
-            scored = output / table.name
+    @cached_property
+    def identity(self) -> str:
+        return storage.digest(self.folder)
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        if self.prepare is not None:
+            self.prepare()
+        return Matcher.load(self.folder)
+
+
+def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
+    """What the model says of one pair, in words: score, probability of each score, relation."""
+    pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
+    predictions = matcher.read(pair)
+    ratings = predictions.ratings
+    score = float(predictions.scores[0])
+    verdict = next(words for least, words in VERDICTS.items() if score >= least)
+    code = cpc.class_of(context) or context
+    lines = [
+        f"{clip(anchor)} and {clip(target)} in {code} ({matcher.titles.get(code, '')}): {verdict}",
+        f"score {score:.{DIGITS}f}",
+    ]
+    meanings = {score: MEANINGS[rating] for score, rating in zip(SCORES, ("0", "1d", "2c", "3", "4"), strict=True)}
+    meanings |= {0.25: "an opposite, a part, a whole or the field", 0.5: "narrower, broader or alike in structure"}
+    for value, probability in zip(SCORES, predictions.probabilities[0], strict=True):
+        lines.append(f"  {value:<5g} {probability:.{DIGITS}f}  {meanings[value]}")
+    if ratings is not None:
+        shares = {name: float(ratings[list(members)].sum(axis=1).iloc[0]) for name, members in RELATIONS.items()}
+        ordered = sorted(shares, key=shares.__getitem__, reverse=True)
+        lines.append("relation: " + ", ".join(f"{name} {shares[name]:.{DIGITS}f}" for name in ordered[:3]))
+    return "\n".join(lines)
+
+
+def score_folder(source: Path, target: Path, model: Model, options: Options) -> int:
+    """Scores each table of a folder into a file of its name; returns how many tables had something wrong.
+
+    A table whose scores are there stays as it is where table, model and options are those of before; it is scored anew
+    where one of them changed. A file that is not known to be this command's is left, and that is said.
+    """
+    outputs.check_folder(target, source, overwrite=options.overwrite)
+    names = sorted(path.name for path in source.iterdir() if path.name.lower().endswith(outputs.FORMS))
+    if not names:
+        raise InputError(f"{named(source)}: holds no table ({', '.join(outputs.FORMS)})")
+    _name_tables_below(source, target)
+    target.mkdir(parents=True, exist_ok=True)
+    ledger = outputs.Ledger(target)
+    wrong = 0
+    with scale.cluster(options.workers) if options.workers else nullcontext():
+        for name in names:
             try:
-                if scored.exists() and not given.overwrite:
-                    print(f"{scored}: is there already and stays as it is", flush=True)
-                else:
-                    score_table(table, scored, model, given)
+                wrong += _score_one_of_folder(source / name, target / name, model, options, ledger)
             except InputError as error:  # the others are scored all the same
                 print(f"error: {error}", file=sys.stderr)
-                status = 2
-    return status
+                wrong += 1
+    return wrong
 
 
-def score_table(
-    pairs: Path, output: Path, model: Callable[[], tuple[Matcher, bytes]], given: argparse.Namespace
-) -> None:
-    """Writes the rows of a table with the prediction of each, in their order."""
-    place = named(pairs)
-    outputs.check_output(output, overwrite=given.overwrite)
-    frame, lines = tables.read_table(pairs)
-    checked = check_pairs(frame, unknown=given.unknown, place=place, lines=lines)
-    if checked.empty:
+def _score_one_of_folder(source: Path, target: Path, model: Model, options: Options, ledger: outputs.Ledger) -> bool:
+    identity = storage.digest(tables.read_bytes(source), options.identity().encode(), model.identity.encode())
+    state = ledger.state(target.name, identity)
+    if state == "current" and not options.overwrite:
+        print(f"{target}: is there already and stays as it is", flush=True)
+        return False
+    if state == "foreign" and not options.overwrite:
+        reason = "is there already, and is not what this command wrote from the table; --overwrite replaces it"
+        raise InputError(f"{named(target)}: {reason}")
+    if state == "outdated":
+        print(f"{target}: the table, the model or an option changed; it is scored anew", flush=True)
+        options = replace(options, overwrite=True)
+    faults = score_table(source, target, model, options)
+    ledger.note(target.name, identity)
+    return faults > 0
+
+
+def _name_tables_below(source: Path, target: Path) -> None:
+    """Says which tables lie in subfolders, which are not read; scored ones in the output folder are none of them."""
+    paths = [path for path in source.rglob("*/*") if path.name.lower().endswith(outputs.FORMS)]
+    below = [path.relative_to(source) for path in paths if not path.is_relative_to(target)]
+    if below:
+        shown = ", ".join(named(path) for path in sorted(below)[:SHOWN])
+        print(f"{named(source)}: {len(below)} tables in subfolders are not read: {shown}", file=sys.stderr)
+
+
+def score_table(source: Path, target: Path | None, model: Model, options: Options) -> int:
+    """Writes the rows of a table with the prediction of each, in their order; returns how many rows have none.
+
+    `target` None is standard output. The table is read once, so that it may come through a pipe.
+
+    InputError: the table, a row of it or the output is not as it must be; nothing is written then.
+    """
+    outputs.check_output(target, overwrite=options.overwrite)
+    content = tables.read_bytes(source)
+    frame, lines = tables.read_table(source, content)
+    place = named(source)
+    phrases = rows.phrases_of(frame, options.names, place)
+    if phrases.empty:
         raise InputError(f"{place}: has no row below its header")
-    there, names = list(frame.columns), given.columns.split(",") if given.columns else None
-    if missing := [name for name in names or [] if name not in (*there, "score", "prediction")]:
-        raise InputError(f"--columns: {clip(missing[0])} is none of {clip(', '.join(there))}, score")
-    if "prediction" in (names or ["prediction"]) and "prediction" in there:
-        raise InputError(f"{place}: there is a column 'prediction' already; --columns can leave it out")
-    outputs.check_output(output, overwrite=given.overwrite, rows=len(frame), columns=names or [*there, "prediction"])
-    matcher, digest = model()
-    identity = hashlib.sha256(f"{given.unknown} {CHUNK}".encode() + pairs.read_bytes() + digest).hexdigest()
-    standard, parts = str(output) == "-", output.with_name(f".{output.name[:100]}.parts")
+    names = _written_columns(frame, options, place)
+    outputs.check_output(target, overwrite=options.overwrite, rows=len(frame), columns=names)
+    pairs, faults = rows.checked(phrases, lines, place, unknown=options.unknown, skip=options.skip_errors)
+    reasons = _reasons_file(target, faults, options)
+    identity = storage.digest(content, options.identity().encode(), model.identity.encode())
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if standard else parts
-        stack.enter_context(storage.lock(folder / "lock", clip(str(output))))
-        outputs.check_output(output, overwrite=given.overwrite)  # another process may have written it meanwhile
-        prediction = _predictions(matcher, checked, given, folder / identity)
-        frame.insert(len(there), "prediction", prediction, allow_duplicates=True)
-        if names:
-            places = [-1 if name == "score" else [*there, "prediction"].index(name) for name in names]
-            frame = frame.iloc[:, places].set_axis(names, axis=1)
-        outputs.write_table(frame, output, spreadsheet_safe=given.spreadsheet_safe)
+        if target is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = storage.companion(target, "parts")
+        stack.enter_context(storage.lock(folder / "lock", named(target or "-")))
+        outputs.check_output(target, overwrite=options.overwrite)  # another process may have written it meanwhile
+        values = _values(model, pairs, options, folder / identity, last_error=next(iter(faults.values()), ""))
+        results = _results(values, pairs.index, len(frame), options)
+        outputs.check_output(target, overwrite=options.overwrite)
+        outputs.write_table(_joined(frame, results, names), target, spreadsheet_safe=options.spreadsheet_safe)
+        _write_reasons(reasons, lines, faults)
         shutil.rmtree(folder)
-    print(f"{output}: {len(frame):,} pairs", file=sys.stderr if standard else sys.stdout)
+    summary = f"{target or '-'}: {len(pairs):,} pairs"
+    if faults:
+        summary += f", {len(faults):,} rows without a score: {reasons or 'see above'}"
+    print(summary, file=sys.stderr if target is None else sys.stdout)
+    return len(faults)
 
 
-def _predictions(matcher: Matcher, checked: pd.DataFrame, given: argparse.Namespace, kept: Path) -> np.ndarray:
-    """The prediction of each checked row (n,); chunks that are done outlive a break in the folder `kept`."""
-    group = checked.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
-    order, cuts = np.argsort(group, kind="stable"), range(CHUNK, len(group), CHUNK)
-    if matcher.config.listwise:
-        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups, which a chunk has as a whole
+def _reasons_file(target: Path | None, faults: dict[int, str], options: Options) -> Path | None:
+    """Where the reasons of rows without a score go: beside the output, such as scored.errors.csv."""
+    if not faults or target is None:
+        return None
+    ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
+    path = target.with_name(f"{target.name[: -len(ending)]}.errors.csv")
+    outputs.check_output(path, overwrite=options.overwrite)
+    return path
+
+
+def _write_reasons(path: Path | None, lines: list[int], faults: dict[int, str]) -> None:
+    reasons = [(lines[position], reason) for position, reason in faults.items()]
+    if path is not None:
+        outputs.write_table(pd.DataFrame(reasons, columns=["row", "reason"]), path)
+        return
+    for line, reason in reasons[:SHOWN]:
+        print(f"row {line}, {reason}", file=sys.stderr)
+
+
+def _written_columns(frame: pd.DataFrame, options: Options, place: str) -> list[str]:
+    """Names of the columns of the output; InputError where one is not there, or there twice."""
+    new = ["prediction"]
+    if options.explain:
+        new += [*PROBABILITIES, "relation", "relation_probability"]
+    existing = list(frame.columns)
+    names = list(options.columns) or [*existing, *new]
+    for name in options.columns:
+        if name not in (*existing, *new, "score"):
+            known = clip(", ".join(map(str, [*existing, *new])))
+            raise InputError(f"--columns: {clip(name)} is none of {known}, score")
+    for name in new:
+        if name in names and name in existing:
+            raise InputError(f"{place}: there is a column {name!r} already; --columns can leave it out")
+    return names
+
+
+def _joined(frame: pd.DataFrame, results: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The columns of the output; `score` is the prediction."""
+    if names[: len(frame.columns)] == list(frame.columns):  # also where two of them have one name
+        return pd.concat([frame, results[names[len(frame.columns) :]]], axis=1)
+    existing = list(frame.columns)
+    columns = []
+    for name in names:
+        if name == "score":
+            columns.append(results["prediction"])
+        elif name in existing:
+            columns.append(frame.iloc[:, existing.index(name)])
+        else:
+            columns.append(results[name])
+    return pd.concat(columns, axis=1).set_axis(names, axis=1)
+
+
+def _results(values: np.ndarray, positions: pd.Index, count: int, options: Options) -> pd.DataFrame:
+    """The new columns of all rows from the values (n, k) of those at these positions; the others have none."""
+    results = pd.DataFrame({"prediction": values[:, 0]}, index=positions)
+    if options.explain:
+        results[PROBABILITIES] = values[:, 1:6]
+        shares = values[:, 6:]
+        if shares.shape[1]:  # the model has learned ratings
+            results["relation"] = np.array(list(RELATIONS))[shares.argmax(axis=1)]
+            results["relation_probability"] = shares.max(axis=1)
+        else:
+            results["relation"] = ""
+            results["relation_probability"] = np.nan
+    return results.round(DIGITS).reindex(range(count))
+
+
+def _chunks(pairs: pd.DataFrame, size: int, *, whole_groups: bool) -> list[np.ndarray]:
+    """Rows of each part, about `size`: an anchor's in a class side by side, with `whole_groups` in one part."""
+    group = pairs.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
+    order = np.argsort(group, kind="stable")
+    cuts = np.arange(size, len(group), size)
+    if whole_groups:
+        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
         cuts = np.unique(ends[np.searchsorted(ends, cuts)])
-    chunks = [rows for rows in np.split(order, cuts) if len(rows)]
+    return [chunk for chunk in np.split(order, cuts) if len(chunk)]
+
+
+def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, last_error: str) -> np.ndarray:
+    """What `scale.values` gives for each row (n, k); parts that are done outlive a break in the folder `kept`."""
+    size = CHUNK
+    if options.workers:
+        size = min(RAY_CHUNK, -(-len(pairs) // (4 * options.workers)))
+    kept = kept.with_name(f"{kept.name}-{size}")
     for other in set(kept.parent.glob("*/")) - {kept}:
         shutil.rmtree(other)  # of another input, model or option
     kept.mkdir(exist_ok=True)
+    chunks = _chunks(pairs, size, whole_groups=model.matcher.config.listwise)
     paths = [kept / f"{number}.f64" for number in range(len(chunks))]
-    todo = {number: checked.iloc[rows] for number, rows in enumerate(chunks) if not paths[number].is_file()}
-    progress = Progress(len(order), done=len(order) - sum(map(len, todo.values())))
+    todo = {number: pairs.iloc[chunk] for number, chunk in enumerate(chunks) if not paths[number].is_file()}
+    progress = Progress(len(pairs), done=len(pairs) - sum(map(len, todo.values())), status=options.status)
+    if last_error:
+        progress.fail(last_error)
+    try:
+        for number, values in _scored(model, todo, options, progress):
+            storage.write(paths[number], values.astype(np.float64).tobytes())
+            progress.finish(len(values))
+    finally:
+        progress.close()
+    return _read_parts(chunks, paths)
 
-    def local() -> Iterator[tuple[int, np.ndarray]]:
-        for number, rows in todo.items():
-            progress.size = len(rows)
-            yield number, matcher.read(rows, unknown=given.unknown, progress=progress).scores
 
-    ray, model = given.engine == "ray", (given.run.resolve(), given.unknown)
-    scored = scale.mapped(scale.Scorer, model, todo, workers=given.workers) if ray else local()
-    for number, values in scored:
-        storage.write(paths[number], values.tobytes())
-        progress.size, progress.done = 0, progress.done + len(values)
-        progress(0, 1)
-    found = np.empty(len(order))
-    for rows, path in zip(chunks, paths, strict=True):
-        found[rows] = np.fromfile(path)
-    print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-    return found
+def _scored(
+    model: Model, todo: dict[int, pd.DataFrame], options: Options, progress: Progress
+) -> Iterator[tuple[int, np.ndarray]]:
+    if options.workers:
+        arguments = (model.folder.resolve(), options.unknown, options.explain)
+        yield from scale.mapped(scale.Scorer, arguments, todo, workers=options.workers)
+        return
+    for number, part in todo.items():
+        settings = {"unknown": options.unknown, "explain": options.explain, "progress": progress.within}
+        yield number, scale.values(model.matcher, part, **settings)
+
+
+def _read_parts(chunks: list[np.ndarray], paths: list[Path]) -> np.ndarray:
+    """The parts' values in the order of the rows."""
+    parts = [np.fromfile(path).reshape(len(chunk), -1) for chunk, path in zip(chunks, paths, strict=True)]
+    order = np.concatenate(chunks)
+    values = np.empty((len(order), parts[0].shape[1]))
+    values[order] = np.concatenate(parts)
+    return values

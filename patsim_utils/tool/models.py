@@ -1,0 +1,79 @@
+"""The models that ship with this package, and the folder of the model that a command uses; nothing slow is imported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from patsim_utils.environment import ROOT
+from patsim_utils.errors import InputError, named
+
+FOLDER = Path(__file__).parents[1] / "models"
+NAMES = ("small", "large")
+NOTE = "matcher.json"
+
+
+def shipped() -> list[str]:
+    """Names of the models that are in this copy of the package, `small` first."""
+    names = {path.parent.name for path in FOLDER.glob(f"*/{NOTE}")}
+    known = [name for name in NAMES if name in names]
+    return known + sorted(names - set(NAMES))
+
+
+def model_folder(model: str | None = None, run: Path | None = None) -> Path:
+    """The folder that holds matcher.json: of a `run`, else of the `model` that ships (`small` where none is named).
+
+    InputError where there is no model.
+    """
+    if run is not None:
+        return _folder_of_run(run)
+    name = model or "small"
+    if name not in shipped():
+        others = ", ".join(shipped())
+        hint = f"there are {others}" if others else "`make study` trains one, which --run runs/sample uses"
+        raise InputError(f"--model: no model {name!r} ships with this copy of patsim; {hint}")
+    return FOLDER / name
+
+
+def _folder_of_run(run: Path) -> Path:
+    for folder in (run / "model", run):
+        if (folder / NOTE).is_file():
+            return folder
+    finished = sorted(path.parent.parent.name for path in (ROOT / "runs").glob(f"*/model/{NOTE}"))
+    hint = "`make study` trains one into runs/sample"
+    if finished:
+        hint += f"; there are {', '.join(f'runs/{name}' for name in finished[:10])}"
+    raise InputError(f"{named(run.absolute())}: there is no model here; {hint}")
+
+
+def figures(name: str) -> dict[str, Any]:
+    """What is known of a model that ships: `pearson`, `low`, `high`, `split`, `seeds`, `megabytes`,
+    `pairs_per_second`; empty where nothing is.
+    """
+    try:
+        return dict(json.loads((FOLDER / name / "figures.json").read_text("utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{named(FOLDER / name / 'figures.json')}: is damaged") from error
+
+
+def listing() -> str:
+    """The models that ship, a line each, with figure, size and speed; InputError where there is none."""
+    names = shipped()
+    if not names:
+        raise InputError("no model ships with this copy of patsim; `make study` trains one, which --run uses")
+    return "\n".join(_line(name, figures(name)) for name in names)
+
+
+def _line(name: str, known: dict[str, Any]) -> str:
+    parts = [f"{name:8}"]
+    if "pearson" in known:
+        interval = f"[{known['low']:.3f}, {known['high']:.3f}]"
+        parts.append(f"Pearson {known['pearson']:.3f} {interval} on {known['split']}, {known['seeds']} seeds")
+    if "megabytes" in known:
+        parts.append(f"{known['megabytes']:g} MB")
+    if "pairs_per_second" in known:
+        parts.append(f"{known['pairs_per_second']:,.0f} pairs a second")
+    if len(parts) == 1:
+        parts.append("its figures are not recorded")
+    return "  ".join([parts[0], "; ".join(parts[1:])])

@@ -1,0 +1,198 @@
+"""How much of the machine a piece of work uses, and how far it is: threads, a bar, lines, a status file."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from patsim_utils import storage
+from patsim_utils.errors import InputError, clip
+
+LINE_SECONDS = 30  # between two lines where no terminal shows a bar
+STATUS_SECONDS = 1  # between two versions of a status file
+
+
+def chosen_threads(threads: int | None, clock: "Clock") -> int:
+    """Threads to compute with: as asked for, else PATSIM_THREADS, else OMP_NUM_THREADS, else the idle cores."""
+    if threads:
+        return threads
+    for variable in ("PATSIM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(variable, "")
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+        if text and variable == "PATSIM_THREADS":
+            raise InputError(f"PATSIM_THREADS: {clip(text)} is no whole number above 0")
+    return clock.idle_cores()
+
+
+def use_threads(threads: int | None, clock: "Clock") -> None:
+    """Sets the threads of torch, in this process and in those that it starts, and says how many once."""
+    import torch
+
+    count = chosen_threads(threads, clock)
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    print(f"{_counted(count, 'thread')} of {_counted(cores(), 'core')}", file=sys.stderr, flush=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def cores() -> int:
+    """Cores that this process may use, by its affinity and a container's quota; at least 1."""
+    count = len(usable_cores())
+    quota = container_quota()
+    if quota is not None:
+        count = min(count, max(1, round(quota)))
+    return count
+
+
+def usable_cores() -> set[int]:
+    """Numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def container_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that a container grants, None where it grants all; control groups of version 2 and 1."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    if quota.strip() in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+class Clock:
+    """Measures how busy the machine is with the work of others, from its making on.
+
+    While a command imports its packages it uses one core at most, so what the others leave idle is seen by then.
+    Where the system does not count (/proc/stat), its load average counts.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.own = time.process_time()
+        self.idle = _idle_seconds()
+
+    def idle_cores(self) -> int:
+        """Cores that others leave to this process, at least 1 and at most those that it may use."""
+        seconds = time.monotonic() - self.began
+        idle = _idle_seconds()
+        if idle is None or self.idle is None or seconds < 0.2:
+            free = (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else cores()
+        else:
+            own = time.process_time() - self.own
+            free = (idle - self.idle + own) / seconds
+        return max(1, min(cores(), round(free)))
+
+
+def _idle_seconds() -> float | None:
+    """Seconds since the start of the system in which the usable cores had nothing to do, summed over them."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        ticks = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+    usable = {f"cpu{number}" for number in usable_cores()}
+    counters = [line.split() for line in lines if line.split(" ")[0] in usable]
+    return sum(int(fields[4]) + int(fields[5]) for fields in counters) / ticks  # idle, and waiting for a disk
+
+
+class Progress:
+    """How much of some work is done: one bar on a terminal, a line every 30 s elsewhere, and a status file if asked.
+
+    The status file is JSON: `done`, `total`, `per_second`, `seconds_left` and `last_error`.
+    """
+
+    def __init__(self, total: int, *, done: int = 0, unit: str = "pairs", status: Path | None = None) -> None:
+        self.total = total
+        self.done = done
+        self.unit = unit
+        self.status = status
+        self.shown = done  # with what is done of a part that is under way
+        self.skipped = done  # by an earlier command
+        self.error = ""
+        self.began = time.monotonic()
+        self.line = self.began
+        self.written = 0.0
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=done, unit=f" {unit}", leave=False, dynamic_ncols=True)
+        self._write_status()
+
+    def within(self, done: int, total: int) -> None:
+        """So many rows of the part that is under way are done; they may also be counted in several rounds."""
+        self._show(self.done + done)
+
+    def finish(self, count: int) -> None:
+        """A part of so many is done."""
+        self.done += count
+        self._show(self.done)
+
+    def reach(self, done: int, total: int) -> None:
+        """So many of so many are done in all."""
+        self.total = total
+        self.done = done
+        self._show(done)
+
+    def _show(self, shown: int) -> None:
+        now = time.monotonic()
+        self.shown = shown
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.update(shown - self.bar.n)
+        elif now - self.line >= LINE_SECONDS:
+            self.line = now
+            print(self._text(), file=sys.stderr, flush=True)
+        if now - self.written >= STATUS_SECONDS or shown == self.total:
+            self._write_status()
+
+    def fail(self, error: str) -> None:
+        """An error that does not end the work."""
+        self.error = error
+        self._write_status()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+        self._write_status()
+
+    def rate(self) -> float:
+        """What is done in a second."""
+        return (self.shown - self.skipped) / max(time.monotonic() - self.began, 1e-3)
+
+    def seconds_left(self) -> float | None:
+        """None where nothing is known yet."""
+        rate = self.rate()
+        return (self.total - self.shown) / rate if rate else None
+
+    def _text(self) -> str:
+        text = f"{self.shown:,} of {self.total:,} {self.unit}, {self.rate():,.0f} a second"
+        left = self.seconds_left()
+        return text if left is None else f"{text}, {left:,.0f} s left"
+
+    def _write_status(self) -> None:
+        if self.status is None:
+            return
+        self.written = time.monotonic()
+        left = self.seconds_left()
+        state = {
+            "done": self.shown,
+            "total": self.total,
+            "per_second": round(self.rate(), 1),
+            "seconds_left": left if left is None else round(left, 1),
+            "last_error": self.error or None,
+        }
+        storage.write_text(self.status, json.dumps(state))

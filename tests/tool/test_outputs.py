@@ -1,0 +1,59 @@
+"""Outputs: checked before anything slow, files named like signs, what a spreadsheet would run, what was written."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from patsim_utils.data import tables
+from patsim_utils.errors import InputError
+from patsim_utils.tool import outputs
+
+
+def test_the_forms_that_are_written_are_those_that_are_read() -> None:
+    assert outputs.FORMS == tables.ENDINGS
+
+
+def test_a_file_called_minus_is_no_standard_output(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert outputs.destination("-") is None
+    for words in ("./-", f"{tmp_path}/-"):
+        with pytest.raises(InputError, match="ending is none of"):
+            outputs.check_output(outputs.destination(words))
+    outputs.write_table(pd.DataFrame({"a": [1]}), None)
+    assert capfd.readouterr().out == "a\n1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["=1", "\n=1+1", "  =1", "\u00a0@x", "\uff1d1+1", "\ufeff=1", "\u200b-x", "\tb", "\r1"]
+)
+def test_a_hidden_formula_is_escaped(text: str) -> None:
+    """Case 35: behind a line break, spaces or a mark that is not shown, or in full-width signs."""
+    assert outputs.safe(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["a=1", "", "1-2", " a", -1.5, None])
+def test_other_values_stay(value: object) -> None:
+    assert outputs.safe(value) is value
+
+
+def test_a_link_to_nothing_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match="a link to nothing"):
+        outputs.check_output(tmp_path / "x.csv", overwrite=True)
+
+
+def test_a_ledger_knows_what_was_written_of_what(tmp_path: Path) -> None:
+    ledger = outputs.Ledger(tmp_path)
+    assert ledger.state("a.csv", "one") == "missing"
+    (tmp_path / "a.csv").write_text("x")
+    assert ledger.state("a.csv", "one") == "foreign"
+    ledger.note("a.csv", "one")
+    again = outputs.Ledger(tmp_path)
+    assert again.state("a.csv", "one") == "current"
+    assert again.state("a.csv", "two") == "outdated"
+    (tmp_path / "a.csv").write_text("y")
+    assert again.state("a.csv", "one") == "foreign"
+    (tmp_path / outputs.LEDGER).write_text("[")
+    assert outputs.Ledger(tmp_path).state("a.csv", "one") == "foreign"
