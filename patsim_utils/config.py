@@ -31,7 +31,7 @@ class Config(BaseModel):
     backbone: Text = Field("minilm", min_length=1)  # minilm, mpnet, a Hugging Face name or a local folder
     layers: int = Field(0, ge=0, le=1000)  # lowest layers of the backbone that are kept; 0 for all
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: bf16 where that is fast, else fp32
-    layout: Literal["pair", "packed", "compact", "repeated", "listwise"] = "pair"  # how rows become sequences
+    layout: Literal["pair", "packed", "repeated"] = "pair"  # how rows become sequences
     # what the encoder reads of the class; title: its first eight tokens
     context_text: Literal["title", "whole_title", "code", "none"] = "title"
     # how the class vector enters the token embeddings
@@ -68,6 +68,12 @@ class Config(BaseModel):
             raise ValueError("it holds characters that cannot be printed")
         return value
 
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _former_name(cls, value: object) -> object:
+        """Runs of earlier versions have the layout `packed` under the name `compact`."""
+        return "packed" if value == "compact" else value
+
     @model_validator(mode="after")
     def _works_together(self) -> Self:
         if self.adapter == "hyperlora" and self.fusion == "none":
@@ -79,7 +85,7 @@ class Config(BaseModel):
     @property
     def listwise(self) -> bool:
         """Whether the score of a pair also depends on the other targets of its anchor: a track of its own."""
-        return self.layout == "listwise" or self.features == "group"
+        return self.features == "group"
 
     @classmethod
     def parse(cls, given: Mapping[str, object], *, source: str = "") -> Self:

@@ -98,11 +98,19 @@ def test_the_line_that_describes_a_run_follows_its_settings() -> None:
         "loss smooth_k2 + 0.4 NT-Xent + 1 ratings, pair layout, 3 epochs"
     )
     other = Config(
-        backbone="/home/me/large", layers=3, adapter="full", contrast_weight=0, rating_weight=1, layout="compact"
+        backbone="/home/me/large", layers=3, adapter="full", contrast_weight=0, rating_weight=1, layout="packed"
     )
     assert "large, lowest 3 layers, all weights trained" in other.describe()
     assert "/home" not in other.describe()
-    assert "loss smooth_k2 + 1 ratings, compact layout" in other.describe()
-    assert Config(layout="listwise").listwise
+    assert "loss smooth_k2 + 1 ratings, packed layout" in other.describe()
+
+
+def test_scores_are_listwise_where_features_are_of_the_group() -> None:
     assert Config(features="group").listwise
-    assert not Config(layout="packed").listwise
+    assert not Config(layout="packed", features="similarity").listwise
+
+
+def test_a_run_of_an_earlier_version_has_its_layout_under_the_former_name() -> None:
+    assert Config.parse({"layout": "compact"}, source="config.json").layout == "packed"
+    with pytest.raises(InputError, match="parameter layout: 'listwise' is not 'pair', 'packed' or 'repeated'"):
+        Config.parse({"layout": "listwise"})

@@ -1,5 +1,7 @@
-"""layouts.sampler: to be written."""
+"""Batches of sequences of like length, so that hardly any of their tokens is padding."""
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,14 +9,21 @@ import numpy as np
 from patsim_utils.errors import InputError
 from patsim_utils.layouts.pairs import Pairs
 
+Rows = np.ndarray  # of one sequence
+
 
 class LengthGrouped:
-    """Batches of sequences of like length: a sampler of batches for a DataLoader, every row once an epoch.
+    """Batches of sequences for a DataLoader (`batch_sampler`); every row once an epoch.
 
     The sequences are shuffled, sorted by length within stretches of STRETCH batches, and cut into batches of about
-    `batch_size` rows, as many in every epoch, which come in random order. The order follows from (seed, epoch) alone,
-    so that a resumed run sees what the killed one would have seen. With `pools`, the rows of each epoch, an epoch draws
-    on its pool only: fewer rows, each of them more often. `share`: (i, devices) for device i's part of each batch.
+    `batch_size` rows, which come in random order. Each epoch has as many batches. The order follows from seed and
+    epoch alone, so that a resumed run sees the batches that the killed one would have seen.
+
+    Args:
+        batch_size: rows of a batch, about.
+        pools: the rows that each epoch draws on. An epoch has as many rows as without pools, so that a small pool's
+            come more often.
+        share: (i, devices) for the part of each batch that belongs to device i, from 0.
     """
 
     STRETCH = 50
@@ -28,51 +37,83 @@ class LengthGrouped:
         pools: list[np.ndarray] | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.pairs, self.size, self.seed, self.pools, self.share = pairs, batch_size, seed, pools, share
+        self.pairs = pairs
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pools = pools
+        self.device, self.devices = share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.pairs) // self.size)
+        return math.ceil(len(self.pairs) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
+    def __iter__(self) -> Iterator[list[Rows]]:
+        """The batches of this epoch, each a list of sequences given by their rows."""
         generator = np.random.default_rng((self.seed, self.epoch))
-        # with sequences of at most half a batch, no slice between two cuts can be empty
-        sequences = self.pairs.sequences(largest=-(-self.size // 2), generator=generator)
-        lengths = self.pairs.lengths(sequences)
-        weight, total = np.array([len(rows) for rows in sequences]), len(self.pairs)
-        order = generator.permutation(len(sequences))
+        # a sequence has at most half a batch's rows: so no batch can be empty
+        sequences = self.pairs.sequences(largest=math.ceil(self.batch_size / 2), generator=generator)
+        shuffled = [sequences[i] for i in generator.permutation(len(sequences))]
         if self.pools:
-            order = order[np.isin([sequences[i][0] for i in order], self.pools[self.epoch])]
-            order = np.tile(order, -(-total // int(weight[order].sum())))
-            order = order[np.cumsum(weight[order]) <= total]
-
-        def cut(order: np.ndarray, parts: int) -> list[np.ndarray]:
-            middle = np.cumsum(weight[order]) - weight[order] / 2
-            return np.split(order, np.searchsorted(middle, np.arange(1, parts) * weight[order].sum() / parts))
-
-        # one long cut over the sorted stretches keeps the number of batches fixed; every other stretch is sorted down,
-        # so that a batch across two of them has the longest of both or the shortest, not many short beside one long
-        stretches = cut(order, -(-total // (self.size * self.STRETCH)))
-        ordered = [part[np.argsort(lengths[part], kind="stable")] for part in stretches]
-        by_length = np.concatenate([part[::-1] if i % 2 else part for i, part in enumerate(ordered)])
-        batches = cut(by_length, len(self))
+            shuffled = repeat(shuffled, pool=self.pools[self.epoch], rows=len(self.pairs))
+        batches = cut(self._sort(shuffled), len(self))
         for i in generator.permutation(len(batches)):
-            yield self._part([sequences[j] for j in batches[i]])
+            yield self._part_of_device(batches[i])
 
-    def _part(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+    def _sort(self, sequences: list[Rows]) -> list[Rows]:
+        """Sorted by length within each stretch: up in the first one, down in the next, and so on.
+
+        So a batch that has sequences of two stretches has the longest of both or the shortest of both.
+        """
+        ordered = []
+        stretches = math.ceil(len(self.pairs) / (self.batch_size * self.STRETCH))
+        for number, stretch in enumerate(cut(sequences, stretches)):
+            order = np.argsort(self.pairs.lengths(stretch), kind="stable")
+            if number % 2:
+                order = order[::-1]
+            ordered += [stretch[i] for i in order]
+        return ordered
+
+    def _part_of_device(self, batch: list[Rows]) -> list[Rows]:
         """This device's sequences of a batch, at least one: where there are too few, the largest are cut in two."""
-        device, devices = self.share
-        while len(batch) < devices:
-            largest = int(np.argmax([len(rows) for rows in batch]))
-            if len(batch[largest]) < 2:
-                raise InputError(f"a batch has fewer pairs than there are devices ({devices}): raise batch_size")
-            batch[largest : largest + 1] = np.array_split(batch[largest], 2)
-        return batch[device::devices]
+        parts = list(batch)
+        while len(parts) < self.devices:
+            largest = int(np.argmax([len(rows) for rows in parts]))
+            if len(parts[largest]) < 2:
+                raise InputError(f"a batch has fewer pairs than there are devices ({self.devices}): raise batch_size")
+            parts[largest : largest + 1] = np.array_split(parts[largest], 2)
+        return parts[self.device :: self.devices]
 
     def padding(self) -> float:
         """Share of padding among the tokens of this epoch's batches, in [0, 1)."""
-        lengths = [self.pairs.lengths(batch) for batch in self]
-        return float(1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths))
+        read = 0
+        padded = 0
+        for batch in self:
+            lengths = self.pairs.lengths(batch)
+            read += lengths.sum()
+            padded += len(batch) * lengths.max()
+        return float(1 - read / padded)
+
+
+def cut(sequences: list[Rows], parts: int) -> list[list[Rows]]:
+    """Consecutive parts with about equally many rows: a sequence is in the part that its middle row falls into."""
+    sizes = np.array([len(rows) for rows in sequences])
+    middles = np.cumsum(sizes) - sizes / 2
+    boundaries = np.arange(1, parts) * sizes.sum() / parts
+    cuts = [0, *np.searchsorted(middles, boundaries), len(sequences)]
+    return [sequences[start:end] for start, end in itertools.pairwise(cuts)]
+
+
+def repeat(sequences: list[Rows], *, pool: np.ndarray, rows: int) -> list[Rows]:
+    """The sequences whose rows are in the pool, again and again in their order, until they hold `rows` rows at most."""
+    members = set(pool.tolist())
+    of_pool = [sequence for sequence in sequences if int(sequence[0]) in members]
+    repeated = []
+    for sequence in itertools.cycle(of_pool):
+        rows -= len(sequence)
+        if rows < 0:
+            break
+        repeated.append(sequence)
+    return repeated

@@ -26,9 +26,6 @@ from patsim_utils.ratings import RANKS, RATINGS, SCORES
 
 FORMAT = 2  # of a model folder; a folder of another one is refused
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}  # that are read of a class text
-LIST_SHUFFLES = 4  # orders of a group over which a `listwise` score is averaged
-# Targets of a sequence in scoring, at most: attention grows with their square, the prefix is read once a sequence.
-TARGETS = {"pair": 1, "packed": 64, "compact": 64, "repeated": 32, "listwise": 128}
 BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # of a batch in scoring; larger ones outgrow a CPU's caches
 Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
 
@@ -117,35 +114,28 @@ class Matcher:
     def run(self, pairs: Pairs, *, progress: Progress | None = None) -> Predictions:
         """What the network alone says of all pairs, in their order; without the regressor of similarity features.
 
-        In the `listwise` layout it is the mean over LIST_SHUFFLES orders of each group. `progress(done, all)` follows
-        every batch. The network is in evaluation mode afterwards.
+        `progress(done, all)` follows every batch. The network is in evaluation mode afterwards.
         """
         if self.network.training:  # a walk over all modules, which takes longer than the scoring of one pair
             self.network.eval()
-        orders = [None]
-        if pairs.layout == "listwise":
-            orders = list(range(LIST_SHUFFLES))
         predictions = Predictions(torch.zeros(len(pairs), RANKS - 1), None)
         if self.network.rating_head is not None:
             predictions.rating_logits = torch.zeros(len(pairs), len(RATINGS))
         done = 0
-        for batch in self._batches(pairs, orders):
+        for batch in self._batches(pairs):
             with encoder.autocast(self.config.precision, self.device):
                 outputs = self.network({name: tensor.to(self.device) for name, tensor in batch.items()})
-            predictions.logits.index_add_(0, batch["rows"], outputs.logits().cpu(), alpha=1 / len(orders))
+            predictions.logits[batch["rows"]] = outputs.logits().cpu()
             if outputs.ratings is not None:
-                ratings = outputs.ratings.float().cpu()
-                predictions.rating_logits.index_add_(0, batch["rows"], ratings, alpha=1 / len(orders))
+                predictions.rating_logits[batch["rows"]] = outputs.ratings.float().cpu()
             done += len(batch["rows"])
             if progress:
-                progress(done, len(pairs) * len(orders))
+                progress(done, len(pairs))
         return predictions
 
-    def _batches(self, pairs: Pairs, orders: list[int | None]) -> Iterator[dict[str, Tensor]]:
+    def _batches(self, pairs: Pairs) -> Iterator[dict[str, Tensor]]:
         """All rows in batches of at most BATCH_TOKENS, the longest sequences first: memory is known at once."""
-        sequences = []
-        for shuffle in orders:
-            sequences += pairs.sequences(largest=TARGETS[pairs.layout], shuffle=shuffle)
+        sequences = pairs.sequences()
         lengths = pairs.lengths(sequences)
         order = np.argsort(lengths, kind="stable")[::-1]
         while len(order):

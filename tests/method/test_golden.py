@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from patsim_utils.config import Config
-from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method.losses import dual_loss
 from patsim_utils.method.matcher import Matcher
 
@@ -44,14 +43,7 @@ def build(case: str, **options: object) -> tuple[Matcher, dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_are_what_they_were(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Pairs.sequences
-
-    def sequences(pairs: Pairs, *, largest: int, shuffle: int | None) -> list[np.ndarray]:
-        """The orders of a listwise group as they were drawn then: for all groups together."""
-        return plain(pairs, largest=largest, generator=None if shuffle is None else np.random.default_rng(shuffle))
-
-    monkeypatch.setattr(Pairs, "sequences", sequences)
+def test_logits_are_what_they_were(case: str) -> None:
     model, state = build(case)
     if model.config.adapter == "lora_all":
         model.network.backbone.merge_adapter()

@@ -99,7 +99,7 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
 
 def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path) -> None:
     put(root, "one")
-    put(root, "random", protocol="random", layout="listwise", pearson=0.9)
+    put(root, "random", protocol="random", features="group", pearson=0.9)
     put(root, "together", features="group", pearson=0.8)
     put(root, "elsewhere", data="./mine", pearson=0.95)
     for name, file in {"cut": "metrics.json", "odd": "config.json"}.items():
@@ -193,7 +193,7 @@ def test_a_record_keeps_studies_apart(root: Path) -> None:
     record.record("best")
     with pytest.raises(InputError, match="best-seed1 has seed 0"):
         record.record("best-seed1")
-    put(root, "best-seed2", seed=2, layout="listwise")
+    put(root, "best-seed2", seed=2, layout="repeated")
     with pytest.raises(InputError, match="best-seed2 is no seed of best, which has other settings"):
         record.record("best-seed2")
     put(root, "best-seed3", seed=3)

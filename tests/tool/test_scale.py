@@ -15,6 +15,7 @@ import torch
 
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
+from patsim_utils.method.features import Regressor
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.search import index as index_module
 from patsim_utils.search.index import Index
@@ -46,12 +47,15 @@ class Uneven:
 
 @pytest.fixture(scope="module")
 def run(tiny_backbone, tmp_path_factory) -> Path:
-    """Runs with a pair and a listwise model."""
+    """Runs with a model of single pairs and one that reads features of the group."""
     folder = tmp_path_factory.mktemp("runs")
-    for layout in ("pair", "listwise"):
+    for name, features in (("pair", "none"), ("listwise", "group")):
         torch.manual_seed(0)
-        settings = {"backbone": tiny_backbone("bert"), "layout": layout, "precision": "fp32"}
-        Matcher(Config.parse(settings)).save(folder / layout / "model")
+        config = Config(backbone=tiny_backbone("bert"), features=features, precision="fp32")
+        matcher = Matcher(config)
+        if features == "group":
+            matcher.regressor = Regressor.fit(load("sample")["train"].head(100), config)
+        matcher.save(folder / name / "model")
     return folder
 
 

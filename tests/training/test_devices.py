@@ -17,7 +17,6 @@ from transformers import TrainingArguments
 
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
-from patsim_utils.errors import InputError
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
@@ -30,7 +29,7 @@ CASES = [
     {"loss": "smooth_k2", "contrast_weight": 0.4, "rating_weight": 0.5},
     {"loss": "ordinal_logistic", "fusion": "attention"},
     {"loss": "bce", "layout": "packed", "fusion": "gate"},
-    {"loss": "mse", "layout": "listwise", "fusion": "graph", "contrast_weight": 1.0},
+    {"loss": "mse", "layout": "repeated", "fusion": "graph", "contrast_weight": 1.0},
     {"loss": "pearson", "fusion": "none", "adapter": "full"},
 ]
 
@@ -136,12 +135,6 @@ def test_two_devices_have_the_loss_and_gradients_of_the_joined_batch(killed, fol
             assert sorted(mine + others) == sorted(whole)
             assert mine
             assert others
-
-
-def test_a_batch_of_fewer_pairs_than_devices_is_refused(tiny_backbone) -> None:
-    pairs = Matcher(Config(backbone=tiny_backbone("bert"))).pairs(load("sample")["train"].head(10))
-    with pytest.raises(InputError, match="fewer pairs than there are devices"):
-        list(LengthGrouped(pairs, batch_size=2, seed=0, share=(0, 4)))
 
 
 def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_one_device(

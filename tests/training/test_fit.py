@@ -121,7 +121,7 @@ def test_it_can_overfit_a_handful_of_pairs(pairs_frame, tmp_path) -> None:
 
 
 def test_a_layout_with_a_curriculum_takes_as_many_steps(tiny_backbone, splits, tmp_path) -> None:
-    result = fit(splits, small(tiny_backbone, layout="listwise", curriculum="easy_first"), tmp_path / "run")
+    result = fit(splits, small(tiny_backbone, layout="repeated", curriculum="easy_first"), tmp_path / "run")
     assert result["train"]["steps"] == 2 * -(-len(splits["train"]) // 16)
 
 
