@@ -3,14 +3,13 @@
     python tools/search_bench.py --run runs/sample --phrases 100000 --folder /tmp/bench
 
 The corpus: the phrases of `--data` (sample, or a folder with train.csv), the titles of `--titles` (the official CPC
-list, a zip), and combinations of their words until there are `--phrases`. The index stays in `--folder` and is gone on
-with; its queries are anchors of the data in their classes.
+list, a zip), and combinations of their words until there are `--phrases`. The index stays in `--folder`, and what it
+lacks is added; its queries are anchors of the data in their classes.
 """
 
 import argparse
 import json
 import re
-import resource
 import time
 import zipfile
 from collections.abc import Callable
@@ -21,43 +20,92 @@ import pandas as pd
 
 from patsim_utils.data import cpc
 from patsim_utils.data.splits import load
+from patsim_utils.environment import peak_memory
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.search.index import PROBES, Index
-from patsim_utils.search.retriever import vectors
+from patsim_utils.search import retriever
+from patsim_utils.search.index import Index
+from patsim_utils.search.nearest import Approximate
 from patsim_utils.search.search import Search
 from patsim_utils.tool import scale
+
+WARM = 5  # queries that are not counted
+NEAREST = 100  # phrases of which the approximate index's recall is computed
 
 
 def corpus(count: int, *, source: str, titles: str) -> pd.DataFrame:
     """`count` distinct phrases, each with a class."""
     rows = pd.concat(load(source).values())[["target", "context"]].set_axis(["phrase", "context"], axis=1)
     if titles:
-        with zipfile.ZipFile(titles) as archive:
-            texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".txt")]
-        lines = [line.split("\t") for text in texts for line in text.splitlines()]
-        named = [(re.split("[;,({]", title)[0].strip().lower(), cpc.class_of(code)) for code, _, title in lines]
-        rows = pd.concat([rows, pd.DataFrame(named, columns=rows.columns)])
-        rows = rows[rows["context"].notna() & rows["phrase"].ne("")]
+        rows = pd.concat([rows, title_phrases(titles)])
     rows = rows.drop_duplicates("phrase")
     words = np.array(sorted({word for phrase in rows["phrase"] for word in re.findall("[a-z]{3,}", phrase)}))
-    random, classes = np.random.default_rng(0), rows["context"].to_numpy()
-    found = dict.fromkeys(rows["phrase"])
-    while len(found) < count:
+    random = np.random.default_rng(0)
+    classes = rows["context"].to_numpy()
+    phrases = dict.fromkeys(rows["phrase"])
+    while len(phrases) < count:
         for three in random.choice(words, (count, 3)):
-            found[" ".join(three[: random.integers(2, 4)])] = None
-    found = pd.DataFrame({"phrase": list(found)[:count]}).assign(context=random.choice(classes, count))
-    found.loc[: len(rows) - 1, "context"] = classes[:count]
-    return found
+            phrases[" ".join(three[: random.integers(2, 4)])] = None
+    made = pd.DataFrame({"phrase": list(phrases)[:count]})
+    made["context"] = random.choice(classes, count)
+    made.loc[: len(rows) - 1, "context"] = classes[:count]
+    return made
 
 
-def timed(ask: Callable, queries: pd.DataFrame) -> dict[str, float]:
+def title_phrases(path: str) -> pd.DataFrame:
+    """The first phrase of each title of the official CPC list (a zip), with its class."""
+    rows = []
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if not name.endswith(".txt"):
+                continue
+            for line in archive.read(name).decode("utf-8-sig").splitlines():
+                code, _, title = line.split("\t")
+                phrase = re.split("[;,({]", title)[0].strip().lower()
+                rows.append({"phrase": phrase, "context": cpc.class_of(code)})
+    frame = pd.DataFrame(rows)
+    return frame[frame["context"].notna() & frame["phrase"].ne("")]
+
+
+def timed(search: Callable, queries: pd.DataFrame) -> dict[str, float]:
     """Milliseconds of a warm query, median and 95th percentile."""
-    taken = []
+    times = []
     for query in queries.itertuples():
         began = time.perf_counter()
-        ask(query.anchor, context=query.context)
-        taken.append(1000 * (time.perf_counter() - began))
-    return dict(zip(("p50_ms", "p95_ms"), np.percentile(taken[5:], [50, 95]).round(1).tolist(), strict=True))
+        search(query.anchor, context=query.context)
+        times.append(1000 * (time.perf_counter() - began))
+    median, high = np.percentile(times[WARM:], [50, 95]).round(1)
+    return {"p50_ms": float(median), "p95_ms": float(high)}
+
+
+def together(search: Search, queries: pd.DataFrame) -> float:
+    """Milliseconds of each of many queries that are given together."""
+    began = time.perf_counter()
+    search(queries["anchor"].to_list(), queries["context"].to_list())
+    return round(1000 * (time.perf_counter() - began) / len(queries), 1)
+
+
+def approximate_recall(index: Index, queries: pd.DataFrame) -> float:
+    """Share of the NEAREST phrases by an exact search that LanceDB's own search has among its own."""
+    vectors = retriever.vectors(index.model, queries["anchor"], precision="fp32")
+    contexts = [""] * len(queries)
+    options = {"count": NEAREST, "only_class": False}
+    near = Approximate(index.table, index.columns)(vectors, contexts, **options)
+    exact = index.whole()(vectors, contexts, **options)
+    shares = [np.isin(a["phrase"], b["phrase"]).sum() / NEAREST for a, b in zip(exact, near, strict=True)]
+    return round(float(np.mean(shares)), 4)
+
+
+def make_index(rows: pd.DataFrame, folder: Path, *, workers: int) -> Index:
+    """The index in a folder; phrases that it lacks are added, and what that takes is printed."""
+    index = Index(folder, retriever="minilm", create=True)
+    missing = rows[len(index) :]
+    began = time.perf_counter()
+    encode = scale.encoder(workers) if workers else None
+    index.add(missing, encode=encode, progress=lambda done, total: print(f"{done:,} of {total:,}", flush=True))
+    if len(missing):
+        seconds = time.perf_counter() - began
+        print(json.dumps({"phrases": len(missing), "seconds": round(seconds), "a second": len(missing) / seconds}))
+    return index
 
 
 def main() -> None:
@@ -69,30 +117,22 @@ def main() -> None:
     parser.add_argument("--data", default="sample")
     parser.add_argument("--titles", default="")
     parser.add_argument("--workers", type=int, default=0, help="of Ray, that read the phrases; 0: this process")
-    given = parser.parse_args()
-    rows = corpus(given.phrases, source=given.data, titles=given.titles)
-    index = Index(given.folder, retriever="minilm", create=True)
-    done, began = len(index), time.perf_counter()
-    encode = scale.encoder(given.workers) if given.workers else None
-    index.add(rows[done:], encode=encode, progress=lambda n, of: print(f"{n:,} of {of:,}", flush=True))
-    if done < len(rows):
-        seconds, read = time.perf_counter() - began, len(rows) - done
-        print(json.dumps({"phrases": read, "seconds": round(seconds), "a second": read / seconds}))
-    queries = load(given.data)["validation"][["anchor", "context"]].drop_duplicates()
-    queries = queries.sample(given.queries, random_state=0, replace=len(queries) < given.queries)
-    found = {"phrases": len(index), "indices": [one.index_type for one in index.table.list_indices()]}
-    found["retrieval"] = timed(index.candidates, queries)
-    found["search"] = timed(Search(Matcher.load(given.run), index), queries)
-    shared = []
-    for query in queries.itertuples():
-        vector = vectors(index.model, [query.anchor])[0]
-        near = index.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
-        exact = index.table.search(vector).distance_type("dot").bypass_vector_index()
-        first = [{*asked.select(["phrase", "_distance"]).limit(100).to_pandas()["phrase"]} for asked in (near, exact)]
-        shared.append(len(first[0] & first[1]) / 100)
-    found["recall@100 of the exact search"] = round(float(np.mean(shared)), 4)
-    found["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(found, indent=1))
+    options = parser.parse_args()
+    rows = corpus(options.phrases, source=options.data, titles=options.titles)
+    index = make_index(rows, options.folder, workers=options.workers)
+    queries = load(options.data)["validation"][["anchor", "context"]].drop_duplicates()
+    queries = queries.sample(options.queries, random_state=0, replace=len(queries) < options.queries)
+    search = Search(Matcher.load(options.run), index)
+    costs = {
+        "phrases": len(index),
+        "indices": [index.index_type for index in index.table.list_indices()],
+        "retrieval": timed(index.candidates, queries),
+        "search": timed(search, queries),
+        "together_ms": together(search, queries),
+        f"recall@{NEAREST} of the exact search": approximate_recall(index, queries),
+        "peak_memory_mb": round(peak_memory()),
+    }
+    print(json.dumps(costs, indent=1))
 
 
 if __name__ == "__main__":

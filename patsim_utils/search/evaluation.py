@@ -1,93 +1,169 @@
-"""How much a retriever finds, alone and with a matcher behind it; and how one is trained on the rated pairs.
+"""How much of what people rated is found: by words, by a retriever, and with a matcher behind it.
 
 Queries are the anchors of a frame in their classes, the corpus the distinct targets of all splits. What people rated
 counts by its score; a target that nobody rated for this query counts as not relevant: all figures are lower bounds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from lancedb.index import FTS
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import ndcg_score
 
 from patsim_utils import metrics
 from patsim_utils.data.pairs import normalise
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.search.index import Index
+from patsim_utils.search.search import BLEND, CANDIDATES, blended
 
-CANDIDATES = 100
-# name -> depth and the score from which on a target is to be found; nDCG apart
-MEASURES = {f"recall@{n} of {level} or more": (n, float(level)) for level in (".5", ".75") for n in (10, 100)}
-# nDCG of the first ten, unrated phrases as not relevant; and of the first ten of those that people rated for the query,
-# the others left out (condensed lists, Sakai 2007), which does not hold good phrases that nobody rated against a system
-ORDERS = ("nDCG@10", "nDCG@10 of rated")
-Retriever = Callable[[str, str], list[str]]  # query, class -> phrases, the nearest first
+DEPTHS = (10, 100, 200)  # of recall
+LEVELS = {".5": 0.5, ".75": 0.75}  # score from which on a target is to be found
+FIRST = 10  # phrases of which nDCG is computed
+ORDERS = (f"nDCG@{FIRST}", f"nDCG@{FIRST} of rated")
+CHARACTERS = 0.15  # weight of the cosine of character n-grams
+
+# Queries and their classes -> for each a frame with the columns phrase and similarity, the best first
+System = Callable[[Sequence[str], Sequence[str]], list[pd.DataFrame]]
 
 
 def corpus(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The distinct targets of all splits, a column `phrase`."""
-    return pd.DataFrame({"phrase": pd.concat(splits.values())["target"].drop_duplicates()})
+    targets = pd.concat(splits.values())["target"]
+    return pd.DataFrame({"phrase": targets.drop_duplicates()})
 
 
-def by_vectors(index: Index) -> Retriever:
-    return lambda query, _: index.candidates(query, count=CANDIDATES)["phrase"].to_list()
+def by_vectors(index: Index) -> System:
+    """The nearest CANDIDATES phrases by cosine, of all classes alike."""
+
+    def search(queries: Sequence[str], _: Sequence[str]) -> list[pd.DataFrame]:
+        no_class = [""] * len(queries)
+        return index.nearest(queries, no_class, count=CANDIDATES)
+
+    return search
 
 
-def by_words(index: Index) -> Retriever:
-    """BM25 over the index's phrases, by LanceDB."""
+def by_words(index: Index) -> System:
+    """BM25 over the index's phrases, by LanceDB, whose score is the similarity."""
     index.table.create_index("phrase", config=FTS())
-    asked = index.table.search
 
-    def find(query: str, _: str) -> list[str]:
-        found = asked(query, query_type="fts").limit(10 * CANDIDATES)  # with a small limit it misses some of the best
-        return found.to_pandas()["phrase"].head(CANDIDATES).to_list()
+    def search_one(query: str) -> pd.DataFrame:
+        search = index.table.search(query, query_type="fts")
+        search = search.limit(10 * CANDIDATES)  # with a small limit it misses some of the best
+        rows = search.to_arrow().select(["phrase", "_score"]).to_pandas().head(CANDIDATES)
+        return pd.DataFrame({"phrase": rows["phrase"], "similarity": rows["_score"]})
 
-    return find
+    def search(queries: Sequence[str], _: Sequence[str]) -> list[pd.DataFrame]:
+        return [search_one(query) for query in queries]
 
-
-def reranked(retriever: Retriever, matcher: Matcher) -> Retriever:
-    """The retriever's candidates in the order of the matcher's scores."""
-
-    def find(query: str, context: str) -> list[str]:
-        found = retriever(query, context)
-        return matcher.rank(query, found, context=context)["target"].to_list() if found else []
-
-    return find
+    return search
 
 
-def measure(retriever: Retriever, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a query: anchor, context, MEASURES and ORDERS (gain: the score), NaN where there is nothing to find."""
+def with_characters(system: System, phrases: Sequence[str], *, weight: float = CHARACTERS) -> System:
+    """A system's candidates, with `weight` times the cosine of character 2- to 4-grams added to their similarity.
+
+    The n-grams are weighted by TF-IDF over the corpus's `phrases`.
+    """
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    vectorizer.fit(map(normalise, phrases))
+
+    def search(queries: Sequence[str], contexts: Sequence[str]) -> list[pd.DataFrame]:
+        answers = []
+        for query, rows in zip(queries, system(queries, contexts), strict=True):
+            grams = vectorizer.transform([normalise(query), *rows["phrase"].map(normalise)])  # of unit length
+            cosine = (grams[1:] @ grams[0].T).toarray()[:, 0]
+            rows = rows.assign(similarity=rows["similarity"] + weight * cosine)
+            answers.append(rows.sort_values("similarity", ascending=False, kind="stable"))
+        return answers
+
+    return search
+
+
+def reranked(system: System, matcher: Matcher, *, weight: float = BLEND) -> System:
+    """A system's candidates, ordered by the blend of its similarity and the matcher's score, as `Search` does.
+
+    `weight` 1 orders by the matcher alone.
+    """
+
+    def search(queries: Sequence[str], contexts: Sequence[str]) -> list[pd.DataFrame]:
+        candidates = system(queries, contexts)
+        parts = []
+        for query, context, rows in zip(queries, contexts, candidates, strict=True):
+            parts.append(pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": context}))
+        scores = matcher.score(pd.concat(parts, ignore_index=True))
+        ends = np.cumsum([len(rows) for rows in candidates])
+        answers = []
+        for rows, score in zip(candidates, np.split(scores, ends[:-1]), strict=True):
+            order = blended(rows["similarity"], pd.Series(score), weight=weight)
+            answers.append(rows.iloc[np.argsort(-order, kind="stable")])
+        return answers
+
+    return search
+
+
+def measure(system: System, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a query: anchor, context, recall (DEPTHS x LEVELS) and ORDERS; NaN where there is nothing to find.
+
+    `nDCG@10 of rated` is that of the first ten phrases that people rated for the query, the others left out (condensed
+    lists, Sakai 2007): good phrases that nobody rated are then not held against a system.
+    """
+    groups = list(frame.groupby(["anchor", "context"], sort=False))
+    queries = [anchor for (anchor, _), _ in groups]
+    contexts = [context for (_, context), _ in groups]
     rows = []
-    for (anchor, context), group in frame.groupby(["anchor", "context"], sort=False):
+    for (key, group), answer in zip(groups, system(queries, contexts), strict=True):
         rated = dict(zip(group["target"], group["score"], strict=True))
-        found = [normalise(phrase) for phrase in retriever(anchor, context)]
-        row = {"anchor": anchor, "context": context}
-        for name, (depth, level) in MEASURES.items():
+        phrases = [normalise(phrase) for phrase in answer["phrase"]]
+        row = {"anchor": key[0], "context": key[1]}
+        for label, level in LEVELS.items():
             wanted = {target for target, score in rated.items() if score >= level}
-            row[name] = len(wanted & {*found[:depth]}) / len(wanted) if wanted else np.nan
-        ideal = sorted(rated.values(), reverse=True)[:10]
-        discount = 1 / np.log2(np.arange(2, 12))
-        best = ideal @ discount[: len(ideal)]
-        for name, kept in zip(ORDERS, (found, [phrase for phrase in found if phrase in rated]), strict=True):
-            gains = [rated.get(phrase, 0.0) for phrase in kept[:10]]
-            row[name] = gains @ discount[: len(gains)] / best if best else np.nan
+            for depth in DEPTHS:
+                row[f"recall@{depth} of {label} or more"] = recall(phrases[:depth], wanted)
+        row[ORDERS[0]] = ndcg(phrases, rated)
+        row[ORDERS[1]] = ndcg([phrase for phrase in phrases if phrase in rated], rated)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def compare(retrievers: Mapping[str, Retriever], frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Means over queries: system, measure, value, low, high, and the paired difference to the row's system before
-    reranking (a system named "<name>, reranked") or to the first system, with its interval.
+def recall(phrases: Sequence[str], wanted: set[str]) -> float:
+    """Share of the wanted phrases that are among `phrases`; NaN where none is wanted."""
+    if not wanted:
+        return np.nan
+    return len(wanted & set(phrases)) / len(wanted)
+
+
+def ndcg(phrases: Sequence[str], rated: Mapping[str, float]) -> float:
+    """nDCG of the first FIRST phrases, whose gains are their scores in `rated`, else 0; NaN where all scores are 0."""
+    if not any(rated.values()):
+        return np.nan
+    shown = [rated.get(phrase, 0.0) for phrase in phrases]
+    missed = [rated[phrase] for phrase in rated.keys() - set(phrases)]
+    gains = np.array([*shown, *[0.0] * FIRST, *missed])  # the zeros keep what is missed out of the first ones
+    return float(ndcg_score(gains[None], -np.arange(len(gains))[None], k=FIRST))
+
+
+def compare(systems: Mapping[str, System], frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means over queries of each system, with intervals of 95 % over anchors.
+
+    Columns: system, measure, value, low, high, and the paired difference with its interval, to the system that is
+    refined ("<name>, reranked" is compared with "<name>"), of others to the first system.
     """
-    measured = {name: measure(retriever, frame) for name, retriever in retrievers.items()}
+    measured = {name: measure(system, frame) for name, system in systems.items()}
+    first = next(iter(measured))
     rows = []
     for name, table in measured.items():
-        other = measured[name.removesuffix(", reranked") if name.endswith(", reranked") else next(iter(measured))]
-        for what in (*MEASURES, *ORDERS):
-            known = table[what].notna()
-            anchors, value = table.loc[known, "anchor"], table.loc[known, what]
-            row = (name, what, *metrics.mean_interval(anchors, value, seed=seed))
-            difference = metrics.mean_interval(anchors, value - other.loc[known, what], seed=seed)
-            rows.append((*row, *(difference if other is not table else (np.nan,) * 3)))
-    columns = ["system", "measure", "value", "low", "high", "difference", "difference_low", "difference_high"]
-    return pd.DataFrame(rows, columns=columns)
+        refined = name.partition(", ")[0]
+        base = refined if refined in measured and refined != name else first
+        for label in table.columns.drop(["anchor", "context"]):
+            row = {"system": name, "measure": label}
+            known = table[label].notna()
+            anchors = table.loc[known, "anchor"]
+            value = table.loc[known, label]
+            row["value"], row["low"], row["high"] = metrics.mean_interval(anchors, value, seed=seed)
+            difference = (np.nan, np.nan, np.nan)
+            if base != name:
+                difference = metrics.mean_interval(anchors, value - measured[base].loc[known, label], seed=seed)
+            row["difference"], row["difference_low"], row["difference_high"] = difference
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,10 +1,13 @@
-"""search.index: to be written."""
+"""An index: phrases with the unit vectors of a retriever, a LanceDB table on disk.
 
-import hashlib
+It can be added to; a kill leaves it as it was after the last whole chunk.
+"""
+
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -14,181 +17,184 @@ from lancedb.index import Bitmap, IvfSq
 from sentence_transformers import SentenceTransformer
 
 from patsim_utils import storage
-from patsim_utils.data import cpc
-from patsim_utils.data.pairs import normalise
-from patsim_utils.data.tables import read_table
 from patsim_utils.errors import InputError, clip, named
-from patsim_utils.method import backbones
-from patsim_utils.ratings import RELATIONS
-from patsim_utils.search.retriever import _loaded, vectors
+from patsim_utils.search import retriever as retrievers
+from patsim_utils.search.corpus import as_text
+from patsim_utils.search.nearest import Approximate, Exact, Nearest
 
-FORMAT = 1  # of an index
-CHUNK = 8192  # phrases that are read at a time; a break costs at most one chunk
+FORMAT = 2  # of an index
+NOTE = "index.json"
+TABLE = "phrases"
+CHUNK = 8192  # phrases that are encoded at a time; a kill loses at most one chunk
 INDEXED = 10_000  # phrases from which on classes have an index
-EXACT = 200_000  # phrases up to which a query is compared with each; beyond, with those of PROBES parts of them
-PROBES = 50
-SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
+EXACT = 200_000  # phrases up to which a query is compared with each
+
 # Retriever's folder, chunks of rows by number -> number and vectors (rows, width) of each chunk, in their order
 Encode = Callable[[str, dict[int, pd.DataFrame]], Iterable[tuple[int, np.ndarray]]]
-ANSWER = ("rank", "score", "found", "similarity")  # what an answer adds to a corpus's columns, beside RELATIONS
+Progress = Callable[[int, int], None]  # phrases that are done, and all of them
 
 
 class Index:
     """Phrases with their vectors, on disk; columns beside `phrase` and `context` are carried along as text."""
 
     def __init__(self, folder: Path, *, retriever: str, create: bool = False) -> None:
-        """The index in `folder`, new where it is not there and `create`; `retriever`: a name or folder.
+        """The index in `folder`, new where it is not there and `create`; `retriever`: minilm, mpnet or a folder.
 
-        InputError: there is none, or it is of another retriever or version, or cannot be read.
+        InputError: there is no index, or it is of another retriever or version, or damaged; with `create`, the folder
+        holds something else. OSError: it cannot be read or written.
         """
         self.folder = folder
-        self.retriever = str(Path(backbones.path(retriever)).resolve())  # as Ray's workers find it, too
-        self.fingerprint = _fingerprint(Path(self.retriever))
-        note = {"format": FORMAT, "retriever": self.fingerprint}
-        place = folder / "index.json"
-        try:
-            if not place.is_file():
-                if not create:
-                    raise InputError(f"{named(folder)}: there is no index here")
-                _loaded(self.retriever, self.fingerprint)  # what cannot be loaded leaves nothing behind
-                folder.mkdir(parents=True, exist_ok=True)
-                storage.write_text(place, json.dumps(note))
-            found = json.loads(place.read_text(encoding="utf-8"))
-            self.database, there = lancedb.connect(folder), folder / "phrases.lance"
-            if create and not any(there.glob("_versions/*")):
-                storage.remove(there)  # a kill within the very first write has left a table without a version
-            self.table = self.database.open_table("phrases") if there.is_dir() else None
-        except OSError as error:
-            raise InputError(f"{named(folder)}: cannot be read or written ({error.strerror or clip(error)})") from error
-        except (ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{named(folder)}: is no whole index ({clip(error)})") from error
-        if found != note:
-            same = isinstance(found, dict) and found.get("format") == FORMAT
-            what = "another retriever" if same else "another version of patsim"
-            raise InputError(f"{named(folder)}: the index was made by {what}; make it anew in another folder")
+        self.retriever = retrievers.folder_of(retriever)
+        self.identity = storage.digest(self.retriever)
+        self._nearest: Nearest | None = None
+        if create and not (folder / NOTE).is_file():
+            self._create()
+        self.columns = self._read_note()["columns"]
+        self.table = self._open_table(mend=create)
+
+    def _create(self) -> None:
+        """An index without phrases; a retriever that cannot be loaded leaves nothing behind."""
+        _ = self.model
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(not path.name.startswith(".") for path in self.folder.iterdir()):
+            raise InputError(f"{named(self.folder)}: holds something that is no index; name another folder")
+        self._write_note(columns=None)
+
+    def _write_note(self, *, columns: list[str] | None) -> None:
+        note = {"format": FORMAT, "retriever": self.identity, "columns": columns}
+        storage.write_text(self.folder / NOTE, json.dumps(note))
+
+    def _read_note(self) -> dict[str, Any]:
+        """index.json, if it is of this version and of this retriever."""
+        note = read_note(self.folder)
+        if note["format"] != FORMAT:
+            raise InputError(f"{named(self.folder)}: the index is of another version of patsim; delete the folder")
+        if note["retriever"] != self.identity:
+            raise InputError(f"{named(self.folder)}: the index is of another retriever; name that one")
+        return note
+
+    def _open_table(self, *, mend: bool) -> lancedb.table.Table | None:
+        """The table, None where nothing has been added yet."""
+        folder = self.folder / f"{TABLE}.lance"
+        if mend and not any(folder.glob("_versions/*")):
+            storage.remove(folder)  # a kill within the very first write leaves a table without a version
+        with self._reading():
+            self.database = lancedb.connect(self.folder)
+            return self.database.open_table(TABLE) if folder.is_dir() else None
 
     @property
     def model(self) -> SentenceTransformer:
-        return _loaded(self.retriever, self.fingerprint)
+        return retrievers.load(self.retriever, self.identity)
 
     def __len__(self) -> int:
-        return self.table.count_rows() if self.table else 0
+        if self.table is None:
+            return 0
+        with self._reading():
+            return self.table.count_rows()
 
-    def add(
-        self,
-        frame: pd.DataFrame,
-        *,
-        encode: Encode | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
+    def add(self, frame: pd.DataFrame, *, encode: Encode | None = None, progress: Progress | None = None) -> None:
         """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time.
 
         `encode` turns chunks into vectors, such as with workers of Ray; by default this process does. Above EXACT
-        phrases the vectors have an approximate index, which later additions join.
+        phrases the vectors have an approximate index, which later additions join. InputError: the frame has other
+        columns than the index.
         """
-        frame = (frame if "context" in frame else frame.assign(context="")).astype(str)
-        chunks = {start: frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK)}
-        for start, found in (encode or self._encode)(self.retriever, chunks):
-            column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
-            rows = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
-            with self._disk():
+        rows = self._stored(frame)
+        chunks = {start: rows.iloc[start : start + CHUNK] for start in range(0, len(rows), CHUNK)}
+        self._nearest = None
+        for start, values in (encode or self._encode)(str(self.retriever), chunks):
+            column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+            chunk = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
+            with self._reading():
                 if self.table is None:
-                    self.table = self.database.create_table("phrases", rows)
+                    self.table = self.database.create_table(TABLE, chunk)
                 else:
-                    self.table.add(rows)
+                    self.table.add(chunk)
             if progress:
-                progress(start + len(rows), len(frame))
-        with self._disk():
-            self._index()
+                progress(start + len(chunk), len(rows))
+        with self._reading():
+            self._make_indices()
+
+    def _stored(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows as they are stored: text; carried columns are numbered, since LanceDB does not take every name."""
+        columns = [name for name in frame.columns if name not in ("phrase", "context")]
+        if self.table is None:
+            self.columns = columns
+            self._write_note(columns=columns)
+        elif columns != self.columns:
+            wanted = clip(", ".join(self.columns) or "none")
+            raise InputError(f"{named(self.folder)}: the index carries other columns along than this table: {wanted}")
+        rows = {"phrase": frame["phrase"].map(as_text)}
+        rows["context"] = frame["context"].map(as_text) if "context" in frame else ""
+        for number, name in enumerate(columns):
+            rows[f"column_{number}"] = frame[name].map(as_text)
+        return pd.DataFrame(rows, dtype=str)
 
     def _encode(self, _: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
         """The vectors of each chunk, made in this process."""
         for start, rows in chunks.items():
-            yield start, vectors(self.model, rows["phrase"])
+            yield start, retrievers.vectors(self.model, rows["phrase"])
 
-    def _index(self) -> None:
-        there = {tuple(one.columns) for one in self.table.list_indices()} if len(self) >= INDEXED else ()
-        if len(self) >= INDEXED and ("context",) not in there:
+    def _make_indices(self) -> None:
+        """LanceDB's own indices of classes and vectors, where there are enough phrases for them to pay."""
+        if len(self) < INDEXED:
+            return
+        indexed = {tuple(index.columns) for index in self.table.list_indices()}
+        if ("context",) not in indexed:
             self.table.create_index("context", config=Bitmap())
-        if len(self) > EXACT and ("vector",) not in there:
+        if len(self) > EXACT and ("vector",) not in indexed:
             self.table.create_index("vector", config=IvfSq(distance_type="dot"))
-        if there:
+        if indexed:
             self.table.optimize()
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
-        """OSError, where LanceDB has a RuntimeError for a full disk or a file that is gone."""
+    def _reading(self) -> Iterator[None]:
+        """Turns LanceDB's errors, such as of a full disk or of a file that is cut, into an OSError with a way out."""
         try:
             yield
-        except RuntimeError as error:
-            raise OSError(f"{named(self.folder)}: cannot be read or written ({clip(error)})") from error
+        except (RuntimeError, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            advice = "if it is damaged, delete that folder, and the index is made anew"
+            raise OSError(f"{named(self.folder)}: cannot be read or written ({clip(error)}); {advice}") from error
 
-    def candidates(self, query: str, *, context: str = "", count: int = 100, only_class: bool = False) -> pd.DataFrame:
-        """The nearest phrases, each once: the corpus's columns, `similarity` (cosine) and `found` (rank, from 1).
+    def whole(self) -> Exact:
+        """All phrases in memory. OSError: the index is damaged."""
+        with self._reading():
+            return Exact(self.table.to_arrow(), self.columns)
 
-        Phrases of the query's class are preferred by SAME_CLASS; with `only_class` there are no others.
+    def candidates(self, query: str, *, context: str = "", count: int = 200, only_class: bool = False) -> pd.DataFrame:
+        """The nearest phrases of a query, as in `nearest`."""
+        return self.nearest([query], [context], count=count, only_class=only_class)[0]
+
+    def nearest(
+        self, queries: Sequence[str], contexts: Sequence[str], *, count: int = 200, only_class: bool = False
+    ) -> list[pd.DataFrame]:
+        """For each query its `count` nearest phrases, each once: the corpus's columns, `similarity` (the cosine) and
+        `found` (the rank, from 1).
+
+        Phrases of the query's class are preferred (`nearest.SAME_CLASS`); with `only_class` there are no others.
         """
         if not len(self):
             raise InputError(f"{named(self.folder)}: the index holds no phrases")
-        vector = vectors(self.model, [query])[0]
-        columns = [name for name in self.table.schema.names if name != "vector"]
-        conditions = [*([] if only_class else [None]), *([f"context = '{context}'"] if context else [])]
-
-        def nearest(condition: str | None, limit: int) -> pd.DataFrame:
-            asked = self.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
-            asked = asked.select([*columns, "_distance"]).limit(limit)
-            with self._disk():
-                return (asked.where(condition, prefilter=True) if condition else asked).to_pandas()
-
-        limit = 2 * count
-        while True:  # more, until there are enough that differ: a phrase may stand in many rows
-            found = [nearest(condition, limit) for condition in conditions]
-            rows = pd.concat(found).assign(similarity=lambda rows: 1 - rows.pop("_distance"))
-            rows["order"] = rows["similarity"] + SAME_CLASS * (rows["context"] == (context or None))
-            rows = rows.sort_values("order", ascending=False, kind="stable")
-            rows = rows[~rows["phrase"].map(normalise).duplicated()]
-            if len(rows) >= count or all(len(part) < limit for part in found):
-                rows = rows.head(count).drop(columns="order").reset_index(drop=True)
-                return rows.assign(found=np.arange(1, len(rows) + 1))
-            limit *= 4
+        if self._nearest is None:
+            is_large = len(self) > EXACT
+            self._nearest = Approximate(self.table, self.columns) if is_large else self.whole()
+        values = retrievers.vectors(self.model, queries, precision="fp32")
+        with self._reading():
+            return self._nearest(values, contexts, count=count, only_class=only_class)
 
 
-def read_corpus(path: Path) -> pd.DataFrame:
-    """A table with a column `phrase`. InputError: a column's name cannot be carried along; with the row, a phrase is
-    missing or a context is no class.
-    """
-    frame, lines = read_table(path)
-    lower = [name.lower() for name in frame.columns]
-    names = dict(zip(lower, frame.columns, strict=True))
-    if "phrase" not in names:
-        raise InputError(f"{named(path)}: has no column phrase; it has {clip(', '.join(frame.columns))}")
-    taken = {"", *ANSWER, *RELATIONS, "vector", "order"}
-    for name, plain in zip(frame.columns, lower, strict=True):
-        if lower.count(plain) > 1 or plain in taken or plain.startswith("_") or "." in plain:
-            told = "cannot be carried along: it stands twice, is the answer's, is empty, starts with _ or holds a dot"
-            told += "; rename it"
-            raise InputError(f"{named(path)}: column {clip(name)} {told}")
-    frame = frame.rename(columns={names[name]: name for name in ("phrase", "context") if name in names})
-    for line, phrase in zip(lines, frame["phrase"], strict=True):
-        if not isinstance(phrase, str) or not normalise(phrase):
-            raise InputError(f"{named(path)}, row {line}, column phrase: {clip(phrase)} is no phrase")
-    if "context" in frame:
-        texts = frame["context"].where(frame["context"].notna(), "").map(str)
-        codes = [cpc.class_of(text) if text.strip() else "" for text in texts]
-        for line, text, code in zip(lines, texts, codes, strict=True):
-            if code is None:
-                raise InputError(f"{named(path)}, row {line}, column context: {clip(text)} is no CPC class")
-        frame["context"] = codes
-    return frame
-
-
-def _fingerprint(folder: Path) -> str:
-    """sha256 of the retriever's weights and tokenizer; InputError where its folder has none."""
-    weights, digest = sorted(folder.glob("*.safetensors")), hashlib.sha256()
-    if not weights:
-        raise InputError(f"--retriever: {clip(str(folder))} is no folder with *.safetensors, and not minilm or mpnet")
-    for path in [*weights, *folder.glob("tokenizer.json")]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def read_note(folder: Path) -> dict[str, Any]:
+    """index.json of an index's folder. InputError: it is not there, cannot be read, or says nothing of an index."""
+    try:
+        note = json.loads((folder / NOTE).read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{named(folder)}: there is no index here") from error
+    except OSError as error:
+        raise InputError(f"{named(folder)}: cannot be read ({error.strerror or clip(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{named(folder)}: {NOTE} is damaged; if this is an index, delete the folder") from error
+    if not isinstance(note, dict) or not note.keys() >= {"format", "retriever"}:
+        raise InputError(f"{named(folder)}: {NOTE} is none of an index; if this is an index, delete the folder")
+    return note | {"columns": note.get("columns") or []}

@@ -1,4 +1,4 @@
-"""search.retriever: to be written."""
+"""The retriever, a sentence encoder: phrases become unit vectors, and a query's nearest ones are its candidates."""
 
 import json
 from collections.abc import Iterable
@@ -13,54 +13,100 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer import losses
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import storage
 from patsim_utils.data.pairs import normalise
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones, encoder
 
+POSITIVE = 0.75  # score from which on a pair is one that the retriever learns to bring together
+NEGATIVE = 0.25  # score up to which a target is a hard negative of its anchor
 
-def vectors(model: SentenceTransformer, phrases: Iterable[str]) -> np.ndarray:
-    """Unit vectors (n, width) float32 of phrases, in bfloat16 where that is fast."""
-    texts = [normalise(phrase) for phrase in phrases]
-    with encoder.autocast("auto", model.device):
-        found = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-    return found.astype(np.float32)
+
+def folder_of(retriever: str) -> Path:
+    """The folder of a retriever, given as minilm, mpnet or a folder. InputError: no weights (safetensors) are there."""
+    folder = Path(backbones.path(retriever)).resolve()
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"--retriever: {clip(retriever)} is no folder with *.safetensors, and not minilm or mpnet")
+    return folder
 
 
 @lru_cache(1)
-def _loaded(folder: str, fingerprint: str) -> SentenceTransformer:
-    """The retriever in a folder, for all indexes; the `fingerprint` tells a new one in its place."""
-    try:
-        return SentenceTransformer(folder, trust_remote_code=False)
-    except Exception as error:  # of many kinds, where the folder holds something else or a damaged file
-        raise InputError(f"--retriever: {clip(folder)} cannot be loaded ({clip(error)})") from error
+def load(folder: Path, identity: str) -> SentenceTransformer:
+    """The retriever in a folder, loaded once; `identity` is the digest of the folder, so that a change is noticed.
 
-
-LOSSES = {"cosent": losses.CoSENTLoss, "multiple_negatives": losses.MultipleNegativesRankingLoss}
-
-
-def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed: int = 0) -> Path:
-    """Trains MiniLM as a retriever on scored pairs, or finds it in `folder`, where it is put at once when it is done.
-
-    `loss`: "cosent" on all scores (CoSENT, a ranking of pairs by cosine); "multiple_negatives" on the pairs rated .75
-    or more, with the batch's other targets as negatives (that is NT-Xent).
+    InputError: the folder holds something else, or a damaged file.
     """
-    if loss not in LOSSES:
-        raise InputError(f"parameter train_retriever: {clip(loss)} is none of {', '.join(LOSSES)}")
-    note = json.dumps({"loss": loss, "epochs": epochs, "seed": seed})
-    if (folder / "training.json").is_file() and (folder / "training.json").read_text() == note:
+    try:
+        return SentenceTransformer(str(folder), trust_remote_code=False)
+    except Exception as error:  # of many kinds
+        raise InputError(f"--retriever: {clip(str(folder))} cannot be loaded ({clip(error)})") from error
+
+
+def vectors(model: SentenceTransformer, phrases: Iterable[str], *, precision: str = "auto") -> np.ndarray:
+    """Unit vectors (n, width) float32 of phrases.
+
+    `precision`: "auto" computes in bfloat16 where that is fast, for the many phrases of a corpus; "fp32" is for
+    queries, whose vectors then depend in no visible way on the others of their batch.
+    """
+    texts = [normalise(phrase) for phrase in phrases]
+    with encoder.autocast(precision, model.device):
+        values = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    return values.astype(np.float32)
+
+
+def train(frame: pd.DataFrame, folder: Path, *, epochs: int = 1, hard_negatives: bool = False, seed: int = 0) -> Path:
+    """Trains MiniLM as a retriever on rated pairs; returns `folder`, where it is put at once when it is done.
+
+    The loss is multiple negatives ranking (that is NT-Xent): of each pair rated POSITIVE or more, the batch's other
+    targets are in-batch negatives. A finished retriever of the same pairs and settings is not trained again.
+
+    Args:
+        frame: columns anchor, target, context, score.
+        hard_negatives: each pair brings a target rated NEGATIVE or less of the same anchor and class, too; pairs
+            whose anchor has none are left out.
+
+    InputError: the folder is there and was not trained by this function, or another process writes it.
+    """
+    rows = training_rows(frame, hard_negatives=hard_negatives, seed=seed)
+    pairs = storage.digest(rows.to_csv(index=False).encode())
+    settings = json.dumps({"pairs": pairs, "epochs": epochs, "hard_negatives": hard_negatives, "seed": seed})
+    note = folder / "training.json"
+    if note.is_file() and note.read_text() == settings:
         return folder
-    fresh = folder.with_name(f".{folder.name}.new")
+    if folder.exists() and not note.is_file():
+        raise InputError(f"{named(folder)}: is a retriever that was not trained here; move it away to train one")
+    fresh = storage.companion(folder, "new")
+    with storage.lock(storage.companion(folder, "lock"), named(folder)):
+        storage.remove(fresh)  # of a training that was stopped
+        model = _fit(rows, fresh, epochs=epochs, seed=seed)
+        model.save_pretrained(str(fresh), create_model_card=False)
+        storage.write_text(fresh / note.name, settings)
+        storage.swap(fresh, folder)
+    return folder
+
+
+def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd.DataFrame:
+    """anchor, target and, with `hard_negatives`, negative: one row a pair that is to be brought together."""
+    is_positive = (frame["score"] >= POSITIVE) & (frame["anchor"] != frame["target"])
+    positives = frame.loc[is_positive, ["anchor", "target", "context"]]
+    if not hard_negatives:
+        return positives[["anchor", "target"]]
+    negatives = frame.loc[frame["score"] <= NEGATIVE, ["anchor", "context", "target"]]
+    negatives = negatives.rename(columns={"target": "negative"})
+    rows = positives.merge(negatives, on=["anchor", "context"])
+    rows = rows.sample(frac=1, random_state=seed).drop_duplicates(["anchor", "target", "context"])
+    return rows[["anchor", "target", "negative"]]
+
+
+def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
+    """MiniLM, trained on the rows; `folder` is where the trainer may write."""
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
-    columns = ["anchor", "target", "score"]
-    if loss == "multiple_negatives":
-        frame, columns = frame[(frame["score"] >= 0.75) & (frame["anchor"] != frame["target"])], columns[:2]
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(fresh),
+        output_dir=str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=4e-5,
@@ -74,11 +120,12 @@ def train(frame: pd.DataFrame, folder: Path, *, loss: str, epochs: int = 1, seed
         disable_tqdm=True,
         logging_strategy="no",
     )
-    rows = datasets.Dataset.from_pandas(frame[columns], preserve_index=False)
-    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=LOSSES[loss](model))
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_pandas(rows, preserve_index=False),
+        loss=MultipleNegativesRankingLoss(model),
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    model.save_pretrained(str(fresh), create_model_card=False)
-    storage.write_text(fresh / "training.json", note)
-    storage.swap(fresh, folder)
-    return folder
+    return model

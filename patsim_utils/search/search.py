@@ -1,35 +1,34 @@
 """From one phrase to the phrases of a corpus that mean the same in a class: a retriever finds, a matcher ranks.
 
-The corpus lies in an `Index`, a LanceDB table on disk: phrases with the unit vectors of a retriever (a
-sentence-transformers model), which can be added to, and which a kill leaves as it was before the last `add`.
+Candidates come from an `Index`; their order is a blend of the retriever's cosine and the matcher's score.
 """
 
-import hashlib
-import json
-from collections.abc import Callable
-from glob import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from patsim_utils import storage
-from patsim_utils.data import cpc
-from patsim_utils.data.pairs import normalise
-from patsim_utils.data.splits import load
-from patsim_utils.errors import InputError, clip, named
-from patsim_utils.method import backbones
+from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
-from patsim_utils.search.index import Encode, Index, _fingerprint, read_corpus
+from patsim_utils.search.corpus import check_query, class_of, refuse_names, sample_table
+from patsim_utils.search.index import Encode, Index, Progress
+from patsim_utils.search.table_index import open_index
+
+BLEND = 0.5  # weight of the matcher's score in the order of candidates; the cosine has the rest
+CANDIDATES = 200  # phrases of a query that the retriever hands on
+MOST = 100_000  # phrases of an answer, and candidates
+BATCH = 1000  # queries that are searched and ranked together
 
 
 class Search:
     """An index and a matcher: `Search.open(run, corpus)("wireless handset", context="H04")`."""
 
     def __init__(self, matcher: Matcher, index: Index) -> None:
-        self.matcher, self.index = matcher, index
+        self.matcher = matcher
+        self.index = index
 
     @classmethod
     def open(
@@ -39,81 +38,141 @@ class Search:
         *,
         retriever: str = "auto",
         encode: Encode | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
-        """The model of a run and the index of a corpus: a table with a column phrase, the folder of an index, or the
-        bare word "sample" for the targets of the sample.
+        """The model of a run and the index of a corpus.
 
-        The index of a table lies beside it, in <table>.index, and is made where it is missing, or the table or the
-        retriever is another one. `retriever`: "auto" is that of the run (notebook 6 trains it), else MiniLM. `encode`
-        and `progress` as in `Index.add`.
+        Args:
+            corpus: a table with a column phrase, whose index is made where it is missing or of other content
+                (`table_index.open_index`); the folder of an index; or "sample" for the targets of the sample.
+            retriever: "auto" is that of the run (notebook 6 trains it), else MiniLM.
+            encode, progress: as in `Index.add`.
         """
-        matcher, run = Matcher.load(run), Path(run)
+        matcher = Matcher.load(run)
         if retriever == "auto":
-            own = (run.parent if run.name == "model" else run) / "retriever"
-            retriever = str(own) if own.is_dir() else "minilm"
+            retriever = own_retriever(Path(run))
         if corpus == "sample":
-            corpus = backbones.cache_folder() / "sample.csv"
-            corpus.parent.mkdir(parents=True, exist_ok=True)
-            storage.write_text(corpus, _sample().to_csv(index=False))
-        corpus = Path(corpus)
-        if corpus.is_dir():
-            return cls(matcher, Index(corpus, retriever=retriever))
-        folder = corpus.with_name(f"{corpus.name}.index")
-        model = _fingerprint(Path(backbones.path(retriever)))
-        try:
-            digest = hashlib.sha256(model.encode() + corpus.read_bytes()).hexdigest()  # of table and retriever
-        except OSError as error:
-            raise InputError(f"{named(corpus)}: cannot be read ({error.strerror})") from error
-        known, note = folder / "corpus.json", json.dumps({"sha256": digest})
-
-        def current() -> bool:
-            return known.is_file() and known.read_bytes() == note.encode()
-
-        if current():  # nothing is to be written, so that the folder may be read-only
-            return cls(matcher, Index(folder, retriever=retriever))
-        with storage.lock(corpus.with_name(f".{corpus.name}.lock"), named(folder)):
-            if not current():  # nor has another process written it meanwhile
-                frame = read_corpus(corpus)
-                fresh = corpus.with_name(f".{corpus.name[:50]}.{digest[:12]}.new")
-                for other in {*corpus.parent.glob(f".{escape(corpus.name[:50])}.{12 * '[0-9a-f]'}.new")} - {fresh}:
-                    storage.remove(other)  # begun for what the table was before
-                index = Index(fresh, retriever=retriever, create=True)
-                done = len(index)  # whole chunks outlive a break
-                index.add(frame.iloc[done:], encode=encode, progress=progress)
-                storage.write_text(fresh / "corpus.json", note)
-                storage.swap(fresh, folder)
-        return cls(matcher, Index(folder, retriever=retriever))
+            corpus = sample_table()
+        if Path(corpus).is_dir():
+            index = Index(Path(corpus), retriever=retriever)
+        else:
+            index = open_index(Path(corpus), retriever=retriever, encode=encode, progress=progress)
+        return cls(matcher, index)
 
     def __call__(
-        self, query: str, *, context: str, top: int = 20, candidates: int = 100, only_class: bool = False
+        self,
+        query: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        top: int = 20,
+        candidates: int = CANDIDATES,
+        only_class: bool = False,
     ) -> pd.DataFrame:
-        """The best `top` phrases: rank, phrase, score, the probability of each of RELATIONS where the model has
-        learned ratings, found (the retriever's rank), similarity, and the corpus's other columns.
+        """The best `top` phrases of a query in a class.
+
+        Columns: `rank` (from 1), `phrase`, `score` (the matcher's), the probability of each of RELATIONS where the
+        matcher has learned ratings, the corpus's other columns, `similarity` (the retriever's cosine), `found` (its
+        rank) and `order`, the blend by which the answer is sorted.
+
+        Many queries with a context each, or one for all, are answered together: see `table`.
+
+        Args:
+            candidates: phrases that the retriever hands on, at least `top`.
+            only_class: only phrases of the class; else they are preferred.
         """
-        code = checked(query, context)
-        rows = self.index.candidates(query, context=code, count=candidates, only_class=only_class)
-        pairs = pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code})
+        options = {"top": top, "candidates": candidates, "only_class": only_class}
+        if isinstance(query, str):
+            return self._answers([query], [context], **options)[0]
+        return self.table(pd.DataFrame({"query": query, "context": context}, dtype=str), **options)
+
+    def table(
+        self, queries: pd.DataFrame, *, top: int = 20, candidates: int = CANDIDATES, only_class: bool = False
+    ) -> pd.DataFrame:
+        """The answers of many queries below each other: they are encoded, searched and ranked together.
+
+        `queries`: columns query, context and any others, which stand before those of each answer. Of the corpus's
+        columns, `context` and those that have a name of the queries' are called `corpus_<name>`.
+        """
+        texts = queries["query"].to_list()
+        contexts = queries["context"].to_list()
+        options = {"top": top, "candidates": candidates, "only_class": only_class}
+        answers = []
+        for start in range(0, len(queries), BATCH):
+            answers += self._answers(texts[start : start + BATCH], contexts[start : start + BATCH], **options)
+        if not answers:
+            raise InputError("queries: there are none")
+        rows = np.repeat(np.arange(len(queries)), [len(answer) for answer in answers])
+        answer = pd.concat(answers, ignore_index=True)
+        answer = answer.rename(columns={name: f"corpus_{name}" for name in answer if name in queries})
+        table = pd.concat([queries.iloc[rows].reset_index(drop=True), answer], axis=1)
+        refuse_names(table.columns, (), where="queries")
+        return table
+
+    def _answers(
+        self, queries: Sequence[str], contexts: Sequence[str], *, top: int, candidates: int, only_class: bool
+    ) -> list[pd.DataFrame]:
+        """One answer a query; all pairs go through the matcher in one pass, packed across queries."""
+        check_count(top, where="--top")
+        check_count(candidates, where="--candidates")
+        for query in queries:
+            check_query(query)
+        codes = [class_of(context) for context in contexts]
+        count = max(candidates, top)
+        candidate_rows = self.index.nearest(queries, codes, count=count, only_class=only_class)
+        parts = []
+        for query, code, rows in zip(queries, codes, candidate_rows, strict=True):
+            parts.append(pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code}))
+        readings = self._read(pd.concat(parts, ignore_index=True))
+        answers = []
+        start = 0
+        for rows in candidate_rows:
+            end = start + len(rows)
+            answers.append(answer_of(rows, readings.iloc[start:end].reset_index(drop=True), top=top))
+            start = end
+        return answers
+
+    def _read(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """`score` of each pair and, where the matcher has learned ratings, the probability of each of RELATIONS."""
         predictions = self.matcher.read(pairs)
-        ratings = predictions.ratings
-        answer = pd.DataFrame({"phrase": rows["phrase"], "score": predictions.scores})
-        if ratings is not None:
-            answer = answer.assign(**{name: ratings[list(of)].sum(axis=1) for name, of in RELATIONS.items()})
-        answer = answer.join(rows.drop(columns="phrase"))
-        answer = answer.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top)
-        answer.insert(0, "rank", np.arange(1, len(answer) + 1))
-        return answer.round(4)
+        readings = pd.DataFrame({"score": predictions.scores})
+        if predictions.ratings is not None:
+            for relation, ratings in RELATIONS.items():
+                readings[relation] = predictions.ratings[list(ratings)].sum(axis=1)
+        return readings
 
 
-def checked(query: str, context: str) -> str:
-    """The class in which a query is searched; InputError where that is none, or the query no phrase."""
-    if not normalise(query):
-        raise InputError(f"query: {clip(query)} is no phrase")
-    if (code := cpc.class_of(context)) is None:
-        raise InputError(f"--context: {clip(context)} is no CPC class, such as H04")
-    return code
+def answer_of(candidates: pd.DataFrame, readings: pd.DataFrame, *, top: int) -> pd.DataFrame:
+    """The answer to one query from its candidates (n rows) and the matcher's readings of them (n rows)."""
+    answer = pd.concat([candidates[["phrase"]], readings, candidates.drop(columns="phrase")], axis=1)
+    answer["order"] = blended(answer["similarity"], answer["score"])
+    answer = answer.sort_values("order", ascending=False, kind="stable", ignore_index=True).head(top)
+    answer.insert(0, "rank", np.arange(1, len(answer) + 1))
+    return answer.round(4)
 
 
-def _sample() -> pd.DataFrame:
-    rows = pd.concat(load("sample").values())[["target", "context"]].drop_duplicates()
-    return rows.rename(columns={"target": "phrase"})
+def blended(similarity: pd.Series, score: pd.Series, *, weight: float = BLEND) -> np.ndarray:
+    """The order of a query's candidates (n,): `weight` of the score's z-scores, the rest of the similarity's.
+
+    Each is standardised over the candidates, so that a cosine and a score count in the same unit.
+    """
+    return weight * _z_scores(score) + (1 - weight) * _z_scores(similarity)
+
+
+def _z_scores(values: pd.Series) -> np.ndarray:
+    """Values (n,) with mean 0 and standard deviation 1; zeros where they do not vary."""
+    deviations = values.to_numpy(np.float64) - values.mean()
+    spread = np.sqrt(np.mean(deviations**2)) if len(values) else 0.0
+    return deviations / spread if spread > 1e-9 else np.zeros(len(values))
+
+
+def own_retriever(run: Path) -> str:
+    """The retriever of a run, or of the run that a model folder is of; "minilm" where it has none."""
+    folder = run.parent if run.name == "model" else run
+    own = folder / "retriever"
+    return str(own) if own.is_dir() else "minilm"
+
+
+def check_count(count: int, *, where: str) -> None:
+    """InputError, which begins with `where`, where so many phrases cannot be asked for."""
+    if not 1 <= count <= MOST:
+        raise InputError(f"{where}: {count} is not in 1..{MOST:,}")

@@ -67,6 +67,8 @@ def phrase(text: str) -> str:
     """A text that is not empty."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{clip(text)} is no phrase")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise argparse.ArgumentTypeError(f"{clip(text)} holds half a character")
     return text
 
 
@@ -166,13 +168,15 @@ def _add_score(command: Callable[..., Add]) -> None:
 
 def _add_search(command: Callable[..., Add]) -> None:
     add = command("search", "find the phrases of a corpus that mean the same in a class")
-    add("query", type=phrase, help="the phrase that is searched for")
-    add("--context", type=cpc_class, required=True, help="CPC class in which the phrases are compared, such as H04")
+    add("query", type=phrase, nargs="?", help="the phrase that is searched for")
+    add("--context", type=cpc_class, help="CPC class in which the phrases are compared, such as H04")
+    queries = "many queries at once: table with the columns query and context; others are carried along"
+    add("--queries", type=Path, metavar="TABLE", help=queries)
     corpus = "table with a column phrase (its index is made beside it), an index, or sample"
     add("--corpus", required=True, help=corpus)
     _add_model(add)
     add("--top", type=whole, default=20, help="phrases of the answer (default: 20)")
-    add("--candidates", type=whole, default=100, help="phrases that the retriever hands on (default: 100)")
+    add("--candidates", type=whole, default=200, help="phrases that the retriever hands on (default: 200)")
     add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
     retriever = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
     add("--retriever", default="auto", help=retriever)

@@ -83,17 +83,22 @@ def run_score(words: argparse.Namespace) -> int:
 
 
 def run_search(words: argparse.Namespace) -> None:
-    """`patsim search`: the phrases of a corpus that mean the same as a query in a class."""
+    """`patsim search`: the phrases of a corpus that mean the same as a query in a class, or as each of many."""
     _check_engine(words)
+    _check_query(words)
     folder = _model_folder(words)
     output = outputs.destination(words.output)
     outputs.check_output(output, overwrite=words.overwrite, forms=SEARCH_FORMS)
     if words.corpus != "sample":
         _check_readable(Path(words.corpus))
     clock = work.Clock()
-    from patsim_utils.search.search import Search
+    from patsim_utils.search.corpus import read_queries
+    from patsim_utils.search.search import Search, check_count
     from patsim_utils.tool import scale
 
+    check_count(words.top, where="--top")
+    check_count(words.candidates, where="--candidates")
+    queries = None if words.queries is None else read_queries(words.queries)
     work.use_threads(words.threads, clock)
     progress = work.Progress(0, unit="phrases of the index")
     encode = scale.encoder(words.workers) if words.engine == "ray" else None
@@ -102,16 +107,25 @@ def run_search(words: argparse.Namespace) -> None:
         search = Search.open(folder, words.corpus, **options)
     finally:
         progress.close()
-    answer = search(
-        words.query,
-        context=words.context,
-        top=words.top,
-        candidates=max(words.candidates, words.top),
-        only_class=words.only_class,
-    )
+    options = {"top": words.top, "candidates": words.candidates, "only_class": words.only_class}
+    answer = search(words.query, words.context, **options) if queries is None else search.table(queries, **options)
     if answer.empty:
-        print(f"no phrase of class {clip(words.context)} is in this corpus", file=sys.stderr)
+        print("no phrase of such a class is in this corpus", file=sys.stderr)
     outputs.write_table(answer, output, spreadsheet_safe=words.spreadsheet_safe)
+
+
+def _check_query(words: argparse.Namespace) -> None:
+    """InputError where the words of a search name no query, or two kinds of them."""
+    if words.query is None and words.queries is None:
+        raise InputError("query: is missing; name a phrase, or a table with --queries")
+    if words.query is not None and words.queries is not None:
+        raise InputError("--queries: a query is given, too; name one of both")
+    if words.query is not None and words.context is None:
+        raise InputError("--context: is missing; name a CPC class, such as H04")
+    if words.queries is not None and words.context is not None:
+        raise InputError("--context: is not for --queries, whose table has a column context")
+    if words.queries is not None:
+        _check_readable(words.queries)
 
 
 def run_study(words: argparse.Namespace) -> int:

@@ -1,0 +1,115 @@
+"""The index of a table: made once, beside the table, and made anew when the table or the retriever has changed."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from patsim_utils import storage
+from patsim_utils.errors import InputError, named
+from patsim_utils.method import backbones
+from patsim_utils.search import retriever as retrievers
+from patsim_utils.search.corpus import read_corpus
+from patsim_utils.search.index import NOTE, TABLE, Encode, Index, Progress, read_note
+
+SOURCE = "corpus.json"  # of a finished index: what it was made of, and the sizes of its files
+BEGUN = "begun.json"  # of an unfinished one: what it is made of
+OWN = {NOTE, SOURCE, BEGUN, f"{TABLE}.lance"}  # all that lies in an index's folder
+
+Source = dict[str, str]  # digests of the table and of the retriever
+
+
+def open_index(table: Path, *, retriever: str, encode: Encode | None = None, progress: Progress | None = None) -> Index:
+    """The index of a table, `<table>.index`; made where it is not there, is damaged, or is of other content.
+
+    Where the table's folder cannot be written, the index lies in the cache. A stopped making is gone on with.
+    `encode` and `progress` as in `Index.add`.
+
+    InputError: the table is no corpus, or a pipe; a folder of that name is no index; the retriever cannot be loaded.
+    """
+    retriever_folder = retrievers.folder_of(retriever)
+    source = {"table": storage.digest(table), "retriever": storage.digest(retriever_folder)}
+    folders = [table.with_name(f"{table.name}.index"), _cached(table)]
+    for folder in folders:
+        if is_current(folder, source):  # nothing is to be written
+            return Index(folder, retriever=retriever)
+    folder = folders[0] if os.access(table.parent, os.W_OK) else folders[1]
+    refuse_foreign(folder)
+    frame = read_corpus(table)
+    if storage.digest(table) != source["table"]:
+        raise InputError(f"{named(table)}: was changed while it was read; give the command again")
+    retrievers.load(retriever_folder, source["retriever"])  # one that cannot be loaded leaves nothing behind
+    with storage.lock(storage.companion(folder, "lock"), named(folder)):
+        if not is_current(folder, source):  # another process may have made it meanwhile
+            fresh = storage.companion(folder, "new")
+            index = _begun(fresh, source, frame, retriever=retriever)
+            index.add(frame.iloc[len(index) :], encode=encode, progress=progress)
+            _finish(fresh, source)
+            storage.swap(fresh, folder)
+    return Index(folder, retriever=retriever)
+
+
+def _cached(table: Path) -> Path:
+    """Where the index of a table lies whose folder cannot be written."""
+    folder = backbones.cache_folder() / "indexes" / storage.digest(os.fsencode(table.resolve()))[:16]
+    return folder / f"{table.name}.index"
+
+
+def is_current(folder: Path, source: Source) -> bool:
+    """Whether a finished index of this content is in the folder, all of whose files have their sizes."""
+    try:
+        note = json.loads((folder / SOURCE).read_bytes())
+        sizes = {name: (folder / name).stat().st_size for name in note["files"]}
+        return note == source | {"files": sizes}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def refuse_foreign(folder: Path) -> None:
+    """InputError where something is in the place of an index that is none, or in which a user has put a file."""
+    if not os.path.lexists(folder):
+        return
+    advice = "the table's index belongs there; move it away"
+    if not folder.is_dir() or not (folder / NOTE).is_file():
+        raise InputError(f"{named(folder)}: is no index that patsim made; {advice}")
+    read_note(folder)
+    for path in folder.iterdir():
+        is_temporary = any(path.name.startswith(f".{name}.") for name in OWN)  # of `storage.write`, left by a kill
+        if path.name not in OWN and not is_temporary:
+            raise InputError(f"{named(path)}: is no file of an index, which is to be made anew; move it away")
+
+
+def _begun(fresh: Path, source: Source, frame: pd.DataFrame, *, retriever: str) -> Index:
+    """The unfinished index of this content, if its rows are the first of the frame; else a new one."""
+    begun = fresh / BEGUN
+    if begun.is_file() and begun.read_text() == json.dumps(source):
+        try:
+            index = Index(fresh, retriever=retriever, create=True)
+            if _holds_first_rows(index, frame):
+                return index
+        except (InputError, OSError):  # it is damaged
+            pass
+    storage.remove(fresh)
+    index = Index(fresh, retriever=retriever, create=True)
+    storage.write_text(begun, json.dumps(source))
+    return index
+
+
+def _holds_first_rows(index: Index, frame: pd.DataFrame) -> bool:
+    """Whether an index can be read, holds the first rows of a frame, and a unit vector of each."""
+    if not len(index):
+        return True
+    stored = index.whole()
+    phrases = frame["phrase"].iloc[: len(index)]
+    lengths = np.linalg.norm(stored.vectors, axis=1)
+    return stored.rows["phrase"].tolist() == phrases.tolist() and np.allclose(lengths, 1, atol=0.01)
+
+
+def _finish(fresh: Path, source: Source) -> None:
+    """Notes what an index was made of, and the sizes of its files, by which a cut one is noticed."""
+    (fresh / BEGUN).unlink()
+    files = [path for path in sorted(fresh.rglob("*")) if path.is_file()]
+    sizes = {str(path.relative_to(fresh)): path.stat().st_size for path in files}
+    storage.write_text(fresh / SOURCE, json.dumps(source | {"files": sizes}))
