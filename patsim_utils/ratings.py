@@ -25,6 +25,11 @@ MEANINGS = {
 RATINGS = tuple(MEANINGS)
 RATING_RANKS = {rating: int(rating[0]) for rating in RATINGS}
 
+# What a teacher says of a pair that nobody rated: its probabilities of rank > k, and of each rating
+ABOVE_COLUMNS = tuple(f"above_{rank}" for rank in range(RANKS - 1))
+RATING_COLUMNS = tuple(f"rating_{rating}" for rating in RATINGS)
+TEACHER_COLUMNS = (*ABOVE_COLUMNS, *RATING_COLUMNS)
+
 # What a searcher wants to know of a pair, and the ratings that say so; each rating stands once.
 RELATIONS = {
     "same": ("4", "3"),

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.data import cpc
 from patsim_utils.layouts.sequences import LAYOUTS, Group, Sequence
-from patsim_utils.ratings import RATINGS, to_rank
+from patsim_utils.ratings import RATINGS, TEACHER_COLUMNS, to_rank
 
 SPECIAL_TOKENS = 4  # of a sequence with one pair, at most
 UNRATED = -100  # in `rating`: the label that cross-entropy leaves out
@@ -37,6 +37,7 @@ class Pairs:
         code: place of the class in `cpc.CODES` (n,).
         rank: of the score, 0 to 4; 0 where the frame has none (n,).
         rating: place in `RATINGS`; UNRATED where the frame has none (n,).
+        teacher: TEACHER_COLUMNS of the frame (n, 14), NaN where people rated the pair; None without such columns.
         phrase_tokens, class_tokens: ids of each distinct phrase and class text.
 
     Raises:
@@ -76,6 +77,9 @@ class Pairs:
         if "rating" in frame:
             numbers = {rating: number for number, rating in enumerate(RATINGS)}
             self.rating = frame["rating"].map(numbers).to_numpy()
+        self.teacher = None
+        if TEACHER_COLUMNS[0] in frame:
+            self.teacher = frame[list(TEACHER_COLUMNS)].to_numpy(np.float32)
         self._phrase_length = np.array([len(ids) for ids in self.phrase_tokens])
         self._class_length = np.array([len(ids) for ids in self.class_tokens])
 
@@ -139,6 +143,7 @@ class Pairs:
             code: (B,).
             anchor_span, target_span: (N, longest span), indices into the B * T tokens of the batch; -1 fills up.
             rows, rank, rating, anchor_text, target_text: (N,).
+            teacher: (N, 14), only where a teacher has labelled pairs.
         """
         width = max(len(sequence.tokens) for sequence in sequences)
         rows, anchors, targets = [], [], []
@@ -147,7 +152,7 @@ class Pairs:
             rows += sequence.group.rows
             anchors += [[start + token for token in span] for span in sequence.anchors]
             targets += [[start + token for token in span] for span in sequence.targets]
-        return {
+        batch = {
             "input_ids": pad([sequence.tokens for sequence in sequences], self.padding),
             "position_ids": pad([sequence.positions for sequence in sequences], 0),
             "block": pad([sequence.block for sequence in sequences], -1),
@@ -160,6 +165,9 @@ class Pairs:
             "anchor_text": torch.from_numpy(self.anchor[rows]),
             "target_text": torch.from_numpy(self.target[rows]),
         }
+        if self.teacher is not None:
+            batch["teacher"] = torch.from_numpy(self.teacher[rows])
+        return batch
 
 
 def tokenized(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -123,7 +123,8 @@ def _add_studies(command: Callable[..., Add]) -> None:
     study = command("study", "run the notebooks, write reports/NAME", epilog)
     ablation = command("ablation", "compare variants")
     train = command("train", "train alone, without notebooks; torchrun starts it on several devices", epilog)
-    for add in (study, ablation, train):
+    distil = command("distil", "train a small model that also learns from a large one", epilog)
+    for add in (study, ablation, train, distil):
         add("--preset", required=True, help="one of the presets below")
         add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
         add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
@@ -131,7 +132,10 @@ def _add_studies(command: Callable[..., Add]) -> None:
         add("-p", **pair, help="a setting of config.py or of a notebook, such as -p epochs 1; may be given again")
         _add_threads(add)
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
-    for add in (study, train):
+    teacher = "run folder of the model that labels pairs; several labels are averaged"
+    distil("--teacher", type=Path, action="append", required=True, help=teacher)
+    distil("--anchors", type=whole, default=5000, help="new anchors, of about sixteen pairs each (default: 5000)")
+    for add in (study, train, distil):
         add("--replace", action="store_true", help="train anew where another run has this name")
     ablation("--variants", default="ablation", help="a file of notebooks/variants (default: ablation)")
     ablation("--share", type=share, default=0.25, help="of the training anchors, in (0, 1] (default: 0.25)")

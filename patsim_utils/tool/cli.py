@@ -197,6 +197,32 @@ def run_train(words: argparse.Namespace) -> int:
     return 0
 
 
+def run_distil(words: argparse.Namespace) -> int:
+    """`patsim distil`: a teacher labels pairs that nobody rated, and a student learns from them as well."""
+    asked = _parameters(words)
+    teachers = [teacher.resolve() for teacher in words.teacher]
+    for teacher in teachers:
+        _check_readable(teacher)
+    clock = work.Clock()
+    from patsim_utils.data.splits import load
+    from patsim_utils.study import explore, notebooks
+    from patsim_utils.training import runs
+    from patsim_utils.training.distil import distil
+
+    work.use_threads(words.threads, clock)
+    try:
+        with chdir(ROOT):  # where the paths in `asked` start
+            asked = notebooks.check(asked, notebooks=[])
+            config = asked.config
+            splits = load(config.data, protocol=config.protocol, seed=config.seed)
+            folder = runs.run_folder(asked.name)
+            metrics = distil(splits, config, teachers, folder, anchors=words.anchors, replace=words.replace)
+    except FloatingPointError as error:
+        return tell(error, 1)
+    print(explore.summary(metrics).replace("**", ""))
+    return 0
+
+
 def run_readme(words: argparse.Namespace) -> None:
     """`patsim readme`."""
     from patsim_utils.study.pages import record
@@ -227,6 +253,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "study": run_study,
     "ablation": run_ablation,
     "train": run_train,
+    "distil": run_distil,
     "readme": run_readme,
     "check-name": run_check_name,
     "record": run_record,

@@ -43,7 +43,7 @@ def joined(outputs: Outputs, batch: dict[str, Tensor], accelerator: Accelerator)
         parts = accelerator.gather(padded).split(max(counts))
         return torch.cat([x if i == rank else part[: counts[i]] for i, part in enumerate(parts)])
 
-    labels = ("rows", "rank", "rating", "anchor_text", "target_text")
+    labels = [name for name in ("rows", "rank", "rating", "anchor_text", "target_text", "teacher") if name in batch]
     joined_outputs = {name: value if value is None else gather(value) for name, value in vars(outputs).items()}
     return Outputs(**joined_outputs), {name: gather(batch[name]) for name in labels}
 

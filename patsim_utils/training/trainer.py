@@ -19,9 +19,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method import adapters, encoder
-from patsim_utils.method.losses import dual_loss
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import devices, runs
+from patsim_utils.training.objective import objective
 
 WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 0.01, 1.0
 CHECKPOINT_SECONDS = 120.0  # at least, between two checkpoints within an epoch: one takes as long as several steps
@@ -34,7 +34,7 @@ def loader(sampler: LengthGrouped) -> DataLoader:
 
 
 class DualLossTrainer(Trainer):
-    """Trainer on the sum of the terms of `dual_loss`.
+    """Trainer on the sum of the terms of `objective`.
 
     The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
     """
@@ -69,7 +69,7 @@ class DualLossTrainer(Trainer):
         several = self.accelerator.num_processes
         if several > 1:
             outputs, inputs = devices.joined(outputs, inputs, self.accelerator)
-        terms = dual_loss(outputs, inputs, self.matcher.config)
+        terms = objective(outputs, inputs, self.matcher.config)
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device
         self.terms = dict(zip(terms, values, strict=True))
         for name, value in self.terms.items():
