@@ -14,6 +14,17 @@ class InputError(ValueError):
         super().__init__(_printable(message))
 
 
+class RowError(InputError):
+    """Rows of a table that break a rule; `faults` has, by the position of each such row, the column and what is wrong.
+
+    The message names the first of them and lists the labels of others.
+    """
+
+    def __init__(self, message: str, faults: dict[int, str]) -> None:
+        super().__init__(message)
+        self.faults = faults
+
+
 def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 

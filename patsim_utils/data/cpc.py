@@ -13,6 +13,7 @@ from pathlib import Path
 from patsim_utils.errors import InputError, clip, named
 
 UNKNOWN = "unknown"
+LARGEST_SECTION = 2**26  # bytes of a section of the official list, of which the largest has 4 MB
 
 with Path(__file__).with_name("cpc.csv").open(encoding="utf-8", newline="") as _file:
     _GLOSSES = {row["code"]: row["title"] for row in csv.DictReader(_file)}
@@ -26,9 +27,15 @@ _SYMBOL = re.compile(r"([A-HY]\d\d)\s*([A-Z]\s*(\d{1,4}\s*(/\s*\d{2,6})?)?)?")
 
 
 def class_of(text: str) -> str | None:
-    """The known class of a symbol in any spelling, else None: `H01`, `h01`, `H01M` and `H01M 8/04` are `H01`."""
-    found = _SYMBOL.fullmatch(unicodedata.normalize("NFKC", text).strip().upper())
-    return found[1] if found and found[1] in _INDEX else None
+    """The known class of a symbol in any spelling, else None.
+
+    >>> class_of("H01"), class_of(" h01m 8/04"), class_of("H012")
+    ('H01', 'H01', None)
+    """
+    symbol = _SYMBOL.fullmatch(unicodedata.normalize("NFKC", text).strip().upper())
+    if symbol and symbol[1] in _INDEX:
+        return symbol[1]
+    return None
 
 
 def code_index(context: str, *, unknown: str = "error") -> int:
@@ -41,7 +48,9 @@ def code_index(context: str, *, unknown: str = "error") -> int:
 
 def parent(code: str) -> str | None:
     """Class -> its section; anything else -> None."""
-    return code[0] if code in CLASSES else None
+    if code in CLASSES:
+        return code[0]
+    return None
 
 
 def titles(path: str | Path | None = None) -> dict[str, str]:
@@ -50,29 +59,49 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
     Args:
         path: the official title list (bulk zip of the CPC site); without it the glosses of this package. A
             code that an edition of the list does not have keeps its gloss.
+
+    >>> titles()["unknown"], list(titles())[1:4]
+    ('', ['A', 'B', 'C'])
     """
-    found = _GLOSSES | (_official(Path(path)) if path else {})
-    return {code: found.get(code, "") for code in CODES}
+    texts = dict(_GLOSSES)
+    if path:
+        texts |= _official(Path(path))
+    return {code: texts.get(code, "") for code in CODES}
 
 
 def _official(path: Path) -> dict[str, str]:
     """Code -> title, from the lines (code, level and title, tab-separated) of files `cpc-section-H_<date>.txt`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if re.search(r"cpc-section-[A-HY]_\d+\.txt$", name)]
-            lines = [line for name in names for line in archive.read(name).decode("utf-8").splitlines()]
+        lines = _lines_of_sections(path)
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
         raise InputError(f"{named(path)}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
-    fields = [line.split("\t") for line in lines]
-    found = {field[0]: _clean(field[2]) for field in fields if len(field) == 3 and field[0] in _INDEX}
-    if not found:
+    texts = {}
+    for line in lines:
+        fields = line.split("\t")
+        if len(fields) == 3 and fields[0] in _INDEX:
+            texts[fields[0]] = _clean(fields[2])
+    if not texts:
         raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
-    return found
+    return texts
+
+
+def _lines_of_sections(path: Path) -> list[str]:
+    lines = []
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if not re.search(r"cpc-section-[A-HY]_\d+\.txt$", part.filename):
+                continue
+            if part.file_size > LARGEST_SECTION:
+                raise ValueError(f"{part.filename} unpacks to {part.file_size:,} bytes")
+            lines += archive.read(part).decode("utf-8-sig").splitlines()  # some editors write a mark at the start
+    return lines
 
 
 def _clean(title: str) -> str:
     """Official title -> lower case without (cross references) and braces; the text in braces stays."""
-    title, removed = re.sub("[{}]", " ", title), 1
+    title = re.sub("[{}]", " ", title)
+    removed = 1
     while removed:  # from the innermost brackets outwards
         title, removed = re.subn(r"\([^()]*\)", " ", title)
-    return re.sub(r"\s+([;,.])", r"\1", " ".join(title.split())).strip(" ;,").lower()
+    title = " ".join(title.split())
+    return re.sub(r"\s+([;,.])", r"\1", title).strip(" ;,").lower()

@@ -1,22 +1,80 @@
-"""The one door for tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a guess."""
+"""The one door for tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
 
-import csv
+Limits: a .gz file unpacks to at most 1 GiB, a workbook to 512 MiB; a table has at most 50 million cells (rows times
+columns), a sheet of a workbook 20 million.
+"""
+
 import gzip
 import io
-import re
-import warnings
+import itertools
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from patsim_utils.data import csv_text, parquet, workbooks
+from patsim_utils.data.names import COLUMNS, clean_name
 from patsim_utils.errors import InputError, clip, named
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")
-COLUMNS = ("anchor", "target", "context", "score", "rating")  # those that mean something, in upper or lower case
+LARGEST_UNPACKED = 2**30  # bytes of an unpacked .gz file
+PIECE = 2**20  # bytes that are unpacked at a time
 
-csv.field_size_limit(2**31 - 1)  # a long value is data like any other
+Row = tuple[int, list[str]]  # where it begins, and its values
+
+
+def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataFrame, list[int]]:
+    """A table and where each of its rows begins: the line of a text file, else the row, of which the header is 1.
+
+    Values of a text file and of a sheet (the first that is not hidden) are text as it stands there: "null" and "NA" are
+    words, an empty cell is "". Those of a Parquet file have their types; integers stay integers, also where some are
+    missing. Names in the header are stripped. Empty lines, empty rows at both ends and empty columns at the end are
+    left out; nothing else is filled or shifted.
+
+    What is not plain is said once a table, as a warning of the logger "patsim": another separator than the ending says,
+    Windows-1252, values over several lines, sheets that are not read, numbers in a column of phrases.
+
+    Args:
+        content: the bytes of the file where they have been read already, such as those of a pipe.
+
+    InputError: the file cannot be read, with the row and the cause.
+    """
+    path = Path(path)
+    source = named(path)
+    if content is None:
+        content = read_bytes(path)
+    if _is_parquet(path, content):
+        frame = parquet.read(source, content)
+        frame.columns = _header(source, 1, list(map(str, frame.columns)))
+        return frame, list(range(2, len(frame) + 2))
+    return _assembled(source, list(_rows(path, content)))
+
+
+def read_batches(path: str | Path, *, rows: int = 100_000) -> Iterator[tuple[pd.DataFrame, list[int]]]:
+    """`read_table` in pieces of at most so many rows, for tables whose rows are many; each piece has all columns.
+
+    Columns without a name at the end stay, since later pieces may fill them; a table without rows gives no piece.
+    """
+    path = Path(path)
+    source = named(path)
+    content = read_bytes(path)
+    if _is_parquet(path, content):
+        first = 2
+        for frame in parquet.read_batches(source, content, rows):
+            frame.columns = _header(source, 1, list(map(str, frame.columns)))
+            yield frame, list(range(first, first + len(frame)))
+            first += len(frame)
+        return
+    filled_rows = (row for row in _rows(path, content) if _filled(row[1]))
+    header_line, header = next(filled_rows, (0, []))
+    if not header:
+        raise InputError(f"{source}: is empty")
+    width = len(header)
+    names = _header(source, header_line, header)
+    while piece := list(itertools.islice(filled_rows, rows)):
+        values = [_of_width(source, row, width, least=_filled(header)) for row in piece]
+        yield pd.DataFrame(values, columns=names, dtype=str), [line for line, _ in piece]
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -28,132 +86,74 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{named(path)}: cannot be read ({reason})") from error
 
 
-def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataFrame, list[int]]:
-    """A table and where each of its rows begins: the line of a text file, else the row, of which the header is 1.
+def _is_parquet(path: Path, content: bytes) -> bool:
+    return path.name.lower().endswith(".parquet") or content[:4] == b"PAR1"
 
-    Values of a text file and of a sheet (the first one) are text as it stands there: "null" and "NA" are words, an
-    empty cell is "". Those of a Parquet file have their types. Names in the header are stripped. Empty lines, empty
-    rows at both ends and empty columns at the end are left out; nothing else is filled or shifted. `content`: the
-    bytes of the file, where they have been read already.
 
-    InputError: the file cannot be read, with the row and the cause.
-    """
-    path = Path(path)
-    place = named(path)
-    if content is None:
-        content = read_bytes(path)
+def _rows(path: Path, content: bytes) -> Iterable[Row]:
+    """The rows of a workbook or a text file, the header among them."""
+    source = named(path)
     name = path.name.lower()
-    if name.endswith(".parquet") or content[:4] == b"PAR1":
-        return _parquet(place, content)
     if name.endswith(".xlsx") or content[:4] == b"PK\3\4":
-        return _sheet(place, content)
+        return workbooks.read_rows(source, content)
     if name.endswith(".gz") or content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{place}: is no whole gzip file ({clip(error)})") from error
-    return _text(place, _decoded(place, content), "\t" if name.removesuffix(".gz").endswith(".tsv") else ",")
+        content = _unpacked(source, content)
+    separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
+    return csv_text.read_rows(source, content, separator)
 
 
-def _parquet(place: str, content: bytes) -> tuple[pd.DataFrame, list[int]]:
+def _unpacked(source: str, content: bytes) -> bytes:
+    """The content of a .gz file, whose size is looked at before it is kept."""
     try:
-        frame = pd.read_parquet(io.BytesIO(content))
-        frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
-        _ = [values.to_list() for _, values in frame.items()]  # text that is damaged is noticed here at the latest
-    except Exception as error:  # the engine raises errors of many kinds for a damaged file
-        raise InputError(f"{place}: cannot be read as a Parquet file ({clip(error)})") from error
-    frame.columns = _header(place, 1, list(map(str, frame.columns)))
-    return frame, list(range(2, len(frame) + 2))
+        size = 0
+        with gzip.open(io.BytesIO(content)) as file:
+            while piece := file.read(PIECE):
+                size += len(piece)
+                if size > LARGEST_UNPACKED:
+                    raise InputError(f"{source}: unpacks to more than {LARGEST_UNPACKED:,} bytes; cut it into several")
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{source}: is no whole gzip file ({clip(error)})") from error
 
 
-def _sheet(place: str, content: bytes) -> tuple[pd.DataFrame, list[int]]:
-    from openpyxl import load_workbook  # here, since it takes a while and no other form needs it
-
-    rows, odd = [], []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl warns of styles and extensions, which are no data
-            sheet = load_workbook(io.BytesIO(content), read_only=True, data_only=True).worksheets[0]
-            sheet.reset_dimensions()  # some programs write wrong ones
-            for number, cells in enumerate(sheet.iter_rows(), 1):
-                rows.append([_cell(cell.value) for cell in cells])
-                odd += [(number, i, rows[-1][i]) for i, cell in enumerate(cells) if cell.data_type in ("d", "e")]
-    except Exception as error:  # the engine raises errors of many kinds for a damaged file
-        raise InputError(f"{place}: cannot be read as an Excel file, .xlsx ({clip(error)})") from error
-    width = max(map(len, rows), default=0)
-    frame, lines = _table(place, [row + [""] * (width - len(row)) for row in rows], list(range(1, len(rows) + 1)))
-    for number, i, value in odd:
-        if i < len(frame.columns) and (name := frame.columns[i]).lower() in (*COLUMNS, "phrase") and number in lines:
-            complaint = f"{clip(value)} is a date or an error of the spreadsheet; write it as text"
-            raise InputError(f"{place}, row {number}, column {name}: {complaint}")
-    return frame, lines
+def _assembled(source: str, rows: list[Row]) -> tuple[pd.DataFrame, list[int]]:
+    """The frame below the header, without what is empty at its ends, and where its rows begin."""
+    while rows and not _filled(rows[-1][1]):
+        rows.pop()
+    start = 0
+    while start < len(rows) and not _filled(rows[start][1]):
+        start += 1
+    rows = rows[start:]
+    if not rows:
+        raise InputError(f"{source}: is empty")
+    header_line, header = rows[0]
+    widths = [_filled(values) for _, values in rows]
+    width = max(width for width in widths if width <= len(header))
+    values = [_of_width(source, row, width, least=width) for row in rows[1:]]
+    names = _header(source, header_line, header[:width])
+    frame = pd.DataFrame(values, columns=names, dtype=str)
+    return frame, [line for line, _ in rows[1:]]
 
 
-def _cell(value: Any) -> str:
-    """A cell as the spreadsheet's own CSV has it; numbers to its 15 digits."""
-    if isinstance(value, str):
-        return value.replace("_x000D_", "\r")  # how the format spells a carriage return
-    if isinstance(value, bool):
-        return str(value).upper()
-    return "" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
+def _filled(values: list[str]) -> int:
+    """How many values there are up to the last that is not empty."""
+    for position in range(len(values), 0, -1):
+        if values[position - 1].strip():
+            return position
+    return 0
 
 
-def _decoded(place: str, content: bytes) -> str:
-    form = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "UTF-8"
-    try:
-        text = content.decode(form).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        complaint = f"byte {content[error.start]:#04x} is not {form}; forms that are read: {', '.join(ENDINGS)}"
-        raise InputError(f"{place}, row {line}: {complaint}") from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{place}, row {line}: holds a zero byte; is it text, in UTF-8 or in UTF-16 with its mark?")
-    return text
+def _of_width(source: str, row: Row, width: int, *, least: int) -> list[str]:
+    """The values of a row, which are no fewer than `least`, and of which those beyond `width` are empty."""
+    line, values = row
+    if len(values) < least or _filled(values) > width:
+        raise InputError(f"{source}, row {line}: has {len(values)} values, the header {least}")
+    return values[:width] + [""] * (width - len(values))
 
 
-def _text(place: str, text: str, separator: str) -> tuple[pd.DataFrame, list[int]]:
-    """By the csv module, not pandas: it counts lines, and neither fills nor shifts rows of a wrong length."""
-    if text.count("\r\r\n") == text.count("\n"):
-        text = text.replace("\r\r\n", "\r\n")  # line ends that a program wrote twice
-    # lines end as the header does: the other sign, where it stands alone, is part of a value
-    old = re.match(r'[\r\n]*[^"\r\n]*(?:"[^"]*"[^"\r\n]*)*\r(?!\n)', text)
-    text, sign = re.sub(r"(?<!\r)\n" if old else r"\r(?!\n)", "\0", text), "\n" if old else "\r"
-    spaced = re.match(rf'[^\r\n]*"{separator} +"', text) is not None  # `"a", "b"`: the space is none of the value
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)
-    rows, lines, line = [], [], 1
-    try:
-        for row in reader:
-            if len(row) > 1 or any(map(str.strip, row)):  # an empty line is no row
-                rows.append([value.replace("\0", sign) for value in row])
-                lines.append(line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{place}, row {line}: is no CSV ({clip(error)})") from error
-    header = separator.join(rows[0]).lower().replace('"', "") if rows else ""
-    for other in ";\t|,".replace(separator, ""):
-        if {"anchor", "target"} <= {*map(str.strip, header.split(other))}:
-            raise InputError(f"{place}, row {lines[0]}: columns seem separated by {other!r}, not by {separator!r}")
-    return _table(place, rows, lines)
-
-
-def _table(place: str, rows: list[list[str]], lines: list[int]) -> tuple[pd.DataFrame, list[int]]:
-    filled = [max((i for i, value in enumerate(row, 1) if value.strip()), default=0) for row in rows]
-    if not any(filled):
-        raise InputError(f"{place}: is empty")
-    kept = [i for i, length in enumerate(filled) if length]
-    rows, lines, filled = (values[kept[0] : kept[-1] + 1] for values in (rows, lines, filled))
-    width = max(length for length in filled if length <= len(rows[0]))
-    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        if len(row) < width or filled[i] > width:
-            raise InputError(f"{place}, row {line}: has {len(row)} values, the header {width}")
-        rows[i] = row[:width]
-    return pd.DataFrame(rows[1:], columns=_header(place, lines[0], rows[0]), dtype=str), lines[1:]
-
-
-def _header(place: str, line: int, names: list[str]) -> list[str]:
-    names = [name.strip(" \t\r\n\ufeff\u200b\u00a0") for name in names]
+def _header(source: str, line: int, names: list[str]) -> list[str]:
+    names = [clean_name(name) for name in names]
     for name in names:
         if name.lower() in COLUMNS and names.count(name) > 1:  # others are only carried along
-            raise InputError(f"{place}, row {line}: column {clip(name)} stands {names.count(name)} times")
+            raise InputError(f"{source}, row {line}: column {clip(name)} stands {names.count(name)} times")
     return names

@@ -1,15 +1,14 @@
 """The rows of a table that can be scored: its columns by their names, and what is wrong with the other rows."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from patsim_utils.data.pairs import KEY, check_pairs, normalise
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, RowError, clip
 
-SHOWN = 10  # bad rows that a message lists, at most
+SHOWN = 10  # names that a message lists, at most
 
 
 @dataclass(frozen=True)
@@ -53,50 +52,12 @@ def checked(
     InputError where a row cannot be scored and is not to be skipped, or none can.
     """
     try:
-        return check_pairs(phrases, unknown=unknown, place=place, lines=lines), {}
-    except InputError as error:
-        faults: dict[int, str] = {}
-        _find_faults(phrases, lines, unknown, faults, most=None if skip else SHOWN + 1)
+        return check_pairs(phrases, unknown=unknown, source=place, lines=lines), {}
+    except RowError as error:
         if not skip:
-            position, reason = next(iter(faults.items()))
-            raise InputError(f"{place}, row {lines[position]}, {reason}{_hint(faults, lines)}") from error
-        good = phrases.drop(index=list(faults))
+            raise InputError(f"{error}; --on-error skip leaves such rows without a score") from error
+        good = phrases.drop(index=list(error.faults))
         if good.empty:
             raise InputError(f"{error}; no row of the table can be scored") from error
-    kept = [lines[position] for position in good.index]
-    return check_pairs(good, unknown=unknown, place=place, lines=kept), faults
-
-
-def _find_faults(
-    phrases: pd.DataFrame, lines: Sequence[int], unknown: str, faults: dict[int, str], *, most: int | None
-) -> None:
-    """Adds position and reason of each bad row, `most` of them at most, by halves: a good half costs one look."""
-    if phrases.empty or (most is not None and len(faults) >= most):
-        return
-    rows = [lines[position] for position in phrases.index]
-    logger = logging.getLogger("patsim")
-    logger.disabled = True  # what a check says of a whole table is not true of a part
-    try:
-        check_pairs(phrases, unknown=unknown, place="table", lines=rows)
-    except InputError as error:
-        if len(phrases) == 1:
-            faults[int(phrases.index[0])] = str(error).removeprefix(f"table, row {rows[0]}, ")
-            return
-        half = len(phrases) // 2
-        _find_faults(phrases.iloc[:half], lines, unknown, faults, most=most)
-        _find_faults(phrases.iloc[half:], lines, unknown, faults, most=most)
-    finally:
-        logger.disabled = False
-
-
-def _hint(faults: dict[int, str], lines: Sequence[int]) -> str:
-    """The other bad rows, and the option that helps."""
-    rows = [str(lines[position]) for position in faults]
-    text = ""
-    if len(rows) > 1:
-        text += f"; also row {', '.join(rows[1:SHOWN])}"
-    if len(rows) > SHOWN:
-        text += " and more"
-    if all(reason.startswith("column context") for reason in faults.values()):
-        text += "; --unknown embedding scores by the text alone"
-    return f"{text}; --on-error skip leaves such rows without a score"
+        kept = [lines[position] for position in good.index]
+        return check_pairs(good, unknown=unknown, source=place, lines=kept), error.faults

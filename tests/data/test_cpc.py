@@ -54,7 +54,8 @@ def test_what_is_no_symbol_of_a_known_class_has_no_class(text: str):
     assert cpc.class_of(text) is None
 
 
-def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path, mark: str):
     lines = [
         "H\t\tSPARKS",
         "H04\t\tTALKING {AND SINGING (not H05)} BY WIRE (bells (small) G10; {horns G10}); ECHOES {; NOISE}",
@@ -62,7 +63,7 @@ def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path)
         "H04B1/00\t0\tVery loud",
     ]
     with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
-        archive.writestr("cpc-section-H_20300101.txt", "\n".join(lines) + "\n")
+        archive.writestr("cpc-section-H_20300101.txt", mark + "\n".join(lines) + "\n")
     titles = cpc.titles(tmp_path / "titles.zip")
     assert (titles["H"], titles["H04"]) == ("sparks", "talking and singing by wire; echoes; noise")
     assert titles == cpc.titles() | {"H": titles["H"], "H04": titles["H04"]}
@@ -79,6 +80,13 @@ def test_a_file_that_is_no_title_list_is_one_line(tmp_path: Path, content: str |
     with pytest.raises(InputError, match=re.escape(str(path))) as caught:
         cpc.titles(path)
     assert str(caught.value).isprintable()
+
+
+def test_a_title_list_that_unpacks_without_end_is_one_line(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cpc-section-H_20300101.txt", " " * (2**26 + 1))
+    with pytest.raises(InputError, match="unpacks to 67,108,865 bytes"):
+        cpc.titles(tmp_path / "titles.zip")
 
 
 def test_our_codes_and_titles_are_those_of_the_official_list(cpc_zip: Path):

@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from patsim_utils.data import cpc
 from patsim_utils.data.pairs import check_pairs, normalise, read_pairs
 from patsim_utils.data.splits import fingerprint, grouped_folds, load, shared_anchors
-from patsim_utils.errors import InputError
+from patsim_utils.data.tables import read_table
+from patsim_utils.errors import InputError, RowError
 
 GOOGLE = "anchor,target,rating,score,context\n"
 
@@ -93,7 +94,7 @@ def test_class_symbols_are_read_by_their_class_which_is_said_once(caplog: pytest
     frame = pairs(*(("a", f"b{i}", text) for i, text in enumerate(["H01", "H01M", "H01M 8/04", " h01 ", "h01m8/04"])))
     with caplog.at_level(logging.WARNING, logger="patsim"):
         for _ in range(2):
-            assert set(check_pairs(frame, place="p.csv")["context"]) == {"H01"}
+            assert set(check_pairs(frame, source="p.csv")["context"]) == {"H01"}
     said = "p.csv: 4 contexts are read as their CPC class, such as 'H01M' as H01"
     assert [record.getMessage() for record in caplog.records] == [said]
 
@@ -120,6 +121,37 @@ def test_a_bad_row_is_named_in_one_short_line(tmp_path: Path, row: str, message:
     assert str(caught.value).startswith(f"{path}, ")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < len(str(path)) + 400
+
+
+def test_all_bad_rows_are_listed_with_what_would_help(tmp_path: Path) -> None:
+    lines = [f"a{i},b,{'H01' if i < 3 else 'H99'}" for i in range(20)]
+    path = write(tmp_path, p="anchor,target,context\n" + "\n".join(lines)) / "p.csv"
+    frame, rows = read_table(path)
+    with pytest.raises(InputError) as caught:
+        check_pairs(frame, source="p.csv", lines=rows)
+    assert str(caught.value) == (
+        "p.csv, row 5, column context: 'H99' is no CPC class that pairs are rated in, such as H04 "
+        "(and 16 more rows: 6, 7, 8, 9, 10, 11, 12, 13, 14, …); "
+        "--unknown embedding (in Python unknown='embedding') takes any text in its place"
+    )
+    assert check_pairs(frame, unknown="embedding")["context"].iloc[3] == "H99"
+    with pytest.raises(RowError, match=r"row 4, column anchor: ' ' is an empty phrase \(and 1 more row: 6\)$") as error:
+        check_pairs(pairs(("a", "b", "H01"), (" ", "", ""), ("a", "b", "H02"), ("a", "b", "x")), lines=[2, 4, 5, 6])
+    assert error.value.faults == {
+        1: "column anchor: ' ' is an empty phrase",
+        3: "column context: 'x' is no CPC class that pairs are rated in, such as H04",
+    }
+    with pytest.raises(InputError, match=r"row 3, .*'1d' contradicts score '0'.*\(and 2 more rows: 4, 6\)$"):
+        read_pairs(
+            write(tmp_path, r=GOOGLE + "a,b,0,0,H01\na,c,1d,0,H01\na,d,4,0,H01\na,e,0,0,H01\na,f,3,1,H01") / "r.csv"
+        )
+    with pytest.raises(InputError, match=r"row 3, .*stand in row 2 already .*\(and 1 more row: 4\)$"):
+        read_pairs(write(tmp_path, r=GOOGLE + 3 * "a,b,0,0,H01\n") / "r.csv")
+
+
+def test_categories_are_phrases_like_others() -> None:
+    frame = pairs(("A", "b", "h01"), ("c", "d", "F16"))
+    pd.testing.assert_frame_equal(check_pairs(frame.astype("category")), check_pairs(frame))
 
 
 @pytest.mark.parametrize("name", ["validation.csv", "valid.csv", "val.csv", "dev.csv", "VALID.CSV"])

@@ -1,14 +1,21 @@
 """Forms of files: what is read without a guess, and what is refused with its cause."""
 
 import gzip
+import re
+import subprocess
+import sys
+import zipfile
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from openpyxl import Workbook
 
-from patsim_utils.data.tables import read_table
+from patsim_utils.data import parquet, tables, workbooks
+from patsim_utils.data.tables import read_batches, read_table
 from patsim_utils.errors import InputError
 
 TEXT = "anchor,target,context\nfuel cell,null,H01\nvalve,cock,F16\n"
@@ -92,12 +99,10 @@ def test_an_empty_row_between_others_is_a_row_and_values_may_be_long(tmp_path: P
         ("a.csv", b"", "is empty"),
         ("a.csv", "\n , \n", "is empty"),
         ("a.csv", "anchor,score,score \n1,2,3\n", "column 'score' stands 2 times"),
-        ("a.csv", TEXT.replace(",", ";"), "row 1: columns seem separated by ';', not by ','"),
-        ("a.tsv", TEXT, "separated by ',', not by"),
         ("a.csv", TEXT + "a,b\n", "row 4: has 2 values, the header 3"),
         ("a.csv", TEXT + "a,b,c,d\n", "row 4: has 4 values, the header 3"),
         ("a.csv", TEXT + '"a,b,c\n', "row 4: is no CSV"),
-        ("a.csv", TEXT.encode() + b"\xffa,b,c\n", "row 4: byte 0xff is not UTF-8"),
+        ("a.csv", "é,,\n".encode() + TEXT.encode() + b"\xffa,b,c\n", "row 5: byte 0xff is not UTF-8"),
         ("a.csv", TEXT.encode("utf-16-le"), "holds a zero byte"),
         ("a.csv", TEXT.encode("utf-16")[:-1], "is not UTF-16"),
         ("a.csv.gz", gzip.compress(TEXT.encode(), mtime=0)[:-9], "no whole gzip file"),
@@ -120,3 +125,267 @@ def test_a_path_that_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> No
         read_table(tmp_path / name)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
+
+
+def saved(path: Path, *rows: tuple) -> Path:
+    """A workbook with these rows in its only sheet."""
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", TEXT.replace(",", ";"), "its columns are separated by ';', not by ','"),
+        ("a.csv", TEXT.replace(",", "\t"), "its columns are separated by a tab, not by ','"),
+        ("a.tsv", TEXT, "its columns are separated by ',', not by a tab"),
+        (
+            "a.csv",
+            TEXT.replace("cock", "café").encode("cp1252"),
+            r"is read as Windows-1252, such as row 3: 'valve,café,",
+        ),
+        ("a.csv", TEXT.replace(",", ";").replace("cock", "“café”").encode("cp1252"), "is read as Windows-1252"),
+    ],
+)
+def test_other_separators_and_windows_1252_are_read_and_said(tmp_path: Path, caplog, name, content, message) -> None:
+    frame, lines = read_table(written(tmp_path, name, content))
+    words = frame.to_numpy().ravel().tolist()
+    assert words in (["fuel cell", "null", "H01", "valve", word, "F16"] for word in ("cock", "café", "“café”"))
+    assert lines == [2, 3]
+    assert re.search(message, caplog.text)
+
+
+def test_a_separator_that_is_part_of_a_name_changes_nothing(tmp_path: Path, caplog) -> None:
+    frame, _ = read_table(written(tmp_path, "a.csv", "phrase,note;context\nsteel,a;b\n"))
+    assert frame.to_dict("list") == {"phrase": ["steel"], "note;context": ["a;b"]}
+    assert not caplog.text
+
+
+SWALLOWED = """anchor,target,context
+"5 in pipe,tube,F16
+hose,pipe,F16
+spray nozzle,jet,B05
+flexible hose 5",tube,F16
+valve,tap,F16
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        ("a.csv", SWALLOWED, "row 2: .*ends in row 5"),
+        ("a.tsv", SWALLOWED.replace(",", "\t"), "row 2: .*ends in row 5"),
+        ("a.csv", SWALLOWED.replace(",", ";").replace("\n", "\r\n"), "row 2: .*ends in row 5"),
+        ("a.csv", 'phrase,context\nhose,F16\npipe,"F16\nvalve,F16"\n', "row 3: .*ends in row 4"),
+        ("a.csv", 'anchor,target,context\na,"1 in tube,F16\nb,2 in "tube,F16\n', "row 2: is no CSV"),
+        ("a.csv", SWALLOWED.replace(' 5"', ""), "row 2: is no CSV"),
+    ],
+)
+def test_a_quote_that_swallows_rows_is_refused(tmp_path: Path, name: str, text: str, rows: str) -> None:
+    with pytest.raises(InputError, match=rows):
+        read_table(written(tmp_path, name, text))
+
+
+def test_an_inch_sign_within_a_value_is_a_letter_and_values_over_lines_are_said(tmp_path: Path, caplog) -> None:
+    frame, _ = read_table(written(tmp_path, "a.csv", 'phrase\npipe of 5" bore\n"5"" pipe"\n'))
+    assert frame["phrase"].tolist() == ['pipe of 5" bore', '5" pipe']
+    assert not caplog.text
+    frame, lines = read_table(written(tmp_path, "b.csv", 'phrase\n"5 in pipe\nhose 5"\nvalve\n"a\n\nb"\n'))
+    assert frame["phrase"].tolist() == ["5 in pipe\nhose 5", "valve", "a\n\nb"]
+    assert lines == [2, 4, 5]
+    assert "b.csv: 2 rows go over several lines, since a value in quotes does: row 2, '5 in pipe" in caplog.text
+
+
+def test_integers_with_gaps_come_out_as_they_went_in(tmp_path: Path) -> None:
+    columns = {
+        "id": pa.array([9007199254740993, None], pa.int64()),
+        "unsigned": pa.array([None, 2**64 - 1], pa.uint64()),
+        "small": pa.array([None, -7], pa.int8()),
+        "category": pa.array([None, 9007199254740993], pa.int64()).dictionary_encode(),
+        "list": pa.array([[9007199254740993, None], None]),
+        "record": pa.array([{"n": None}, {"n": 9007199254740993}], pa.struct({"n": pa.int64()})),
+        "number": pa.array([0.5, None]),
+        "text": pa.array(["x", None]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    frame, _ = read_table(tmp_path / "a.parquet")
+    lines = frame.to_csv(index=False, sep=";").splitlines()
+    assert lines[1:] == [
+        "9007199254740993;;;;[9007199254740993, None];{'n': None};0.5;x",
+        ";18446744073709551615;-7;9007199254740993;;{'n': 9007199254740993};;",
+    ]
+    frame.to_parquet(tmp_path / "b.parquet")
+    again = pq.read_table(tmp_path / "b.parquet").drop_columns(["category", "text"])
+    assert again.to_pydict() == pa.table(columns).drop_columns(["category", "text"]).to_pydict()
+
+
+def test_categories_are_plain_values(tmp_path: Path) -> None:
+    FRAME.astype("category").to_parquet(tmp_path / "a.parquet")
+    frame, _ = read_table(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(frame, FRAME, check_dtype=False)
+    assert not any(isinstance(kind, pd.CategoricalDtype) for kind in frame.dtypes)
+
+
+def formulas(path: Path, *, stored: str, column: str = "C2") -> Path:
+    """A workbook with the formula ="H"&"01" in a cell, and what is stored as its value."""
+    saved(
+        tmp := path.with_name("plain.xlsx"), ("anchor", "target", "context", "id"), ("fuel cell", "battery", "x", "y")
+    )
+    cell = re.compile(rf'<c r="{column}"[^>]*>.*?</c>')
+    with zipfile.ZipFile(tmp) as plain, zipfile.ZipFile(path, "w") as changed:
+        for name in plain.namelist():
+            text = plain.read(name)
+            if name.endswith("sheet1.xml"):
+                text = cell.sub(stored, text.decode()).encode()
+            changed.writestr(name, text)
+    return path
+
+
+@pytest.mark.parametrize("column", ["C2", "D2", "E2"])
+@pytest.mark.parametrize("value", ["", "<v/>", "<v></v>"])
+def test_a_formula_without_a_stored_value_is_refused(tmp_path: Path, column: str, value: str) -> None:
+    before = "" if column != "E2" else '<c r="D2" t="inlineStr"><is><t>y</t></is></c>'
+    stored = f'{before}<c r="{column}"><f>"H"&amp;"01"</f>{value}</c>'
+    path = formulas(tmp_path / "a.xlsx", stored=stored, column="D2" if column == "E2" else column)
+    with pytest.raises(InputError, match=rf"a\.xlsx, cell {column}: a formula has no stored value"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [
+        ('<c r="C2" t="str"><f>"H"&amp;"01"</f><v>H01</v></c>', "H01"),
+        ('<c r="C2" t="str"><f>""</f><v></v></c>', ""),
+        ('<c r="C2" s="0"/>', ""),
+        ("", ""),
+    ],
+)
+def test_a_stored_value_of_a_formula_and_an_empty_cell_are_read(tmp_path: Path, stored: str, value: str) -> None:
+    frame, _ = read_table(formulas(tmp_path / "a.xlsx", stored=stored))
+    assert frame.to_numpy().tolist() == [["fuel cell", "battery", value, "y"]]
+
+
+@pytest.mark.parametrize("state", ["hidden", "veryHidden"])
+def test_the_first_sheet_that_is_shown_is_read_which_is_said(tmp_path: Path, caplog, state: str) -> None:
+    book = Workbook()
+    book.active.title = "lookup"
+    book.active.append(["anchor"])
+    book.active.sheet_state = state
+    for name in ("pairs", "more"):
+        book.create_sheet(name).append(["anchor", name])
+    book.active = 1
+    book.save(tmp_path / "a.xlsx")
+    frame, _ = read_table(tmp_path / "a.xlsx")
+    assert list(frame.columns) == ["anchor", "pairs"]
+    assert "a.xlsx: sheet 'pairs' is read; not read: 'lookup' (hidden), 'more'" in caplog.text.replace('"', "")
+
+
+def test_a_number_that_is_a_phrase_is_said(tmp_path: Path, caplog) -> None:
+    rows = [("Anchor", "target", "context", "id"), (100, "a", "H01", 7), ("b", 0.5, "H01", 8), ("c", True, "H01", None)]
+    frame, _ = read_table(saved(tmp_path / "a.xlsx", *rows))
+    assert frame["target"].tolist() == ["a", "0.5", "TRUE"]
+    assert "a.xlsx: 3 numbers are read as phrases, such as row 2, column anchor: '100'" in caplog.text
+
+
+def with_rows(path: Path, rows: str) -> Path:
+    """A workbook with these rows, in the format's own XML."""
+    plain_path = saved(path.with_name("plain.xlsx"), ("phrase",))
+    with zipfile.ZipFile(plain_path) as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as changed:
+        for name in plain.namelist():
+            text = plain.read(name).decode()
+            if name.endswith("sheet1.xml"):
+                text = re.sub("<sheetData>.*</sheetData>", f"<sheetData>{rows}</sheetData>", text)
+            changed.writestr(name, text)
+    return path
+
+
+def test_small_files_that_spread_out_are_refused_in_little_memory(tmp_path: Path) -> None:
+    """By a process that may take 600 MB more than it has when its imports are done."""
+    header = '<row r="1"><c r="A1" t="inlineStr"><is><t>phrase</t></is></c></row>'
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2**20]))
+    pq.write_table(pa.table({"phrase": text}), tmp_path / "text.parquet")
+    paths = {
+        with_rows(tmp_path / "far.xlsx", f'{header}<row r="2"><c r="XFD2"><v>1</v></c></row>' + "<row/>" * 10_000): (
+            "row 2: '1' stands 16,383 columns right of the last name"
+        ),
+        with_rows(tmp_path / "styled.xlsx", header + '<row><c/><c r="XFD1" s="0"/></row>' * 20_000): (
+            "row 1222: the sheet has more than 1,048,576 rows, or 20,000,000 cells"
+        ),
+        with_rows(
+            tmp_path / "down.xlsx", f'{header}<row r="99999999999"><c><v>1</v></c></row>'
+        ): "row 1048577: the sheet",
+        tmp_path / "text.parquet": "holds 2,097,152,000 bytes of text, more than",
+    }
+    program = (
+        "import openpyxl, pathlib, resource, sys\n"
+        "from patsim_utils.data.tables import read_table\n"
+        "from patsim_utils.errors import InputError\n"
+        "size = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 600 * 2**20, -1))\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: read_table(path)\n"
+        "    except InputError as error: print(error)"
+    )
+    command = [sys.executable, "-c", program, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    for (path, message), line in zip(paths.items(), done.stdout.splitlines(), strict=True):
+        assert path.stat().st_size < 2**20
+        assert line.startswith(str(path))
+        assert message in line
+
+
+def test_limits_of_size_are_looked_at_before_anything_is_unpacked(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "LARGEST_UNPACKED", 1000)
+    with pytest.raises(InputError, match="unpacks to more than 1,000 bytes"):
+        read_table(written(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n" * 251, mtime=0)))
+    assert len(read_table(written(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n" * 250, mtime=0)))[0]) == 249
+    monkeypatch.setattr(workbooks, "LARGEST_UNPACKED", 1000)
+    with pytest.raises(InputError, match="unpacks to .* bytes, more than 1,000"):
+        read_table(saved(tmp_path / "a.xlsx", ("phrase",)))
+    monkeypatch.setattr(parquet, "MOST_CELLS", 5)
+    FRAME.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has 6 cells, more than 5"):
+        read_table(tmp_path / "a.parquet")
+    assert len(list(read_batches(tmp_path / "a.parquet", rows=1))) == 2
+
+
+def test_a_note_beside_the_table_is_carried_along(tmp_path: Path) -> None:
+    frame, _ = read_table(saved(tmp_path / "a.xlsx", ("phrase",), ("steel", None, "see below"), ("tin",)))
+    assert frame.to_numpy().tolist() == [["steel", "", "see below"], ["tin", "", ""]]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.parquet", "a.xlsx"])
+def test_pieces_put_together_are_the_table(tmp_path: Path, name: str) -> None:
+    rows = [(f"phrase {i}", f"target {i}", "H01", 2**60 + i) for i in range(25)]
+    frame = pd.DataFrame(rows, columns=["anchor", "target", "context", "id"])
+    if name == "a.parquet":
+        frame["id"] = frame["id"].astype("Int64").mask(frame["id"] % 2 == 0)
+        frame.to_parquet(tmp_path / name)
+    elif name == "a.xlsx":
+        saved(tmp_path / name, tuple(frame.columns), *frame.astype(str).itertuples(index=False))
+    else:
+        frame.to_csv(tmp_path / name, index=False, sep="\t" if "tsv" in name else ",")
+    pieces = list(read_batches(tmp_path / name, rows=10))
+    assert [len(piece) for piece, _ in pieces] == [10, 10, 5]
+    whole, lines = read_table(tmp_path / name)
+    together = pd.concat([piece for piece, _ in pieces], ignore_index=True)
+    pd.testing.assert_frame_equal(together, whole)
+    assert [line for _, part in pieces for line in part] == lines == list(range(2, 27))
+
+
+def test_a_row_that_does_not_fit_is_refused_in_its_piece(tmp_path: Path) -> None:
+    pieces = read_batches(written(tmp_path, "a.csv", "a,b\n1,2\n3,4\n5\n"), rows=2)
+    assert next(pieces)[1] == [2, 3]
+    with pytest.raises(InputError, match="row 4: has 1 values, the header 2"):
+        next(pieces)
+    with pytest.raises(InputError, match="is empty"):
+        next(read_batches(written(tmp_path, "b.csv", "\n\n")))
+
+
+def test_bytes_that_were_read_already_are_the_table(tmp_path: Path) -> None:
+    frame, _ = read_table(tmp_path / "pipe", content=TEXT.encode())
+    pd.testing.assert_frame_equal(frame, FRAME, check_dtype=False)

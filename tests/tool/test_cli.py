@@ -358,7 +358,7 @@ def test_bad_rows_can_be_skipped_with_a_file_of_reasons(run: Path, pairs: Path, 
     pairs.write_text(text)
     assert score(run, pairs, "-o", "x.csv") == 2
     assert "row 5, column context: 'Q99' is no CPC class" in (error := capsys.readouterr().err)
-    assert "; also row 9; --on-error skip" in error
+    assert "(and 1 more row: 9); --on-error skip" in error
     assert score(run, pairs, "-o", "x.csv", "--on-error", "skip", "--status", "status.json") == 2
     assert "x.csv: 19 pairs, 2 rows without a score: x.errors.csv" in capsys.readouterr().out
     scored = pd.read_csv("x.csv")

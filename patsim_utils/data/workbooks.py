@@ -1,0 +1,166 @@
+"""Excel workbooks: the rows of the first sheet that is not hidden, as the spreadsheet's own CSV would have them."""
+
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from patsim_utils.data.names import KNOWN, PHRASES, clean_name, say_once
+from patsim_utils.errors import LISTED, InputError, clip
+
+LARGEST_UNPACKED = 2**29  # bytes of all parts of a workbook, which is a zip file
+MOST_ROWS = 2**20
+MOST_CELLS = 20_000_000  # rows times columns of a sheet
+DATE_OR_ERROR = ("d", "e")  # types of cells
+NUMBER = ("n", "b")
+MOST_UNNAMED = 100  # columns right of the header's last name that may hold values
+
+
+def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """The number of each row, and its values, equally many; the first row that is not empty is the header.
+
+    Said are the sheets that are not read, and numbers in a column of phrases.
+
+    InputError: a cell is a formula whose value is not stored, or, in a column that means something, a date or an error
+    of the spreadsheet; a sheet is too large, or cannot be read.
+    """
+    try:
+        _refuse_large(source, content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openpyxl warns of styles and extensions, which are no data
+            rows = _Rows(source)
+            for number, cells in enumerate(_sheet(source, content).iter_rows(), 1):
+                rows.add(number, cells)
+            if rows.may_hold_formulas:
+                _refuse_formulas(source, content)
+    except InputError:
+        raise
+    except Exception as error:  # the engine raises errors of many kinds for a damaged file
+        raise InputError(f"{source}: cannot be read as an Excel file, .xlsx ({clip(error)})") from error
+    rows.say_numbers()
+    yield from rows.padded()
+
+
+def _refuse_large(source: str, content: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > LARGEST_UNPACKED:
+        raise InputError(f"{source}: unpacks to {size:,} bytes, more than {LARGEST_UNPACKED:,}; save it as CSV")
+
+
+def _sheet(source: str, content: bytes, *, data_only: bool = True) -> Any:
+    from openpyxl import load_workbook  # here, since it takes a while and no other form needs it
+
+    sheets = load_workbook(io.BytesIO(content), read_only=True, data_only=data_only).worksheets
+    sheet = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0])
+    others = [_described(other) for other in sheets if other is not sheet]
+    if others:
+        say_once(f"{source}: sheet {clip(sheet.title)} is read; not read: {clip(', '.join(others))}")
+    sheet.reset_dimensions()  # some programs write wrong ones
+    return sheet
+
+
+def _described(sheet: Any) -> str:
+    if sheet.sheet_state == "visible":
+        return repr(sheet.title)
+    return f"{sheet.title!r} (hidden)"
+
+
+class _Rows:
+    """The rows of a sheet that have been read, and what is odd in them."""
+
+    def __init__(self, source: str) -> None:
+        from openpyxl.cell.read_only import ReadOnlyCell
+
+        self.source = source
+        self.kind = ReadOnlyCell  # of cells that stand in the file; others only fill gaps
+        self.rows: list[tuple[int, list[str]]] = []
+        self.header: list[str] = []  # names in lower case
+        self.width = 0  # columns up to the last value
+        self.cells = 0
+        self.may_hold_formulas = False
+        self.numbers = 0  # cells with a number in a column of phrases
+        self.first_number = ""
+
+    def add(self, number: int, cells: tuple) -> None:
+        self.cells += max(len(cells), self.width)
+        if number > MOST_ROWS or self.cells > MOST_CELLS:
+            self._refuse_size(number)
+        stored = [(column, cell) for column, cell in enumerate(cells) if type(cell) is self.kind]
+        texts = {column: _text(cell.value) for column, cell in stored}
+        filled = [column for column, text in texts.items() if text.strip()]
+        width = filled[-1] + 1 if filled else 0
+        values = [texts.get(column, "") for column in range(width)]
+        if values and not self.header:
+            self.header = [clean_name(value).lower() for value in values]
+        if width > len(self.header) + MOST_UNNAMED:
+            complaint = f"{clip(values[-1])} stands {width - len(self.header):,} columns right of the last name"
+            raise InputError(f"{self.source}, row {number}: {complaint} in the header; delete it")
+        self.width = max(self.width, width)
+        self.rows.append((number, values))
+        for column, cell in stored:
+            if _may_be_formula(cell):
+                self.may_hold_formulas = True
+            elif column < width and cell.data_type != "s":
+                self._check_type(number, column, cell.data_type, values[column])
+
+    def _check_type(self, number: int, column: int, data_type: str, value: str) -> None:
+        name = self.header[column] if column < len(self.header) else ""
+        if data_type in DATE_OR_ERROR and name in KNOWN:
+            complaint = f"{clip(value)} is a date or an error of the spreadsheet; write it as text"
+            raise InputError(f"{self.source}, row {number}, column {name}: {complaint}")
+        if data_type in NUMBER and name in PHRASES and value:
+            self.numbers += 1
+            self.first_number = self.first_number or f"row {number}, column {name}: {clip(value)}"
+
+    def padded(self) -> Iterator[tuple[int, list[str]]]:
+        if len(self.rows) * self.width > MOST_CELLS:
+            self._refuse_size(len(self.rows))
+        for number, values in self.rows:
+            yield number, values + [""] * (self.width - len(values))
+
+    def say_numbers(self) -> None:
+        if self.numbers:
+            count = (
+                "1 number is read as a phrase" if self.numbers == 1 else f"{self.numbers:,} numbers are read as phrases"
+            )
+            say_once(f"{self.source}: {count}, such as {self.first_number}")
+
+    def _refuse_size(self, number: int) -> NoReturn:
+        limits = f"{MOST_ROWS:,} rows, or {MOST_CELLS:,} cells up to the last column that is used"
+        raise InputError(f"{self.source}, row {number}: the sheet has more than {limits}; save it as CSV")
+
+
+def _may_be_formula(cell: Any) -> bool:
+    """Whether a cell that stands in the file has a style alone, or a formula that was never worked out."""
+    return cell.value is None and cell.data_type == "n"
+
+
+def _refuse_formulas(source: str, content: bytes) -> None:
+    """InputError where a formula has no stored value; openpyxl gives values or formulas, so that both are read."""
+    value_rows = _sheet(source, content).iter_rows()
+    formula_rows = _sheet(source, content, data_only=False).iter_rows()
+    broken = []
+    for values, formulas in zip(value_rows, formula_rows, strict=True):
+        for value, formula in zip(values, formulas, strict=True):
+            if formula.data_type == "f" and _may_be_formula(value):
+                broken.append(formula.coordinate)
+                if len(broken) == LISTED:
+                    break
+    if broken:
+        complaint = "a formula has no stored value; open and save the file in a spreadsheet, or write the value"
+        raise InputError(f"{source}, cell {', '.join(broken[:LISTED])}: {complaint}")
+
+
+def _text(value: Any) -> str:
+    """A cell as the spreadsheet's own CSV has it; numbers to its 15 digits."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.replace("_x000D_", "\r")  # how the format spells a carriage return
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return str(value)
