@@ -23,7 +23,7 @@ from patsim_utils.data.splits import fingerprint, load, subset
 from patsim_utils.experiments.processes import Processes
 from patsim_utils.experiments.systems import DEVICE, SYSTEMS, Splits
 from patsim_utils.method import encoder
-from patsim_utils.training import runs
+from patsim_utils.training import devices
 
 CANDIDATES = (10, 100, 1000)  # of the queries that are timed
 Results = Mapping[str, dict[str, Any]]  # what `measure` returns, by a label of the system
@@ -100,7 +100,7 @@ def main() -> None:
     transformers.set_seed(config.seed)  # of a new head's weights
     splits = _splits(config, request["share"])
     trained = SYSTEMS[request["system"]](splits, config, folder)
-    memory = runs.peak_memory()
+    memory = devices.peak_memory()
     rates = {}
     if trained.seconds:
         rates["training"] = config.epochs * len(splits["train"]) / trained.seconds

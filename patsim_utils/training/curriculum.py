@@ -4,6 +4,8 @@ An anchor is difficult where a model that never saw it is wrong about it: its me
 is a small one on how alike the phrases look, so that the order costs seconds and no training of its own.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -16,6 +18,13 @@ from patsim_utils.method import encoder
 
 FOLDS = 5
 
+# Anchors from easy to difficult and a seed -> the order in which epochs take them in.
+ORDERS = {
+    "easy_first": lambda anchors, seed: anchors,
+    "hard_first": lambda anchors, seed: anchors[::-1],
+    "random": lambda anchors, seed: np.random.default_rng(seed).permutation(anchors),
+}
+
 
 def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     """Mean absolute out-of-fold error of each anchor, in [0, 1], index `anchor`.
@@ -26,13 +35,20 @@ def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     Raises:
         InputError: fewer than two anchors.
     """
-    lengths = (frame[column].str.len() for column in ("anchor", "target"))
-    cosine, words = encoder.pretrained_cosine(frame, backbone=backbone), metrics.word_jaccard(frame)
-    features = np.stack([cosine, words, *lengths], axis=1)
+    features = np.stack(
+        [
+            encoder.pretrained_cosine(frame, backbone=backbone),
+            metrics.word_jaccard(frame),
+            frame["anchor"].str.len(),
+            frame["target"].str.len(),
+        ],
+        axis=1,
+    )
     fold = grouped_folds(frame, folds=min(FOLDS, frame["anchor"].nunique()))
     model = HistGradientBoostingRegressor(random_state=0)
     predicted = cross_val_predict(model, features, frame["score"], groups=fold, cv=LeaveOneGroupOut())
-    return (predicted - frame["score"]).abs().groupby(frame["anchor"]).mean()
+    errors = (predicted - frame["score"]).abs()
+    return errors.groupby(frame["anchor"]).mean()
 
 
 def pools(frame: pd.DataFrame, config: Config) -> list[np.ndarray]:
@@ -41,10 +57,10 @@ def pools(frame: pd.DataFrame, config: Config) -> list[np.ndarray]:
     `easy_first` adds harder anchors from epoch to epoch, `hard_first` easier ones, `random` any: at equal steps, what
     `easy_first` gains beyond `random` is due to the order, and the rest to seeing few anchors more often.
     """
-    anchors = difficulty(frame, backbone=config.backbone).sort_values(kind="stable").index.to_numpy()
-    if config.curriculum == "hard_first":
-        anchors = anchors[::-1]
-    if config.curriculum == "random":
-        anchors = np.random.default_rng(config.seed).permutation(anchors)
-    counts = [-(-epoch * len(anchors) // config.epochs) for epoch in range(1, config.epochs + 1)]
-    return [np.flatnonzero(frame["anchor"].isin(anchors[:count])) for count in counts]
+    easy_to_hard = difficulty(frame, backbone=config.backbone).sort_values(kind="stable").index.to_numpy()
+    anchors = ORDERS[config.curriculum](easy_to_hard, config.seed)
+    rows = []
+    for epoch in range(1, config.epochs + 1):
+        count = math.ceil(epoch * len(anchors) / config.epochs)
+        rows.append(np.flatnonzero(frame["anchor"].isin(anchors[:count])))
+    return rows

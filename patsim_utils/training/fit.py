@@ -1,11 +1,12 @@
 """One training run: a configuration in, a run folder out (config, history, metrics, predictions, model).
 
-The loop is Hugging Face's Trainer. What stands here is what it cannot know: the dual loss, batches of like length, two
-learning rates, evaluation by the same code that scores, every step's terms, a stop at the first non-finite one, a
-resumption that ends where the run would have ended without the interruption, and the loss of a batch that several
-devices share: `torchrun --nproc-per-node 2 -m patsim_utils train --preset described --name real`.
+The loop is Hugging Face's Trainer. What stands in this room is what it cannot know: the dual loss, batches of like
+length, two learning rates, evaluation by the same code that scores, every step's terms, a stop at the first one that is
+not finite, a resumption that ends where the run would have ended without the interruption, and the loss of a batch that
+several devices share: `torchrun --nproc-per-node 2 -m patsim_utils train --preset described --name real`.
 """
 
+import errno
 import json
 import math
 import os
@@ -18,113 +19,172 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
+from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import storage
 from patsim_utils.config import Config
-from patsim_utils.data.splits import fingerprint
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, clip, named
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.training import curriculum, devices, runs
-from patsim_utils.training.trainer import MAX_GRAD_NORM, WARMUP, DualLossTrainer, newest_checkpoint, trackers
+from patsim_utils.training import curriculum, devices, results, runs
+from patsim_utils.training.checkpoints import newest_checkpoint, seconds_of
+from patsim_utils.training.trainer import MAX_GRAD_NORM, WARMUP, DualLossTrainer, trackers
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+Splits = dict[str, pd.DataFrame]
 
 
-def check_ratings(splits: dict[str, pd.DataFrame], config: Config) -> None:
+def check_ratings(splits: Splits, config: Config) -> None:
     """InputError where ratings are to be learned from data that has none."""
     if config.rating_weight and "rating" not in splits["train"]:
         raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
 
 
 def fit(
-    splits: dict[str, pd.DataFrame], config: Config, folder: Path, *, replace: bool = False, report_to: str = "none"
+    splits: Splits, config: Config, folder: Path, *, replace: bool = False, report_to: str = "none"
 ) -> dict[str, Any]:
     """Trains on `splits["train"]`, keeps the best epoch on `validation`, evaluates the other splits.
 
-    A finished run of the same configuration and data in `folder` is not touched: its metrics are returned. A killed one
-    goes on from its newest whole checkpoint. Writes config.json, history.csv, metrics.json, predictions.csv and model/,
-    all at once when everything is there, and returns the metrics. `report_to`: experiment trackers that follow it.
+    A finished run of the same configuration, data and files in `folder` is not touched: its metrics are returned. A
+    killed one goes on from its newest whole checkpoint. Writes config.json, history.csv, metrics.json, predictions.csv
+    and model/, all at once when everything is there, and returns the metrics. `report_to`: experiment trackers that
+    follow it.
 
     Raises:
         InputError: settings that cannot work with this backbone or data; another run in `folder` and not `replace`;
             another process is training under this name.
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
+        OSError: the disk is full, or may not be written. The next call goes on from the newest whole checkpoint.
     """
     check_ratings(splits, config)
     names = trackers(report_to)
     if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work, first = runs.work_folder(folder), devices.processes().is_main_process
-    lock = storage.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
-    with lock if first else nullcontext():
-        found = devices.shared(_begin(splits, config, folder, work, replace=replace) if first else None)
-        if found:
-            return found
-        trainer = _train(splits, config, work, report_to=names)
-        if first:
-            found = runs.write(splits, config, trainer, work)
-            storage.swap(work / "run", folder)
-            shutil.rmtree(work)
-        return devices.shared(found)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return _fit(splits, config, folder, replace=replace, report_to=names)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = disk_fault(error)
+        if reason is None:
+            raise
+        raise OSError(f"{named(folder)}: the run cannot be written ({reason}); make room and start it again") from error
 
 
-def _begin(
-    splits: dict[str, pd.DataFrame], config: Config, folder: Path, work: Path, *, replace: bool
-) -> dict[str, Any] | None:
-    """The metrics of a finished run, or None, with a work folder of this configuration and data in place."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
-    if not replace and (found := runs.finished(config, splits, folder)):
-        shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
-        return found
-    identity = json.dumps({"config": config.model_dump(), "data": fingerprint(splits)})
-    if not (work / "identity.json").is_file() or (work / "identity.json").read_text() != identity:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        storage.write_text(work / "identity.json", identity)
+def disk_fault(error: Exception) -> str | None:
+    """What a disk did where an error says that a file could not be written, in a few words; else None."""
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        return error.strerror
+    if isinstance(error, SafetensorError):
+        return clip(str(error).rpartition("I/O error: ")[2])
+    if "inline_container" in str(error):  # how torch says that an archive of tensors could not be written
+        return "a checkpoint is incomplete"
     return None
 
 
-def _train(splits: dict[str, pd.DataFrame], config: Config, work: Path, *, report_to: list[str]) -> DualLossTrainer:
+def _fit(splits: Splits, config: Config, folder: Path, *, replace: bool, report_to: list[str]) -> dict[str, Any]:
+    work = runs.work_folder(folder)
+    is_main = devices.processes().is_main_process
+    lock = nullcontext()
+    if is_main:
+        lock = storage.lock(folder.with_name(f".{folder.name}.lock"), f"run {folder.name}")
+    with lock:
+        metrics = None
+        if is_main:
+            metrics = _begin(splits, config, folder, work, replace=replace)
+        metrics = devices.shared(metrics)
+        if metrics:
+            return metrics
+        trainer = _train(splits, config, work, report_to=report_to)
+        if is_main:
+            identity = json.loads((work / "identity.json").read_text())
+            metrics = results.write(splits, trainer, work, identity)
+            storage.swap(work / "run", folder)
+            shutil.rmtree(work)
+        return devices.shared(metrics)
+
+
+def _begin(splits: Splits, config: Config, folder: Path, work: Path, *, replace: bool) -> dict[str, Any] | None:
+    """The metrics of a finished run, or None with a work folder of this very run in place."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
+    if not replace:
+        metrics = runs.finished(config, splits, folder)
+        if metrics:
+            shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
+            return metrics
+    identity = json.dumps(runs.identity(config, splits))
+    note = work / "identity.json"
+    if not note.is_file() or note.read_text() != identity:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        storage.write_text(note, identity)
+    return None
+
+
+def _train(splits: Splits, config: Config, work: Path, *, report_to: list[str]) -> DualLossTrainer:
+    """The trainer at the end of the training, which begins at the newest checkpoint in `work`, if there is one."""
+    began = time.perf_counter()
     set_seed(config.seed)
-    cuda, began, state = torch.cuda.is_available(), time.perf_counter(), devices.processes()
+    state = devices.processes()
     with state.main_process_first():  # which may fetch the backbone
         matcher = Matcher(config)
-    last = devices.shared(newest_checkpoint(work / "checkpoints") if state.is_main_process else None)
-    pairs = matcher.pairs(splits["train"])
-    pools = curriculum.pools(splits["train"], config) if config.curriculum != "none" else None
-    share = (state.process_index, state.num_processes)
-    sampler = LengthGrouped(pairs, batch_size=config.batch_size, seed=config.seed, pools=pools, share=share)
+    checkpoint = None
+    if state.is_main_process:
+        checkpoint = newest_checkpoint(work / "checkpoints")
+    checkpoint = devices.shared(checkpoint)
+    sampler = _sampler(matcher, splits["train"], state)
+    arguments = _arguments(config, steps=config.epochs * len(sampler), folder=work / "checkpoints", report_to=report_to)
+    trainer = DualLossTrainer(matcher, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
+    trainer.remove_callback(PrinterCallback)
+    trainer.clock = began
+    if checkpoint:
+        trainer.clock -= seconds_of(checkpoint)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if state.process_index:
+        torch.manual_seed(config.seed + state.process_index)  # its dropout is not that of the first device
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer
+
+
+def _sampler(matcher: Matcher, train: pd.DataFrame, state: PartialState) -> LengthGrouped:
+    """The batches of this process."""
+    config = matcher.config
+    pools = None
+    if config.curriculum != "none":
+        pools = curriculum.pools(train, config)
+    return LengthGrouped(
+        matcher.pairs(train),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pools=pools,
+        share=(state.process_index, state.num_processes),
+    )
+
+
+def _arguments(config: Config, *, steps: int, folder: Path, report_to: list[str]) -> TrainingArguments:
+    """The Trainer's own settings: a cosine schedule, evaluation and checkpoint after each epoch, a log of each step."""
     arguments = TrainingArguments(
-        output_dir=str(work / "checkpoints"),
+        output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(WARMUP * config.epochs * len(sampler)),
+        warmup_steps=math.ceil(WARMUP * steps),
         max_grad_norm=MAX_GRAD_NORM,
         eval_strategy="epoch",
-        save_strategy="epoch",  # after the evaluation; _Schedule says when else
+        save_strategy="epoch",  # after the evaluation; trainer.Schedule says when else
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
-        use_cpu=not cuda,
+        use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         report_to=report_to,
         seed=config.seed,
         disable_tqdm=not transformers.utils.is_in_notebook(),
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would split a batch over all GPUs that this process sees
-    trainer = DualLossTrainer(matcher, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
-    trainer.remove_callback(PrinterCallback)
-    trainer.clock = began
-    if last:
-        trainer.clock -= json.loads((last / "trainer_state.json").read_text())["log_history"][-1]["seconds"]
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    if state.process_index:
-        torch.manual_seed(config.seed + state.process_index)  # its dropout is not that of the first device
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return trainer
+    return arguments

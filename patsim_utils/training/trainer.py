@@ -1,155 +1,202 @@
-"""training.trainer: to be written."""
+"""The training loop: Hugging Face's Trainer with the dual loss, two learning rates and evaluation by what scores."""
 
 import json
 import math
-import shutil
 import time
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
+from patsim_utils import storage
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method import adapters, encoder
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.training import devices, runs
+from patsim_utils.training import devices, results
 from patsim_utils.training.objective import objective
 
-WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 0.01, 1.0
+WARMUP = 0.1  # share of the steps in which the learning rates rise
+WEIGHT_DECAY = 0.01  # of weight matrices; biases and norms have none
+MAX_GRAD_NORM = 1.0
 CHECKPOINT_SECONDS = 120.0  # at least, between two checkpoints within an epoch: one takes as long as several steps
+PROGRESS_SECONDS = 5.0  # at least, between two notes of the progress
 
 
 def loader(sampler: LengthGrouped) -> DataLoader:
     """The sampler's batches; where there is a GPU, two processes lay them out, so that it need not wait for them."""
-    options = {"pin_memory": True, "num_workers": 2} if torch.cuda.is_available() else {}
+    options = {}
+    if torch.cuda.is_available():
+        options = {"pin_memory": True, "num_workers": 2}
     return DataLoader(sampler.pairs, batch_sampler=sampler, collate_fn=sampler.pairs.collate, **options)
 
 
 class DualLossTrainer(Trainer):
     """Trainer on the sum of the terms of `objective`.
 
-    The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made.
+    The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made. An
+    evaluation saves the model to `work / "epoch-<n>"` where it is the best so far.
     """
 
     def __init__(
-        self, matcher: Matcher, *, sampler: LengthGrouped, validation: pd.DataFrame, work: Path, **kwargs
+        self, matcher: Matcher, *, sampler: LengthGrouped, validation: pd.DataFrame, work: Path, **kwargs: Any
     ) -> None:
         super().__init__(matcher.network, eval_dataset=matcher.pairs(validation), **kwargs)
         self.matcher = matcher
-        self.sampler, self.validation, self.work = sampler, validation, work
-        self.clock = time.perf_counter()
-        self.add_callback(_Schedule(sampler))
+        self.sampler = sampler
+        self.validation = validation
+        self.work = work
+        self.clock = time.perf_counter()  # when the training began; earlier by the time of processes that were killed
+        self.terms: dict[str, float] = {}  # of the last step's loss
+        self.add_callback(Schedule(sampler))
+        self.add_callback(Progress(work / "progress.json", seconds=self.seconds))
+
+    def seconds(self) -> float:
+        """Of the training so far."""
+        return round(time.perf_counter() - self.clock, 3)
 
     def get_train_dataloader(self) -> DataLoader:
         return loader(self.sampler)  # not prepared by accelerate, which would give each device batches of its own
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
-        config, decayed = self.matcher.config, set(self.get_decay_parameter_names(self.model))
-        groups: dict[tuple[float, float], list] = {}
+        config = self.matcher.config
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                rate = config.learning_rate if name.startswith("backbone.") else config.head_learning_rate
-                groups.setdefault((rate, WEIGHT_DECAY if name in decayed else 0.0), []).append(parameter)
-        parts = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-        self.optimizer = torch.optim.AdamW(parts, fused=True)
+            if not parameter.requires_grad:
+                continue
+            rate = config.learning_rate if name.startswith("backbone.") else config.head_learning_rate
+            decay = WEIGHT_DECAY if name in decayed else 0.0
+            group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+            group["params"].append(parameter)
+        self.optimizer = torch.optim.AdamW(list(groups.values()), fused=True)
         return self.optimizer
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        with encoder.autocast(self.matcher.config.precision, self.model.device):
+        """The loss of a batch, with several devices of the whole batch that they share.
+
+        Raises:
+            FloatingPointError: a term is not finite; the message names the step and the rows.
+        """
+        config = self.matcher.config
+        with encoder.autocast(config.precision, self.model.device):
             outputs = model(inputs)
-        several = self.accelerator.num_processes
-        if several > 1:
+        processes = self.accelerator.num_processes
+        if processes > 1:
             outputs, inputs = devices.joined(outputs, inputs, self.accelerator)
-        terms = objective(outputs, inputs, self.matcher.config)
+        terms = objective(outputs, inputs, config)
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device
         self.terms = dict(zip(terms, values, strict=True))
+        self._refuse_not_finite(inputs["rows"])
+        loss = sum(terms.values())
+        if processes == 1:
+            return loss
+        # Each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices.
+        return loss.detach() + processes * (loss - loss.detach())
+
+    def _refuse_not_finite(self, rows: Tensor) -> None:
         for name, value in self.terms.items():
             if not math.isfinite(value):
-                rows = ", ".join(map(str, inputs["rows"].tolist()))
-                what = f"step {self.state.global_step + 1}: the {name} loss is {value}"
-                raise FloatingPointError(f"{what}; rows of the training split in this batch: {rows}")
-        loss = sum(terms.values())
-        # each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices
-        return loss if several == 1 else loss.detach() + several * (loss - loss.detach())
+                fault = f"step {self.state.global_step + 1}: the {name} loss is {value}"
+                numbers = ", ".join(str(row) for row in rows.tolist())
+                raise FloatingPointError(f"{fault}; rows of the training split in this batch: {numbers}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the loss's terms and the seconds; FloatingPointError where the gradient is not finite."""
         if "loss" in logs:
-            logs = {**logs, **self.terms}
+            logs = logs | self.terms
             if not math.isfinite(logs["grad_norm"]):
                 raise FloatingPointError(f"step {self.state.global_step}: the gradient's norm is {logs['grad_norm']}")
-        super().log({**logs, "seconds": round(time.perf_counter() - self.clock, 3)}, start_time)
+        super().log(logs | {"seconds": self.seconds()}, start_time)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation by the code that scores; a model that is the best so far is put aside as `epoch-<n>`."""
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss, Pearson and Spearman on validation, by the code that scores, on the first device."""
         began = time.perf_counter()
-        found = devices.shared(self._evaluated() if self.accelerator.is_main_process else None)
-        self.log(found | {"eval_runtime": time.perf_counter() - began})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(found))
+        figures = None
+        if self.accelerator.is_main_process:
+            figures = self._validate()
+        figures = devices.shared(figures)
+        logs = {f"eval_{name}": value for name, value in figures.items()}
+        self.log(logs | {"eval_runtime": time.perf_counter() - began})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(logs))
         if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
-            figures = ", ".join(f"{name[5:]} {value:.4f}" for name, value in found.items())
-            print(f"epoch {round(self.state.epoch)}: validation {figures}", flush=True)
-        return found
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            print(f"epoch {round(self.state.epoch)}: validation {text}", flush=True)
+        return logs
 
-    def _evaluated(self) -> dict[str, float]:
-        before = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
-        result = runs.summary(self.validation, self.matcher.run(self.eval_dataset).logits, self.matcher.config)
-        if result["pearson"] > max(before, default=-math.inf):
-            # what a kill leaves half-written is written anew: the checkpoint to resume from is older
+    def _validate(self) -> dict[str, float]:
+        earlier = [row["eval_pearson"] for row in self.state.log_history if "eval_pearson" in row]
+        predictions = self.matcher.run(self.eval_dataset)
+        figures = results.figures(self.validation, predictions.logits, self.matcher.config)
+        if figures["pearson"] > max(earlier, default=-math.inf):
+            # A folder that a kill left half-written is written anew: the checkpoint to resume from is older.
             self.matcher.save(self.work / f"epoch-{round(self.state.epoch)}")
-        return {f"eval_{name}": result[name] for name in ("loss", "pearson", "spearman")}
+        return {name: figures[name] for name in ("loss", "pearson", "spearman")}
 
-    def _save(self, output_dir: str, state_dict: dict | None = None) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        adapters.save_weights(self.model, Path(output_dir) / "model.safetensors")  # also where two names share memory
+    def _save(self, output_dir: str, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The weights of a checkpoint, also where two names share memory; each process of a torchrun calls this."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        adapters.save_weights(self.model, folder / "model.safetensors")
 
 
-class _Schedule(TrainerCallback):
-    """Tells the sampler its epoch, on a resumed run, too; and when to save within an epoch: now and then.
+class Schedule(TrainerCallback):
+    """Tells the sampler its epoch, also on a resumed run, and asks for a checkpoint within an epoch now and then.
 
-    A checkpoint of its last step that was written before the evaluation would make a resumed run leave that out.
+    None is asked for at the last step of an epoch: written before the evaluation, it would make a resumed run leave
+    that out.
     """
 
     def __init__(self, sampler: LengthGrouped) -> None:
-        self.sampler, self.saved = sampler, time.perf_counter()
+        self.sampler = sampler
+        self.saved = time.perf_counter()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
+        epochs_done = state.epoch or 0
+        self.sampler.set_epoch(math.floor(epochs_done + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = max(1, min(20, state.max_steps // 10))
-        if state.global_step % every == 0 and state.global_step % len(self.sampler) > 0:
-            # one clock decides for all devices, which write a checkpoint together
-            control.should_save |= devices.shared(time.perf_counter() - self.saved >= CHECKPOINT_SECONDS)
+        if state.global_step % every or state.global_step % len(self.sampler) == 0:
+            return
+        due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
+        if devices.shared(due):  # one clock decides for all devices, which write a checkpoint together
+            control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved = time.perf_counter()
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`; one that a kill or a full disk left incomplete is deleted."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-            load_file(path / "model.safetensors")
-            states = sorted(path.glob("rng_state*.pth")) or [path / "rng_state.pth"]  # one of each device
-            for file in (path / "optimizer.pt", path / "scheduler.pt", *states):  # the Trainer unpickles tensors only
-                if damaged := zipfile.ZipFile(file).testzip():
-                    raise ValueError(f"{file.name}: {damaged} is damaged")
-        except Exception as error:  # whatever is wrong with it, an older one is as good
-            print(f"{path.name} is incomplete and left out ({clip(error)})", flush=True)
-            shutil.rmtree(path)
-        else:
-            return path
-    return None
+class Progress(TrainerCallback):
+    """Notes how far a training is in `<work>/progress.json`, at the first step and then every PROGRESS_SECONDS.
+
+    The file holds one JSON object and is replaced as a whole: {"step": 20, "steps": 120, "seconds": 31.5}. `step` is
+    the number of steps that are done, `steps` of the whole training, `seconds` the time that they took, also in
+    processes that were killed. The work folder of the run in `folder` is `runs.work_folder(folder)`; it goes when the
+    run is finished.
+    """
+
+    def __init__(self, path: Path, *, seconds: Callable[[], float]) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.written = -math.inf
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        if not state.is_world_process_zero or now - self.written < PROGRESS_SECONDS:
+            return
+        note = {"step": state.global_step, "steps": state.max_steps, "seconds": self.seconds()}
+        storage.write_text(self.path, json.dumps(note))
+        self.written = now
 
 
 def trackers(report_to: str) -> list[str]:
@@ -157,7 +204,8 @@ def trackers(report_to: str) -> list[str]:
 
     InputError where transformers does not know one, or its package is not installed.
     """
-    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    words = [word.strip() for word in report_to.split(",")]
+    names = [word for word in words if word not in ("", "none")]
     try:
         for callback in get_reporting_integration_callbacks(names):
             callback()

@@ -58,16 +58,20 @@ TRAIN = """
     from pathlib import Path
     import torch
     from accelerate import PartialState
-    from patsim_utils import cli, encoder, runs, train
-    from tests.test_devices import first_steps
+    from patsim_utils.method import encoder
+    from patsim_utils.tool import cli
+    from patsim_utils.training import runs, trainer
+    from tests.training.test_devices import first_steps
 
     folder, backbone, what, *words = sys.argv[1:]
     if what == "first steps":
         first_steps(backbone, Path(folder), rank=int(os.environ["RANK"]), devices=2)
     for dropout in (torch.nn.Dropout, encoder.ByteDropout):
         dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
-    runs.run_folder, train.CHECKPOINT_SECONDS = Path(folder).joinpath, 0
-    plain, steps = train.DualLossTrainer.compute_loss, []
+    runs.run_folder = Path(folder).joinpath
+    trainer.CHECKPOINT_SECONDS = 0
+    plain = trainer.DualLossTrainer.compute_loss
+    steps = []
 
     def compute_loss(*args, **kwargs):
         steps.append(1)
@@ -75,7 +79,7 @@ TRAIN = """
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(*args, **kwargs)
 
-    train.DualLossTrainer.compute_loss = compute_loss
+    trainer.DualLossTrainer.compute_loss = compute_loss
     PartialState.destroy_process_group = lambda self: None  # the same processes give the command again
     if cli.main(words) or cli.main(words):
         sys.exit("the training failed")

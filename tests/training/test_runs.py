@@ -1,22 +1,27 @@
-"""A finished run is opened by its name or folder; one that is missing or damaged is one line."""
+"""A finished run is opened by its name or folder, and told from a run of other settings, data or files."""
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from patsim_utils.config import Config
+from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.training import runs
 from patsim_utils.training.runs import Run
 
 
-def make_run(folder: Path) -> Path:
-    """A run folder without a model."""
+def make_run(folder: Path, config: Config | None = None, **entries: object) -> Path:
+    """A run folder without a model, whose metrics have these entries."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(Config(epochs=2).model_dump()))
-    (folder / "metrics.json").write_text(json.dumps({"protocol": "anchor_disjoint", "data": {}}))
+    config = config or Config(epochs=2)
+    (folder / "config.json").write_text(json.dumps(config.model_dump()))
+    (folder / "metrics.json").write_text(json.dumps({"protocol": "anchor_disjoint"} | entries))
     pd.DataFrame({"step": [1], "loss": [0.5]}).to_csv(folder / "history.csv", index=False)
     row = {"split": "validation", "anchor": "null", "target": "nan", "context": "G06", "score": 0.25, "prediction": 0.5}
     pd.DataFrame([row]).to_csv(folder / "predictions.csv", index=False)
@@ -71,3 +76,66 @@ def test_a_damaged_run_is_one_line(root: Path, file: str, text: str) -> None:
     (root / "runs" / "one" / file).write_text(text)
     with pytest.raises(InputError, match=r"/runs/one: the run is damaged \(.+\)$"):
         Run.open("one")
+
+
+@pytest.fixture
+def config(tiny_backbone, tmp_path: Path) -> Config:
+    """Settings that name an encoder's folder and a title list."""
+    shutil.copytree(tiny_backbone("bert"), tmp_path / "encoder")
+    write_titles(tmp_path / "titles.zip", "electric communication technique")
+    return Config(backbone=str(tmp_path / "encoder"), cpc_titles=str(tmp_path / "titles.zip"))
+
+
+def write_titles(path: Path, title: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cpc-section-H_20220201.txt", f"H04\t5\t{title}\n")
+
+
+def change_weight(folder: Path) -> None:
+    tensors = load_file(folder / "encoder" / "model.safetensors")
+    name = min(tensors)
+    tensors[name] += 1
+    save_file(tensors, folder / "encoder" / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_vocabulary(folder: Path) -> None:
+    path = folder / "encoder" / "tokenizer.json"
+    path.write_text(path.read_text().replace("steel", "stele"))
+
+
+def change_titles(folder: Path) -> None:
+    write_titles(folder / "titles.zip", "telephony")
+
+
+CHANGES = {change_weight: "the backbone's files", change_vocabulary: "the backbone's files"}
+CHANGES |= {change_titles: "the title list's content"}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_content_at_the_same_path_is_another_run(config: Config, tmp_path: Path, change) -> None:
+    splits = load("sample")
+    before = runs.identity(config, splits)
+    assert before["files"].keys() == {"backbone", "cpc_titles"}
+    run = make_run(tmp_path / "run", config, data=before["data"], files=before["files"])
+    older = make_run(tmp_path / "older", config, data=before["data"])  # its version did not note the files
+    assert runs.finished(config, splits, run)
+    (tmp_path / "encoder" / "README.md").write_text("a file that no model reads")
+    assert runs.identity(config, splits) == before
+    change(tmp_path)
+    assert runs.identity(config, splits) != before
+    with pytest.raises(InputError, match=f"^run is the name of a finished run that differs in {CHANGES[change]}: "):
+        runs.finished(config, splits, run)
+    assert runs.finished(config, splits, older)
+
+
+def test_a_run_is_known_by_its_settings_and_rows_wherever_the_data_lies(root: Path, tmp_path: Path) -> None:
+    splits = load("sample")
+    config = Config(epochs=2)
+    run = make_run(tmp_path / "run", config, data=runs.identity(config, splits)["data"], files={})
+    moved = config.model_copy(update={"data": "elsewhere"})
+    assert runs.finished(moved, splits, run)["protocol"] == "anchor_disjoint"
+    assert runs.identity(moved, splits) == runs.identity(config, splits)
+    with pytest.raises(InputError, match="differs in epochs, learning_rate: choose another name"):
+        runs.finished(config.model_copy(update={"epochs": 1, "learning_rate": 0.1}), splits, run)
+    with pytest.raises(InputError, match="differs in the data's rows"):
+        runs.finished(config, splits | {"train": splits["test"]}, run)

@@ -1,0 +1,81 @@
+"""The recipe: two learning rates, weight decay of weights alone, one process that writes, a note of the progress."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainingArguments
+
+from patsim_utils.config import Config
+from patsim_utils.data.splits import load
+from patsim_utils.layouts.sampler import LengthGrouped
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.training import trainer
+from patsim_utils.training.trainer import WEIGHT_DECAY, DualLossTrainer, Progress
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_backbone, tmp_path_factory) -> DualLossTrainer:
+    """A trainer of all weights of a tiny network."""
+    rates = {"learning_rate": 1e-3, "head_learning_rate": 1e-2}
+    config = Config(backbone=tiny_backbone("bert"), contrast_layer=1, adapter="full", **rates)
+    matcher = Matcher(config)
+    frame = load("sample")["train"].head(16)
+    sampler = LengthGrouped(matcher.pairs(frame), batch_size=8, seed=0)
+    work = tmp_path_factory.mktemp("work")
+    arguments = TrainingArguments(output_dir=str(work), use_cpu=True, report_to=[])
+    return DualLossTrainer(matcher, sampler=sampler, validation=frame, work=work, args=arguments)
+
+
+def test_encoder_and_heads_have_learning_rates_of_their_own(tiny: DualLossTrainer) -> None:
+    names = {id(parameter): name for name, parameter in tiny.model.named_parameters()}
+    rates: dict[float, set[str]] = {}
+    for group in tiny.create_optimizer().param_groups:
+        parts = {names.pop(id(parameter)).partition(".")[0] for parameter in group["params"]}
+        rates.setdefault(group["lr"], set()).update(parts)
+    assert rates == {1e-3: {"backbone"}, 1e-2: {"fusion", "head", "rating_head"}}
+    assert not names  # each parameter is in one group
+
+
+def test_weights_decay_and_biases_and_norms_do_not(tiny: DualLossTrainer) -> None:
+    names = {id(parameter): name for name, parameter in tiny.model.named_parameters()}
+    decay = {}
+    for group in tiny.create_optimizer().param_groups:
+        decay |= {names[id(parameter)]: group["weight_decay"] for parameter in group["params"]}
+    kept = {name for name in decay if name.endswith(".bias") or "LayerNorm" in name}
+    matrices = {name for name, parameter in tiny.model.named_parameters() if parameter.ndim == 2}
+    assert len(kept) > 10
+    assert len(matrices) > 10
+    assert {decay[name] for name in kept} == {0.0}
+    assert {decay[name] for name in matrices} == {WEIGHT_DECAY}
+    assert WEIGHT_DECAY > 0
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_the_main_process_alone_writes_weights(
+    tiny: DualLossTrainer, tmp_path: Path, monkeypatch, is_main: bool
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "should_save", is_main)
+    tiny._save(str(tmp_path / "checkpoint-1"))
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["model.safetensors"] * is_main
+
+
+def test_progress_is_noted_at_the_first_step_and_then_every_few_seconds(tmp_path: Path, monkeypatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now)
+    progress = Progress(tmp_path / "progress.json", seconds=lambda: now - 90)
+
+    def note_at(step: int, *, is_main: bool = True) -> dict:
+        state = SimpleNamespace(global_step=step, max_steps=40, is_world_process_zero=is_main)
+        progress.on_step_end(None, state, None)
+        return json.loads(progress.path.read_text())
+
+    first = {"step": 1, "steps": 40, "seconds": 10.0}
+    assert note_at(1) == first
+    now = 104.9
+    assert note_at(2) == first
+    now = 105.0
+    assert note_at(3, is_main=False) == first
+    assert note_at(4) == {"step": 4, "steps": 40, "seconds": 15.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
