@@ -186,7 +186,11 @@ def test_the_package_carries_its_data() -> None:
     assert PROJECT["scripts"] == {"patsim": "patsim_utils.tool.cli:main"}
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     package = ROOT / "patsim_utils"
-    carried = {path for pattern in patterns["patsim_utils.data"] for path in (package / "data").glob(pattern)}
+    carried = set()
+    for module, names in patterns.items():
+        folder = ROOT / module.replace(".", "/")
+        for name in names:
+            carried |= {path for path in folder.glob(name) if path.is_file()}
     others = {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert carried == others
     assert package / "data" / "cpc.csv" in carried

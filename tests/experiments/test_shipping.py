@@ -1,0 +1,49 @@
+"""A run becomes a model that ships: what it says, how it is measured, what its card tells."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from patsim_utils.config import Config
+from patsim_utils.data.splits import load
+from patsim_utils.experiments import shipping
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.training.fit import fit
+from patsim_utils.training.runs import Run
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_shipped_model_says_nearly_what_its_run_says(tmp_path: Path, monkeypatch) -> None:
+    splits = load("sample")
+    few = splits | {"train": splits["train"].head(96)}
+    settings = {"layout": "packed", "adapter": "full", "fusion": "none", "contrast_weight": 0}
+    config = Config(**settings, layers=2, epochs=1, batch_size=48, learning_rate=1e-4)
+    fit(few, config, tmp_path / "runs" / "student")
+    run = Run.open(tmp_path / "runs" / "student")
+    monkeypatch.setattr(shipping, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(shipping, "speed", lambda *_: {"pairs_per_second": 1.0, "times_cross_encoder": 2.0} | SPEED)
+
+    figures = shipping.ship(run, "small", rank=32, command="`patsim distil`")
+
+    folder = tmp_path / "models" / "small"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "figures.json",
+        "matcher.json",
+        "model.safetensors",
+    ]
+    assert json.loads((folder / "figures.json").read_text()) == json.loads(json.dumps(figures))
+    frame = splits["validation"].head(50)
+    whole, small = Matcher.load(run.folder), Matcher.load(folder)
+    assert np.abs(whole.score(frame) - small.score(frame)).max() < 0.02
+    assert figures["pearson"] == pytest.approx(figures["pearson_uncompressed"], abs=0.01)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.pipeline_tag == "text-ranking"
+    assert card.data.license == "cc-by-4.0"
+    assert f"{figures['pearson']:.3f} [{figures['low']:.3f}" in card.content
+
+
+SPEED = {"rates": {}, "threads": 1, "precision": "fp32"}
