@@ -61,7 +61,8 @@ def test_the_lock_holds_what_its_packages_need() -> None:
 def test_every_import_of_the_package_is_declared() -> None:
     """Each third-party module imported below patsim_utils belongs to a declared dependency."""
     owners = importlib.metadata.packages_distributions()
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["scale"]
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["scale"], *extras["serve"]]
     declared = {name(Requirement(line)) for line in lines}
     for path in (ROOT / "patsim_utils").rglob("*.py"):
         for module in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
