@@ -5,7 +5,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from patsim_utils.errors import InputError, clip
@@ -15,6 +14,10 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(max_length=1000)]
+
+# How `Config.describe` calls them
+ADAPTERS = {"lora": "LoRA", "lora_all": "LoRA on all layers", "hyperlora": "HyperLoRA"}
+FEATURES = {"similarity": "similarity features", "group": "features of the group"}
 
 
 class Config(BaseModel):
@@ -88,41 +91,53 @@ class Config(BaseModel):
         return self.features == "group"
 
     @classmethod
-    def parse(cls, given: Mapping[str, object], *, source: str = "") -> Self:
-        """The configuration with the `given` settings; text may stand for a number.
+    def parse(cls, settings: Mapping[str, object], *, source: str = "") -> Self:
+        """The configuration with these settings, the others at their defaults; text may stand for a number.
 
         InputError: one line with the `source`, the setting, its value and what is allowed.
+
+        >>> Config.parse({"epochs": "4"}).epochs
+        4
         """
         start = f"{source}: " if source else ""
-        for name in given:
+        for name in settings:
             check_name(name, cls.model_fields, start=start)
         try:
-            return cls(**given)
+            return cls(**settings)
         except ValidationError as error:
             first = error.errors()[0]
             complaint = first["msg"].removeprefix("Value error, ").replace("Input should be", "is not")
-            where = f"parameter {first['loc'][0]}: {clip(first['input'])} " if first["loc"] else ""
-            raise InputError(f"{start}{where}{complaint}") from error
+            if first["loc"]:  # else the settings do not go together
+                complaint = f"parameter {first['loc'][0]}: {clip(first['input'])} {complaint}"
+            raise InputError(f"{start}{complaint}") from error
 
     def describe(self) -> str:
         """The settings of a run in one line."""
-        names = {"lora": "LoRA", "lora_all": "LoRA on all layers", "hyperlora": "HyperLoRA"}
-        losses = f"loss {self.loss}"
-        losses += f" + {self.contrast_weight:g} NT-Xent" if self.contrast_weight else ""
-        losses += f" + {self.rating_weight:g} ratings" if self.rating_weight else ""
-        parts = [
-            self.backbone if self.backbone.isidentifier() else self.backbone.rstrip("/").rpartition("/")[2],
-            f"lowest {self.layers} layers" if self.layers else "",
-            f"{names[self.adapter]} r={self.lora_rank}" if self.adapter in names else "all weights trained",
-            f"class text {self.context_text}",
-            f"class vector {self.fusion}",
-            {"none": "", "similarity": "similarity features", "group": "features of the group"}[self.features],
-            losses,
-            f"{self.layout} layout",
-            f"curriculum {self.curriculum}" if self.curriculum != "none" else "",
-            f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
-        ]
-        return ", ".join(part for part in parts if part)
+        backbone = self.backbone
+        if not backbone.isidentifier():
+            backbone = backbone.rstrip("/").rpartition("/")[2]
+        parts = [backbone]
+        if self.layers:
+            parts.append(f"lowest {self.layers} layers")
+        if self.adapter == "full":
+            parts.append("all weights trained")
+        else:
+            parts.append(f"{ADAPTERS[self.adapter]} r={self.lora_rank}")
+        parts.append(f"class text {self.context_text}")
+        parts.append(f"class vector {self.fusion}")
+        if self.features != "none":
+            parts.append(FEATURES[self.features])
+        loss = f"loss {self.loss}"
+        if self.contrast_weight:
+            loss += f" + {self.contrast_weight:g} NT-Xent"
+        if self.rating_weight:
+            loss += f" + {self.rating_weight:g} ratings"
+        parts.append(loss)
+        parts.append(f"{self.layout} layout")
+        if self.curriculum != "none":
+            parts.append(f"curriculum {self.curriculum}")
+        parts.append("1 epoch" if self.epochs == 1 else f"{self.epochs} epochs")
+        return ", ".join(parts)
 
 
 class Parameters(Config):
@@ -224,18 +239,3 @@ def check_name(name: str, known: Mapping[str, Any] | list[str], *, start: str = 
         near = difflib.get_close_matches(str(name), list(known), n=1)
         hint = f"did you mean {near[0]}?" if near else "patsim_utils/config.py lists them all"
         raise InputError(f"{start}there is no parameter {clip(name)}; {hint}")
-
-
-class _OnceEach(yaml.SafeLoader):
-    """YAML in which no key of a mapping may stand twice: the last one would count, unsaid."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"{twice[0]} stands twice")
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str) -> object:
-    """What a text in YAML holds; YAMLError or ValueError where it is none, or says a thing twice."""
-    return yaml.load(text, _OnceEach)

@@ -4,6 +4,7 @@ import pytest
 
 from patsim_utils.config import Config, Parameters
 from patsim_utils.errors import InputError
+from patsim_utils.plain_yaml import read_yaml
 
 
 def test_text_stands_for_numbers_as_yaml_and_command_lines_give_it() -> None:
@@ -114,3 +115,10 @@ def test_a_run_of_an_earlier_version_has_its_layout_under_the_former_name() -> N
     assert Config.parse({"layout": "compact"}, source="config.json").layout == "packed"
     with pytest.raises(InputError, match="parameter layout: 'listwise' is not 'pair', 'packed' or 'repeated'"):
         Config.parse({"layout": "listwise"})
+
+
+def test_numbers_of_a_preset_are_read_as_on_the_command_line_or_refused() -> None:
+    assert Config.parse(read_yaml("seed: 010")) == Config.parse({"seed": "010"}) == Config(seed=10)
+    for line in ("epochs: 1:30", "epochs: 0x1F", "epochs: 2020-01-31", "name: no", "seed: 0o7"):
+        with pytest.raises(InputError, match="parameter"):
+            Config.parse(read_yaml(line), source="x.yaml")

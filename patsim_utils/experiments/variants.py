@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from patsim_utils.config import Config, read_yaml
+from patsim_utils.config import Config
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
+from patsim_utils.plain_yaml import read_yaml
 
 VARIANTS = ROOT / "notebooks" / "variants"
 KEYS = ("idea", "against", "change", "seeds", "shuffle_context")  # of an entry of the file

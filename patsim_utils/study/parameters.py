@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from patsim_utils.config import Parameters, read_yaml
+from patsim_utils.config import Parameters
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
+from patsim_utils.plain_yaml import read_yaml
 
 TAKEN = ("template", "recorded", "trials", "index.html", "results.csv", "trials.md")  # in reports/, by something else
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -65,7 +66,7 @@ def preset(name: str) -> Mapping[str, object]:
         raise InputError(f"--preset: {clip(name)} is none of {', '.join(known)}")
     try:
         settings = read_yaml(known[name].read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{name}.yaml: is no YAML ({clip(' '.join(str(error).split()))})") from error
     if not isinstance(settings, dict):
         raise InputError(f"{name}.yaml: a preset consists of lines `parameter: value`")
