@@ -38,7 +38,7 @@ test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
 	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$JOBS" --dist worksteal
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, which saves them without outputs
-	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.tool.lab.clean
+	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.tool.web.lab.clean
 
 lint: $(INSTALLED) ## check style and format of the code and the notebooks
 	$(BIN)/ruff check $(CODE)

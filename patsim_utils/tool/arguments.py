@@ -1,7 +1,6 @@
 """The words of the command `patsim`, and what each may be; nothing slow is imported."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,17 +23,11 @@ OUTPUT = "csv, csv.gz, tsv, tsv.gz, parquet, xlsx, or a folder; - for standard o
 Add = Callable[..., Any]
 
 
-def tell(error: object, status: int) -> int:
-    """Prints an error as one line; returns the exit status."""
-    print(f"error: {InputError(str(error))}", file=sys.stderr)
-    return status
-
-
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command in one line."""
+    """Says what is wrong with a command in one line: InputError."""
 
     def error(self, message: str) -> NoReturn:
-        sys.exit(tell(f"{message[:400]} ({self.prog} --help tells more)", 2))
+        raise InputError(f"{message[:400]} ({self.prog} --help tells more)")
 
 
 def whole(text: str) -> int:

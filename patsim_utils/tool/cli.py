@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.tool import arguments, models, outputs, work
-from patsim_utils.tool.arguments import tell
 
 if TYPE_CHECKING:
     from patsim_utils.config import Parameters
@@ -31,15 +30,21 @@ class Stopped(KeyboardInterrupt):
     """SIGTERM came."""
 
 
+def tell(error: object, status: int) -> int:
+    """Prints an error as one line; returns the exit status."""
+    print(f"error: {InputError(str(error))}", file=sys.stderr)
+    return status
+
+
 def run_ask(words: argparse.Namespace) -> None:
     """`patsim ask`."""
     folder = _model_folder(words)
     clock = work.Clock()
     from patsim_utils.method.matcher import Matcher
-    from patsim_utils.tool import scoring
+    from patsim_utils.tool import answers
 
     work.use_threads(words.threads, clock)
-    print(scoring.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
+    print(answers.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
 
 
 def run_models(words: argparse.Namespace) -> None:
@@ -99,8 +104,8 @@ def run_search(words: argparse.Namespace) -> None:
     check_count(words.top, where="--top")
     check_count(words.candidates, where="--candidates")
     queries = None if words.queries is None else read_queries(words.queries)
-    work.use_threads(words.threads, clock)
-    progress = work.Progress(0, unit="phrases of the index")
+    note = work.use_threads(words.threads, clock)
+    progress = work.Progress(0, unit="phrases of the index", note=note)
     encode = scale.encoder(words.workers) if words.engine == "ray" else None
     try:
         options = {"retriever": words.retriever, "encode": encode, "progress": progress.reach}
@@ -175,14 +180,14 @@ def run_train(words: argparse.Namespace) -> int:
     from patsim_utils.training import devices, runs
     from patsim_utils.training.fit import fit
 
-    if "RANK" not in os.environ:  # torchrun has shared the cores out
-        work.use_threads(words.threads, clock)
     try:
         with chdir(ROOT):  # where the paths in `asked` start
             with devices.processes().main_process_first():  # which may fetch data and backbone
                 asked = notebooks.check(asked, notebooks=[])
                 config = asked.config
                 splits = load(config.data, protocol=config.protocol, seed=config.seed)
+            if "RANK" not in os.environ:  # torchrun has shared the cores out
+                print(work.use_threads(words.threads, clock), file=sys.stderr, flush=True)
             folder = runs.run_folder(asked.name)
             metrics = fit(splits, config, folder, replace=words.replace, report_to=asked.report_to)
     except FloatingPointError as error:
@@ -318,9 +323,9 @@ def main(words: Sequence[str] | None = None) -> int:
             words += shlex.split(os.environ.get("PATSIM_P", ""))
     except ValueError as error:
         return tell(f"P: {error}", 2)
-    values = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        values = parser.parse_args(words)
         return COMMANDS[values.command](values) or 0
     except InputError as error:
         return _tell_once(error, 2)

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from patsim_utils import storage
-from patsim_utils.data import cpc, tables
+from patsim_utils.data import tables
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import MEANINGS, RELATIONS, SCORES
+from patsim_utils.ratings import RELATIONS, SCORES
 from patsim_utils.tool import outputs, rows, scale
 from patsim_utils.tool.rows import SHOWN, Columns
 from patsim_utils.tool.work import Progress
@@ -26,14 +26,6 @@ CHUNK = 4096  # pairs that this process scores at a time; a break costs at most 
 RAY_CHUNK = 4096  # pairs of a part that a worker of Ray scores, at most
 DIGITS = 4  # of the numbers that are written
 PROBABILITIES = [f"p_{score:g}" for score in SCORES]
-# How an answer in words begins, by the least score of which it is true
-VERDICTS = {
-    0.875: "very likely the same",
-    0.625: "probably nearly the same",
-    0.375: "related: one narrower, broader or alike in structure",
-    0.125: "of the same field, but something else",
-    0.0: "unrelated",
-}
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,14 @@ class Options:
 
 
 class Model:
-    """A model folder: known by its content, and loaded when it is first needed, after a call of `prepare`."""
+    """A model folder: known by its content, and loaded when it is first needed, after a call of `prepare`, which gives
+    a `note` of how it computes.
+    """
 
-    def __init__(self, folder: Path, *, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(self, folder: Path, *, prepare: Callable[[], str] | None = None) -> None:
         self.folder = folder
         self.prepare = prepare
+        self.note = ""
 
     @cached_property
     def identity(self) -> str:
@@ -69,31 +64,8 @@ class Model:
     @cached_property
     def matcher(self) -> Matcher:
         if self.prepare is not None:
-            self.prepare()
+            self.note = self.prepare()
         return Matcher.load(self.folder)
-
-
-def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
-    """What the model says of one pair, in words: score, probability of each score, relation."""
-    pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
-    predictions = matcher.read(pair)
-    ratings = predictions.ratings
-    score = float(predictions.scores[0])
-    verdict = next(words for least, words in VERDICTS.items() if score >= least)
-    code = cpc.class_of(context) or context
-    lines = [
-        f"{clip(anchor)} and {clip(target)} in {code} ({matcher.titles.get(code, '')}): {verdict}",
-        f"score {score:.{DIGITS}f}",
-    ]
-    meanings = {score: MEANINGS[rating] for score, rating in zip(SCORES, ("0", "1d", "2c", "3", "4"), strict=True)}
-    meanings |= {0.25: "an opposite, a part, a whole or the field", 0.5: "narrower, broader or alike in structure"}
-    for value, probability in zip(SCORES, predictions.probabilities[0], strict=True):
-        lines.append(f"  {value:<5g} {probability:.{DIGITS}f}  {meanings[value]}")
-    if ratings is not None:
-        shares = {name: float(ratings[list(members)].sum(axis=1).iloc[0]) for name, members in RELATIONS.items()}
-        ordered = sorted(shares, key=shares.__getitem__, reverse=True)
-        lines.append("relation: " + ", ".join(f"{name} {shares[name]:.{DIGITS}f}" for name in ordered[:3]))
-    return "\n".join(lines)
 
 
 def score_folder(source: Path, target: Path, model: Model, options: Options) -> int:
@@ -275,7 +247,9 @@ def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, 
     chunks = _chunks(pairs, size, whole_groups=model.matcher.config.listwise)
     paths = [kept / f"{number}.f64" for number in range(len(chunks))]
     todo = {number: pairs.iloc[chunk] for number, chunk in enumerate(chunks) if not paths[number].is_file()}
-    progress = Progress(len(pairs), done=len(pairs) - sum(map(len, todo.values())), status=options.status)
+    done = len(pairs) - sum(map(len, todo.values()))
+    progress = Progress(len(pairs), done=done, status=options.status, note=model.note)
+    model.note = ""  # said once, also where there are many tables
     if last_error:
         progress.fail(last_error)
     try:

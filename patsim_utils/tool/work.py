@@ -28,14 +28,14 @@ def chosen_threads(threads: int | None, clock: "Clock") -> int:
     return clock.idle_cores()
 
 
-def use_threads(threads: int | None, clock: "Clock") -> None:
-    """Sets the threads of torch, in this process and in those that it starts, and says how many once."""
+def use_threads(threads: int | None, clock: "Clock") -> str:
+    """Sets the threads of torch, in this process and in those that it starts; returns how many, in words."""
     import torch
 
     count = chosen_threads(threads, clock)
     torch.set_num_threads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
-    print(f"{_counted(count, 'thread')} of {_counted(cores(), 'core')}", file=sys.stderr, flush=True)
+    return f"{_counted(count, 'thread')} of {_counted(cores(), 'core')}"
 
 
 def _counted(count: int, what: str) -> str:
@@ -115,8 +115,12 @@ class Progress:
     The status file is JSON: `done`, `total`, `per_second`, `seconds_left` and `last_error`.
     """
 
-    def __init__(self, total: int, *, done: int = 0, unit: str = "pairs", status: Path | None = None) -> None:
+    def __init__(
+        self, total: int, *, done: int = 0, unit: str = "pairs", status: Path | None = None, note: str = ""
+    ) -> None:
+        """`note` is said when the first of the work is done."""
         self.total = total
+        self.note = note
         self.done = done
         self.unit = unit
         self.status = status
@@ -127,8 +131,6 @@ class Progress:
         self.line = self.began
         self.written = 0.0
         self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=total, initial=done, unit=f" {unit}", leave=False, dynamic_ncols=True)
         self._write_status()
 
     def within(self, done: int, total: int) -> None:
@@ -149,9 +151,11 @@ class Progress:
     def _show(self, shown: int) -> None:
         now = time.monotonic()
         self.shown = shown
-        if self.bar is not None:
-            self.bar.total = self.total
-            self.bar.update(shown - self.bar.n)
+        if self.note:
+            print(self.note, file=sys.stderr, flush=True)
+            self.note = ""
+        if sys.stderr.isatty():
+            self._move_bar()
         elif now - self.line >= LINE_SECONDS:
             self.line = now
             print(self._text(), file=sys.stderr, flush=True)
@@ -177,6 +181,13 @@ class Progress:
         """None where nothing is known yet."""
         rate = self.rate()
         return (self.total - self.shown) / rate if rate else None
+
+    def _move_bar(self) -> None:
+        if self.bar is None:
+            options = {"unit": f" {self.unit}", "leave": False, "dynamic_ncols": True}
+            self.bar = tqdm(total=self.total, initial=self.skipped, **options)
+        self.bar.total = self.total
+        self.bar.update(self.shown - self.bar.n)
 
     def _text(self) -> str:
         text = f"{self.shown:,} of {self.total:,} {self.unit}, {self.rate():,.0f} a second"

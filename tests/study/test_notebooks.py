@@ -10,7 +10,7 @@ import pytest
 from nbformat import NotebookNode
 
 from patsim_utils.config import Parameters
-from patsim_utils.tool import lab
+from patsim_utils.tool.web import lab
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 PARAMETER = re.compile(r"(\w+): (int|float|str|bool) = ([^=|#]+?)  # (\S.*)")

@@ -11,7 +11,7 @@ from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.tool import hub
+from patsim_utils.tool.web import hub
 from patsim_utils.training.fit import fit
 
 
