@@ -14,14 +14,15 @@ from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones
 from patsim_utils.ratings import RELATIONS
 
-ANSWER = ("rank", "score", *RELATIONS, "similarity", "found", "order")  # columns of an answer, beside the corpus's
+# Columns of an answer, beside the corpus's
+ANSWER = ("rank", "score", *RELATIONS, "similarity", "found", "order")
 
 
 def read_corpus(path: Path) -> pd.DataFrame:
-    """A table of text with a column `phrase`, perhaps `context` (a CPC class or ""), and others that are carried along.
+    """A table of text: a column `phrase`, perhaps `context` (a CPC class or ""), and any others.
 
-    InputError: a column's name stands twice or is one of an answer; with the row: a phrase is missing, or a context is
-    no class; no row is there.
+    InputError: a column's name stands twice or is one of an answer; with the row: a phrase is
+    missing, or a context is no class; no row is there.
     """
     frame, lines = read_table(path)
     frame = _with_plain_names(frame, ("phrase", "context"), needed=("phrase",), where=named(path))
@@ -38,10 +39,10 @@ def read_corpus(path: Path) -> pd.DataFrame:
 
 
 def read_queries(path: Path) -> pd.DataFrame:
-    """A table with the columns `query` and `context` (a CPC class each), and others, which are carried along.
+    """A table with the columns `query` and `context` (a CPC class each), and any others.
 
-    InputError: a column is missing, its name stands twice or is one of an answer; with the row: a query is no phrase,
-    or a context no class; no row is there.
+    InputError: a column is missing, its name stands twice or is one of an answer; with the row: a
+    query is no phrase, or a context no class; no row is there.
     """
     frame, lines = read_table(path)
     frame = _with_plain_names(frame, ("query", "context"), needed=("query", "context"), where=named(path))
@@ -71,7 +72,7 @@ def class_of(context: str, *, where: str = "--context") -> str:
 
 
 def refuse_names(names: Iterable[str], taken: Sequence[str], *, where: str) -> None:
-    """InputError where the name of a table's column stands twice or, capitals aside, is one of an answer's names."""
+    """InputError where a column's name stands twice or, capitals aside, is one that is taken."""
     names = list(names)
     for name in names:
         if names.count(name) > 1:
@@ -100,7 +101,7 @@ def sample_table() -> Path:
 
 
 def _with_plain_names(frame: pd.DataFrame, names: Sequence[str], *, needed: Sequence[str], where: str) -> pd.DataFrame:
-    """The frame, in which the columns `names` have these names whatever capitals they are written in."""
+    """The frame, in which the columns `names` are written so, whatever their capitals were."""
     plain = []
     for name in frame.columns:
         lower = name.lower()

@@ -1,7 +1,8 @@
 """How much of what people rated is found: by words, by a retriever, and with a matcher behind it.
 
-Queries are the anchors of a frame in their classes, the corpus the distinct targets of all splits. What people rated
-counts by its score; a target that nobody rated for this query counts as not relevant: all figures are lower bounds.
+Queries are the anchors of a frame in their classes, the corpus the distinct targets of all
+splits. What people rated counts by its score; a target that nobody rated for this query counts as
+not relevant: all figures are lower bounds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ def by_words(index: Index) -> System:
 
 
 def with_characters(system: System, phrases: Sequence[str], *, weight: float = CHARACTERS) -> System:
-    """A system's candidates, with `weight` times the cosine of character 2- to 4-grams added to their similarity.
+    """Adds `weight` times the cosine of character 2- to 4-grams to the candidates' similarity.
 
     The n-grams are weighted by TF-IDF over the corpus's `phrases`.
     """
@@ -81,7 +82,7 @@ def with_characters(system: System, phrases: Sequence[str], *, weight: float = C
 
 
 def reranked(system: System, matcher: Matcher, *, weight: float = BLEND) -> System:
-    """A system's candidates, ordered by the blend of its similarity and the matcher's score, as `Search` does.
+    """Orders a system's candidates by its similarity and the matcher's score, as `Search` does.
 
     `weight` 1 orders by the matcher alone.
     """
@@ -103,10 +104,12 @@ def reranked(system: System, matcher: Matcher, *, weight: float = BLEND) -> Syst
 
 
 def measure(system: System, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a query: anchor, context, recall (DEPTHS x LEVELS) and ORDERS; NaN where there is nothing to find.
+    """One row a query: anchor, context, recall (DEPTHS x LEVELS) and ORDERS.
 
-    `nDCG@10 of rated` is that of the first ten phrases that people rated for the query, the others left out (condensed
-    lists, Sakai 2007): good phrases that nobody rated are then not held against a system.
+    A value is NaN where there is nothing to find.
+    `nDCG@10 of rated` is that of the first ten phrases that people rated for the query, the
+    others left out (condensed lists, Sakai 2007): good phrases that nobody rated are then not
+    held against a system.
     """
     groups = list(frame.groupby(["anchor", "context"], sort=False))
     queries = [anchor for (anchor, _), _ in groups]
@@ -134,7 +137,10 @@ def recall(phrases: Sequence[str], wanted: set[str]) -> float:
 
 
 def ndcg(phrases: Sequence[str], rated: Mapping[str, float]) -> float:
-    """nDCG of the first FIRST phrases, whose gains are their scores in `rated`, else 0; NaN where all scores are 0."""
+    """nDCG of the first FIRST phrases; NaN where all scores are 0.
+
+    The gain of a phrase is its score in `rated`, 0 where it is not in it.
+    """
     if not any(rated.values()):
         return np.nan
     shown = [rated.get(phrase, 0.0) for phrase in phrases]
@@ -146,8 +152,9 @@ def ndcg(phrases: Sequence[str], rated: Mapping[str, float]) -> float:
 def compare(systems: Mapping[str, System], frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Means over queries of each system, with intervals of 95 % over anchors.
 
-    Columns: system, measure, value, low, high, and the paired difference with its interval, to the system that is
-    refined ("<name>, reranked" is compared with "<name>"), of others to the first system.
+    Columns: system, measure, value, low, high, and the paired difference with its interval, to
+    the system that is refined ("<name>, reranked" is compared with "<name>"), of others to the
+    first system.
     """
     measured = {name: measure(system, frame) for name, system in systems.items()}
     first = next(iter(measured))

@@ -20,7 +20,7 @@ from patsim_utils import storage
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.search import retriever as retrievers
 from patsim_utils.search.corpus import as_text
-from patsim_utils.search.nearest import Approximate, Exact, Nearest
+from patsim_utils.search.nearest import Approximate, Exact, Nearest, unpacked
 
 FORMAT = 2  # of an index
 NOTE = "index.json"
@@ -35,13 +35,15 @@ Progress = Callable[[int, int], None]  # phrases that are done, and all of them
 
 
 class Index:
-    """Phrases with their vectors, on disk; columns beside `phrase` and `context` are carried along as text."""
+    """Phrases with their vectors, on disk; other columns than `context` are carried along as text."""
 
     def __init__(self, folder: Path, *, retriever: str, create: bool = False) -> None:
-        """The index in `folder`, new where it is not there and `create`; `retriever`: minilm, mpnet or a folder.
+        """The index in `folder`, a new one where none is there and `create`.
 
-        InputError: there is no index, or it is of another retriever or version, or damaged; with `create`, the folder
-        holds something else. OSError: it cannot be read or written.
+        `retriever`: minilm, mpnet or a folder.
+
+        InputError: there is no index, or it is of another retriever or version, or damaged; with
+        `create`, the folder holds something else. OSError: it cannot be read or written.
         """
         self.folder = folder
         self.retriever = retrievers.folder_of(retriever)
@@ -78,7 +80,7 @@ class Index:
         folder = self.folder / f"{TABLE}.lance"
         if mend and not any(folder.glob("_versions/*")):
             storage.remove(folder)  # a kill within the very first write leaves a table without a version
-        with self._reading():
+        with reading(self.folder):
             self.database = lancedb.connect(self.folder)
             return self.database.open_table(TABLE) if folder.is_dir() else None
 
@@ -89,15 +91,15 @@ class Index:
     def __len__(self) -> int:
         if self.table is None:
             return 0
-        with self._reading():
+        with reading(self.folder):
             return self.table.count_rows()
 
     def add(self, frame: pd.DataFrame, *, encode: Encode | None = None, progress: Progress | None = None) -> None:
-        """Adds the rows of a frame with a column `phrase` and, if it has one, `context`, a chunk at a time.
+        """Adds the rows of a frame with a column `phrase`, perhaps `context`, a chunk at a time.
 
-        `encode` turns chunks into vectors, such as with workers of Ray; by default this process does. Above EXACT
-        phrases the vectors have an approximate index, which later additions join. InputError: the frame has other
-        columns than the index.
+        `encode` turns chunks into vectors, such as with workers of Ray; by default this process
+        does. Above EXACT phrases the vectors have an approximate index, which later additions
+        join. InputError: the frame has other columns than the index.
         """
         rows = self._stored(frame)
         chunks = {start: rows.iloc[start : start + CHUNK] for start in range(0, len(rows), CHUNK)}
@@ -105,18 +107,18 @@ class Index:
         for start, values in (encode or self._encode)(str(self.retriever), chunks):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
             chunk = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
-            with self._reading():
+            with reading(self.folder):
                 if self.table is None:
                     self.table = self.database.create_table(TABLE, chunk)
                 else:
                     self.table.add(chunk)
             if progress:
                 progress(start + len(chunk), len(rows))
-        with self._reading():
-            self._make_indices()
+        with reading(self.folder):
+            make_indices(self.table, len(self))
 
     def _stored(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows as they are stored: text; carried columns are numbered, since LanceDB does not take every name."""
+        """The rows as they are stored: text, and numbers as names, since LanceDB minds some names."""
         columns = [name for name in frame.columns if name not in ("phrase", "context")]
         if self.table is None:
             self.columns = columns
@@ -135,32 +137,17 @@ class Index:
         for start, rows in chunks.items():
             yield start, retrievers.vectors(self.model, rows["phrase"])
 
-    def _make_indices(self) -> None:
-        """LanceDB's own indices of classes and vectors, where there are enough phrases for them to pay."""
-        if len(self) < INDEXED:
+    def batches(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Phrases and their vectors, some thousand at a time. OSError: the index is damaged."""
+        if self.table is None:
             return
-        indexed = {tuple(index.columns) for index in self.table.list_indices()}
-        if ("context",) not in indexed:
-            self.table.create_index("context", config=Bitmap())
-        if len(self) > EXACT and ("vector",) not in indexed:
-            self.table.create_index("vector", config=IvfSq(distance_type="dot"))
-        if indexed:
-            self.table.optimize()
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turns LanceDB's errors, such as of a full disk or of a file that is cut, into an OSError with a way out."""
-        try:
-            yield
-        except (RuntimeError, OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            advice = "if it is damaged, delete that folder, and the index is made anew"
-            raise OSError(f"{named(self.folder)}: cannot be read or written ({clip(error)}); {advice}") from error
+        with reading(self.folder):
+            for batch in self.table.search().select(["phrase", "vector"]).to_batches(CHUNK):
+                yield batch["phrase"].to_pylist(), unpacked(batch["vector"])
 
     def whole(self) -> Exact:
         """All phrases in memory. OSError: the index is damaged."""
-        with self._reading():
+        with reading(self.folder):
             return Exact(self.table.to_arrow(), self.columns)
 
     def candidates(self, query: str, *, context: str = "", count: int = 200, only_class: bool = False) -> pd.DataFrame:
@@ -168,12 +155,18 @@ class Index:
         return self.nearest([query], [context], count=count, only_class=only_class)[0]
 
     def nearest(
-        self, queries: Sequence[str], contexts: Sequence[str], *, count: int = 200, only_class: bool = False
+        self,
+        queries: Sequence[str],
+        contexts: Sequence[str],
+        *,
+        count: int = 200,
+        only_class: bool = False,
     ) -> list[pd.DataFrame]:
-        """For each query its `count` nearest phrases, each once: the corpus's columns, `similarity` (the cosine) and
-        `found` (the rank, from 1).
+        """The `count` nearest phrases of each query, each phrase once.
 
-        Phrases of the query's class are preferred (`nearest.SAME_CLASS`); with `only_class` there are no others.
+        Columns: the corpus's, `similarity` (the cosine) and `found` (the rank, from 1).
+        Phrases of the query's class are preferred (`nearest.SAME_CLASS`); with `only_class` there
+        are no others.
         """
         if not len(self):
             raise InputError(f"{named(self.folder)}: the index holds no phrases")
@@ -181,12 +174,25 @@ class Index:
             is_large = len(self) > EXACT
             self._nearest = Approximate(self.table, self.columns) if is_large else self.whole()
         values = retrievers.vectors(self.model, queries, precision="fp32")
-        with self._reading():
+        with reading(self.folder):
             return self._nearest(values, contexts, count=count, only_class=only_class)
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turns LanceDB's errors, such as of a file that is cut, into an OSError with a way out."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        advice = "if it is damaged, delete that folder, and the index is made anew"
+        reason = f"cannot be read or written ({clip(error)})"
+        raise OSError(f"{named(folder)}: {reason}; {advice}") from error
+
+
 def read_note(folder: Path) -> dict[str, Any]:
-    """index.json of an index's folder. InputError: it is not there, cannot be read, or says nothing of an index."""
+    """index.json of an index's folder. InputError: it is missing, damaged, or of something else."""
     try:
         note = json.loads((folder / NOTE).read_bytes())
     except FileNotFoundError as error:
@@ -198,3 +204,16 @@ def read_note(folder: Path) -> dict[str, Any]:
     if not isinstance(note, dict) or not note.keys() >= {"format", "retriever"}:
         raise InputError(f"{named(folder)}: {NOTE} is none of an index; if this is an index, delete the folder")
     return note | {"columns": note.get("columns") or []}
+
+
+def make_indices(table: lancedb.table.Table | None, count: int) -> None:
+    """LanceDB's own indices of classes and vectors, where a table has enough rows for them to pay."""
+    if count < INDEXED:
+        return
+    indexed = {tuple(index.columns) for index in table.list_indices()}
+    if ("context",) not in indexed:
+        table.create_index("context", config=Bitmap())
+    if count > EXACT and ("vector",) not in indexed:
+        table.create_index("vector", config=IvfSq(distance_type="dot"))
+    if indexed:
+        table.optimize()

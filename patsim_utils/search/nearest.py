@@ -1,4 +1,4 @@
-"""The nearest phrases of query vectors: exactly, by all phrases in memory, or approximately, by LanceDB's index."""
+"""The nearest phrases of query vectors: exactly, in memory, or approximately, by LanceDB's index."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Nearest(ABC):
     ) -> list[pd.DataFrame]:
         """The `count` nearest rows whose phrases differ, with `similarity` and `found`.
 
-        A context of "" prefers no class. With `only_class` there are only phrases of the query's class.
+        A context of "" prefers no class. With `only_class` no phrase is of another class.
         """
 
 
@@ -33,8 +33,7 @@ class Exact(Nearest):
 
     def __init__(self, table: pa.Table, columns: Sequence[str]) -> None:
         """`table`: columns phrase, context, one for each of the carried `columns`, vector."""
-        values = table["vector"].combine_chunks()
-        self.vectors = values.flatten().to_numpy().reshape(len(table), -1)
+        self.vectors = unpacked(table["vector"].combine_chunks())
         rows = table.drop_columns(["vector"]).to_pandas()
         self.contexts = rows["context"].to_numpy(object)
         self.rows = rows.set_axis(["phrase", "context", *columns], axis=1)
@@ -79,7 +78,7 @@ class Approximate(Nearest):
         return [self._answer(vector, context, count=count, only_class=only_class) for vector, context in pairs]
 
     def _answer(self, vector: np.ndarray, context: str, *, count: int, only_class: bool) -> pd.DataFrame:
-        """One query's rows: the nearest of its class and, without `only_class`, the nearest of all."""
+        """One query's rows: the nearest of its class and, without `only_class`, of all classes."""
         conditions = []
         if context or only_class:
             escaped = context.replace("'", "''")
@@ -98,7 +97,9 @@ class Approximate(Nearest):
         return _distinct(first, count=count, most=self.table.count_rows())
 
     def _search(self, vector: np.ndarray, condition: str, limit: int) -> pd.DataFrame:
-        """The nearest rows, of those for which an SQL condition holds if there is one, with `similarity`."""
+        """The nearest rows, of those for which an SQL condition holds if there is one, with
+        `similarity`.
+        """
         search = self.table.search(vector).distance_type("dot").nprobes(PROBES).refine_factor(2)
         search = search.select([*self.stored, "_distance"]).limit(limit)
         if condition:
@@ -109,8 +110,13 @@ class Approximate(Nearest):
         return rows.assign(similarity=similarity)
 
 
+def unpacked(column: pa.FixedSizeListArray) -> np.ndarray:
+    """A column of vectors (n,) -> (n, width) float32."""
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` largest values (n,), the largest first; of equal ones the earlier first."""
+    """Indices of the `count` largest values (n,), the largest first, ties in their order."""
     indices = np.arange(len(values))
     if count < len(values):
         indices = np.sort(np.argpartition(-values, count)[:count])
@@ -120,7 +126,8 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 def _distinct(first: Callable[[int], pd.DataFrame], *, count: int, most: int) -> pd.DataFrame:
     """The `count` first rows whose phrases differ, with `found`, their rank from 1.
 
-    A phrase may stand in many rows, so that more rows are asked for until there are enough, or all `most` are there.
+    A phrase may stand in many rows, so that more rows are asked for until there are enough, or
+    all `most` are there.
     """
     limit = min(2 * count, most)
     while True:

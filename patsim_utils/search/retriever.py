@@ -1,4 +1,4 @@
-"""The retriever, a sentence encoder: phrases become unit vectors, and a query's nearest ones are its candidates."""
+"""The retriever, a sentence encoder: phrases become unit vectors, compared by their cosine."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ NEGATIVE = 0.25  # score up to which a target is a hard negative of its anchor
 
 
 def folder_of(retriever: str) -> Path:
-    """The folder of a retriever, given as minilm, mpnet or a folder. InputError: no weights (safetensors) are there."""
+    """The folder of minilm, of mpnet or of another retriever. InputError: it has no safetensors."""
     folder = Path(backbones.path(retriever)).resolve()
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"--retriever: {clip(retriever)} is no folder with *.safetensors, and not minilm or mpnet")
@@ -35,8 +35,9 @@ def folder_of(retriever: str) -> Path:
 
 @lru_cache(1)
 def load(folder: Path, identity: str) -> SentenceTransformer:
-    """The retriever in a folder, loaded once; `identity` is the digest of the folder, so that a change is noticed.
+    """The retriever in a folder, loaded once.
 
+    `identity` is the digest of the folder, by which a change is noticed.
     InputError: the folder holds something else, or a damaged file.
     """
     try:
@@ -48,8 +49,8 @@ def load(folder: Path, identity: str) -> SentenceTransformer:
 def vectors(model: SentenceTransformer, phrases: Iterable[str], *, precision: str = "auto") -> np.ndarray:
     """Unit vectors (n, width) float32 of phrases.
 
-    `precision`: "auto" computes in bfloat16 where that is fast, for the many phrases of a corpus; "fp32" is for
-    queries, whose vectors then depend in no visible way on the others of their batch.
+    `precision`: "auto" computes in bfloat16 where that is fast, for the many phrases of a corpus;
+    "fp32" is for queries, whose vectors then do not depend on the others of their batch.
     """
     texts = [normalise(phrase) for phrase in phrases]
     with encoder.autocast(precision, model.device):
@@ -57,18 +58,27 @@ def vectors(model: SentenceTransformer, phrases: Iterable[str], *, precision: st
     return values.astype(np.float32)
 
 
-def train(frame: pd.DataFrame, folder: Path, *, epochs: int = 1, hard_negatives: bool = False, seed: int = 0) -> Path:
-    """Trains MiniLM as a retriever on rated pairs; returns `folder`, where it is put at once when it is done.
+def train(
+    frame: pd.DataFrame,
+    folder: Path,
+    *,
+    epochs: int = 1,
+    hard_negatives: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Trains MiniLM as a retriever on rated pairs, and puts it into `folder` when it is done.
 
-    The loss is multiple negatives ranking (that is NT-Xent): of each pair rated POSITIVE or more, the batch's other
-    targets are in-batch negatives. A finished retriever of the same pairs and settings is not trained again.
+    The loss is multiple negatives ranking (that is NT-Xent): of each pair rated POSITIVE or more,
+    the batch's other targets are in-batch negatives. A finished retriever of the same pairs and
+    settings is not trained again.
 
     Args:
         frame: columns anchor, target, context, score.
-        hard_negatives: each pair brings a target rated NEGATIVE or less of the same anchor and class, too; pairs
-            whose anchor has none are left out.
+        hard_negatives: each pair brings a target rated NEGATIVE or less of the same anchor and
+            class, too; pairs whose anchor has none are left out.
 
-    InputError: the folder is there and was not trained by this function, or another process writes it.
+    InputError: the folder is there and was not trained by this function, or another process
+    writes it.
     """
     rows = training_rows(frame, hard_negatives=hard_negatives, seed=seed)
     pairs = storage.digest(rows.to_csv(index=False).encode())
@@ -89,7 +99,7 @@ def train(frame: pd.DataFrame, folder: Path, *, epochs: int = 1, hard_negatives:
 
 
 def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd.DataFrame:
-    """anchor, target and, with `hard_negatives`, negative: one row a pair that is to be brought together."""
+    """One row a pair that is to be brought together: anchor, target and perhaps negative."""
     is_positive = (frame["score"] >= POSITIVE) & (frame["anchor"] != frame["target"])
     positives = frame.loc[is_positive, ["anchor", "target", "context"]]
     if not hard_negatives:

@@ -1,6 +1,8 @@
-"""From one phrase to the phrases of a corpus that mean the same in a class: a retriever finds, a matcher ranks.
+"""From a phrase to the phrases of a corpus that mean the same in a class.
 
-Candidates come from an `Index`; their order is a blend of the retriever's cosine and the matcher's score.
+A retriever finds, a matcher ranks.
+Candidates come from an `Index`; their order is a blend of the retriever's cosine and the
+matcher's score.
 """
 
 from collections.abc import Sequence
@@ -43,8 +45,9 @@ class Search:
         """The model of a run and the index of a corpus.
 
         Args:
-            corpus: a table with a column phrase, whose index is made where it is missing or of other content
-                (`table_index.open_index`); the folder of an index; or "sample" for the targets of the sample.
+            corpus: a table with a column phrase, whose index is made where it is missing or of
+                other content (`table_index.open_index`); the folder of an index; or "sample" for
+                the targets of the sample.
             retriever: "auto" is that of the run (notebook 6 trains it), else MiniLM.
             encode, progress: as in `Index.add`.
         """
@@ -70,9 +73,9 @@ class Search:
     ) -> pd.DataFrame:
         """The best `top` phrases of a query in a class.
 
-        Columns: `rank` (from 1), `phrase`, `score` (the matcher's), the probability of each of RELATIONS where the
-        matcher has learned ratings, the corpus's other columns, `similarity` (the retriever's cosine), `found` (its
-        rank) and `order`, the blend by which the answer is sorted.
+        Columns: `rank` (from 1), `phrase`, `score` (the matcher's), the probability of each of
+        RELATIONS where the matcher has learned ratings, the corpus's other columns, `similarity`
+        (the retriever's cosine), `found` (its rank) and `order`, by which the answer is sorted.
 
         Many queries with a context each, or one for all, are answered together: see `table`.
 
@@ -86,12 +89,18 @@ class Search:
         return self.table(pd.DataFrame({"query": query, "context": context}, dtype=str), **options)
 
     def table(
-        self, queries: pd.DataFrame, *, top: int = 20, candidates: int = CANDIDATES, only_class: bool = False
+        self,
+        queries: pd.DataFrame,
+        *,
+        top: int = 20,
+        candidates: int = CANDIDATES,
+        only_class: bool = False,
     ) -> pd.DataFrame:
-        """The answers of many queries below each other: they are encoded, searched and ranked together.
+        """The answers of many queries, which are encoded, searched and ranked together.
 
-        `queries`: columns query, context and any others, which stand before those of each answer. Of the corpus's
-        columns, `context` and those that have a name of the queries' are called `corpus_<name>`.
+        `queries`: columns query, context and any others, which stand before those of each answer.
+        Of the corpus's columns, `context` and those that have a name of the queries' are called
+        `corpus_<name>`.
         """
         texts = queries["query"].to_list()
         contexts = queries["context"].to_list()
@@ -109,7 +118,13 @@ class Search:
         return table
 
     def _answers(
-        self, queries: Sequence[str], contexts: Sequence[str], *, top: int, candidates: int, only_class: bool
+        self,
+        queries: Sequence[str],
+        contexts: Sequence[str],
+        *,
+        top: int,
+        candidates: int,
+        only_class: bool,
     ) -> list[pd.DataFrame]:
         """One answer a query; all pairs go through the matcher in one pass, packed across queries."""
         check_count(top, where="--top")
@@ -132,7 +147,7 @@ class Search:
         return answers
 
     def _read(self, pairs: pd.DataFrame) -> pd.DataFrame:
-        """`score` of each pair and, where the matcher has learned ratings, the probability of each of RELATIONS."""
+        """Each pair's `score` and, if the matcher has learned ratings, probability of RELATIONS."""
         predictions = self.matcher.read(pairs)
         readings = pd.DataFrame({"score": predictions.scores})
         if predictions.ratings is not None:
@@ -142,7 +157,7 @@ class Search:
 
 
 def answer_of(candidates: pd.DataFrame, readings: pd.DataFrame, *, top: int) -> pd.DataFrame:
-    """The answer to one query from its candidates (n rows) and the matcher's readings of them (n rows)."""
+    """The answer to one query: its candidates (n rows) and the matcher's readings of them (n)."""
     answer = pd.concat([candidates[["phrase"]], readings, candidates.drop(columns="phrase")], axis=1)
     answer["order"] = blended(answer["similarity"], answer["score"])
     answer = answer.sort_values("order", ascending=False, kind="stable", ignore_index=True).head(top)
@@ -151,7 +166,7 @@ def answer_of(candidates: pd.DataFrame, readings: pd.DataFrame, *, top: int) -> 
 
 
 def blended(similarity: pd.Series, score: pd.Series, *, weight: float = BLEND) -> np.ndarray:
-    """The order of a query's candidates (n,): `weight` of the score's z-scores, the rest of the similarity's.
+    """The weighted mean of both z-scores (n,), by which a query's candidates are ordered.
 
     Each is standardised over the candidates, so that a cosine and a score count in the same unit.
     """

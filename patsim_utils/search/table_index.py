@@ -1,4 +1,4 @@
-"""The index of a table: made once, beside the table, and made anew when the table or the retriever has changed."""
+"""The index of a table: made once, and made anew when the table or the retriever has changed."""
 
 import json
 import os
@@ -22,12 +22,13 @@ Source = dict[str, str]  # digests of the table and of the retriever
 
 
 def open_index(table: Path, *, retriever: str, encode: Encode | None = None, progress: Progress | None = None) -> Index:
-    """The index of a table, `<table>.index`; made where it is not there, is damaged, or is of other content.
+    """The index of a table, `<table>.index`; made if it is missing, damaged or of other content.
 
-    Where the table's folder cannot be written, the index lies in the cache. A stopped making is gone on with.
-    `encode` and `progress` as in `Index.add`.
+    Where the table's folder cannot be written, the index lies in the cache. An unfinished index is
+    completed. `encode` and `progress` are those of `Index.add`.
 
-    InputError: the table is no corpus, or a pipe; a folder of that name is no index; the retriever cannot be loaded.
+    InputError: the table is no corpus, or a pipe; a folder of that name is no index; the
+    retriever cannot be loaded.
     """
     retriever_folder = retrievers.folder_of(retriever)
     source = {"table": storage.digest(table), "retriever": storage.digest(retriever_folder)}
@@ -35,7 +36,7 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     for folder in folders:
         if is_current(folder, source):  # nothing is to be written
             return Index(folder, retriever=retriever)
-    folder = folders[0] if os.access(table.parent, os.W_OK) else folders[1]
+    folder = folders[0] if _can_hold_index(table.parent) else folders[1]
     refuse_foreign(folder)
     frame = read_corpus(table)
     if storage.digest(table) != source["table"]:
@@ -51,6 +52,12 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     return Index(folder, retriever=retriever)
 
 
+def _can_hold_index(folder: Path) -> bool:
+    """Whether a folder can be written, and is none of the system's, as of /dev/stdin."""
+    is_system = folder.resolve().parts[:2] in (("/", "dev"), ("/", "proc"))
+    return os.access(folder, os.W_OK) and not is_system
+
+
 def _cached(table: Path) -> Path:
     """Where the index of a table lies whose folder cannot be written."""
     folder = backbones.cache_folder() / "indexes" / storage.digest(os.fsencode(table.resolve()))[:16]
@@ -58,7 +65,7 @@ def _cached(table: Path) -> Path:
 
 
 def is_current(folder: Path, source: Source) -> bool:
-    """Whether a finished index of this content is in the folder, all of whose files have their sizes."""
+    """Whether a finished index of this content is in the folder, and all its files are whole."""
     try:
         note = json.loads((folder / SOURCE).read_bytes())
         sizes = {name: (folder / name).stat().st_size for name in note["files"]}
@@ -68,7 +75,7 @@ def is_current(folder: Path, source: Source) -> bool:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """InputError where something is in the place of an index that is none, or in which a user has put a file."""
+    """InputError where a folder is there that is no index, or that holds a user's file, too."""
     if not os.path.lexists(folder):
         return
     advice = "the table's index belongs there; move it away"
@@ -82,7 +89,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _begun(fresh: Path, source: Source, frame: pd.DataFrame, *, retriever: str) -> Index:
-    """The unfinished index of this content, if its rows are the first of the frame; else a new one."""
+    """The unfinished index of this content if its rows are the frame's first; else a new one."""
     begun = fresh / BEGUN
     if begun.is_file() and begun.read_text() == json.dumps(source):
         try:
@@ -99,12 +106,14 @@ def _begun(fresh: Path, source: Source, frame: pd.DataFrame, *, retriever: str) 
 
 def _holds_first_rows(index: Index, frame: pd.DataFrame) -> bool:
     """Whether an index can be read, holds the first rows of a frame, and a unit vector of each."""
-    if not len(index):
-        return True
-    stored = index.whole()
-    phrases = frame["phrase"].iloc[: len(index)]
-    lengths = np.linalg.norm(stored.vectors, axis=1)
-    return stored.rows["phrase"].tolist() == phrases.tolist() and np.allclose(lengths, 1, atol=0.01)
+    start = 0
+    for phrases, vectors in index.batches():
+        end = start + len(phrases)
+        lengths = np.linalg.norm(vectors, axis=1)
+        if phrases != frame["phrase"].iloc[start:end].to_list() or not np.allclose(lengths, 1, atol=0.01):
+            return False
+        start = end
+    return True
 
 
 def _finish(fresh: Path, source: Source) -> None:

@@ -61,6 +61,9 @@ def test_rows_are_asked_for_until_enough_phrases_differ(small_retriever: Path, t
     made.add(pd.DataFrame({"phrase": ["wireless handset"] * 60 + PHRASES}))
     assert len(made.candidates("wireless handset", count=6)) == 6
     assert len(made.candidates("wireless handset", count=60)) == 7
+    batches = list(made.batches())
+    assert sum(len(phrases) for phrases, _ in batches) == 67
+    np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in batches]), made.whole().vectors)
 
 
 def test_a_large_index_is_approximate_and_finds_what_an_exact_one_does(tmp_path: Path, monkeypatch) -> None:

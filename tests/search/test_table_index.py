@@ -10,6 +10,7 @@ import pytest
 
 from patsim_utils import storage
 from patsim_utils.errors import InputError
+from patsim_utils.search import evaluation
 from patsim_utils.search import index as index_module
 from patsim_utils.search.index import Index
 from patsim_utils.search.table_index import open_index
@@ -169,11 +170,14 @@ def test_a_table_whose_folder_cannot_be_written_is_indexed_in_the_cache(
     small_retriever, table, added, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    for _ in range(2):
-        index = open_index(table, retriever=str(small_retriever))
-    assert added == [4]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        for _ in range(2):
+            index = open_index(table, retriever=str(small_retriever))
     assert tmp_path / "cache" in index.folder.parents
+    with table.open() as file:  # as /dev/stdin is a link to it
+        linked = open_index(Path(f"/proc/self/fd/{file.fileno()}"), retriever=str(small_retriever))
+    assert tmp_path / "cache" in linked.folder.parents
     assert files(tmp_path) == ["cache", "phrases.csv"]
 
 
@@ -208,8 +212,10 @@ def test_an_index_of_names_that_only_a_database_minds_is_an_answer(small_retriev
     assert stored.to_numpy().tolist() == frame[names].to_numpy().tolist()
 
 
-def test_a_finished_index_needs_no_lock(small_retriever, table, monkeypatch) -> None:
-    open_index(table, retriever=str(small_retriever))
+def test_a_finished_index_needs_no_lock_nor_a_new_one_after_a_search_by_words(
+    small_retriever, table, monkeypatch
+) -> None:
+    evaluation.by_words(open_index(table, retriever=str(small_retriever)))
     monkeypatch.setattr(storage, "lock", None)
     assert len(open_index(table, retriever=str(small_retriever))) == 4
 
