@@ -21,6 +21,7 @@ from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method import adapters, encoder, ordinal
 from patsim_utils.method.features import Regressor
+from patsim_utils.method.for_class import ForClass
 from patsim_utils.method.model import Network
 from patsim_utils.ratings import RANKS, RATINGS, SCORES
 
@@ -195,16 +196,31 @@ class Matcher:
             table["probability"] = ratings.max(axis=1)
         return table
 
-    def rank(self, query: str, candidates: Iterable[str], *, context: str, top_k: int | None = None) -> pd.DataFrame:
-        """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`."""
+    def rank(
+        self,
+        query: str,
+        candidates: Iterable[str],
+        *,
+        context: str,
+        top_k: int | None = None,
+        unknown: str = "error",
+    ) -> pd.DataFrame:
+        """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`.
+
+        `unknown` as in `score`: with "embedding" the context may be "".
+        """
         if isinstance(candidates, str):
             raise InputError(f"candidates: {clip(candidates)} is one text; needed is a list of phrases")
         targets = pd.Series(list(candidates), dtype=object)
         table = pd.DataFrame({"anchor": query, "target": targets, "context": context})
-        table["score"] = self.score(table)
+        table["score"] = self.score(table, unknown=unknown)
         table = table.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top_k)
         table["rank"] = table.index + 1
         return table[["rank", "target", "score"]]
+
+    def for_class(self, context: str) -> ForClass:
+        """`predict` and `rank` as a CrossEncoder has them, for pairs that are compared in this class."""
+        return ForClass(self, context)
 
     def cpc_vectors(self) -> pd.DataFrame:
         """The learned unit vectors, one row a code (without `unknown`, which is zero)."""

@@ -1,0 +1,90 @@
+"""A matcher in the place of a CrossEncoder: sentence-transformers' own evaluators run on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sentence_transformers.cross_encoder.evaluation import (
+    CrossEncoderCorrelationEvaluator,
+    CrossEncoderRerankingEvaluator,
+)
+
+from patsim_utils.config import Config
+from patsim_utils.errors import InputError
+from patsim_utils.method.for_class import ForClass
+from patsim_utils.method.matcher import Matcher
+
+DOCUMENTS = ["paper", "steel", "robust material", "soft material"]
+
+
+@pytest.fixture(scope="module")
+def matcher(tiny_backbone) -> Matcher:
+    torch.manual_seed(0)
+    return Matcher(Config(backbone=tiny_backbone("bert"), contrast_layer=1))
+
+
+@pytest.fixture
+def reranker(matcher: Matcher) -> ForClass:
+    return matcher.for_class("E04B 1/00")
+
+
+def scores(matcher: Matcher) -> np.ndarray:
+    frame = pd.DataFrame({"anchor": "strong material", "target": DOCUMENTS, "context": "E04"})
+    return matcher.score(frame)
+
+
+def test_predict_gives_what_a_cross_encoder_gives(matcher: Matcher, reranker: ForClass) -> None:
+    pairs = [("strong material", document) for document in DOCUMENTS]
+    expected = scores(matcher)
+    predicted = reranker.predict(pairs, batch_size=2, show_progress_bar=False)
+    assert isinstance(predicted, np.ndarray)
+    assert predicted.dtype == np.float32
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    assert torch.equal(reranker.predict(pairs, convert_to_tensor=True), torch.from_numpy(predicted))
+    tensors = reranker.predict(pairs, convert_to_numpy=False)
+    assert [tensor.item() for tensor in tensors] == predicted.tolist()
+    assert reranker.predict(["strong material", "steel"]) == pytest.approx(expected[1], abs=1e-6)
+    assert reranker.predict([]).shape == (0,)
+
+
+def test_rank_gives_dicts_by_falling_score(matcher: Matcher, reranker: ForClass) -> None:
+    expected = scores(matcher)
+    ranked = reranker.rank("strong material", DOCUMENTS, top_k=3, return_documents=True)
+    assert [entry["corpus_id"] for entry in ranked] == np.argsort(-expected)[:3].tolist()
+    assert [entry["text"] for entry in ranked] == [DOCUMENTS[entry["corpus_id"]] for entry in ranked]
+    assert "text" not in reranker.rank("strong material", DOCUMENTS)[0]
+
+
+@pytest.mark.parametrize("pairs", [["one phrase"], [("a", "b", "E04")]])
+def test_what_is_no_pair_is_one_line(reranker: ForClass, pairs: list) -> None:
+    with pytest.raises(InputError, match="is no pair of two phrases"):
+        reranker.predict(pairs)
+
+
+def test_no_class_is_refused(matcher: Matcher) -> None:
+    with pytest.raises(InputError, match="'Q1' is no CPC class"):
+        matcher.for_class("Q1")
+
+
+def test_the_librarys_evaluators_take_it(matcher: Matcher, reranker: ForClass, tmp_path: Path) -> None:
+    expected = scores(matcher)
+    best = DOCUMENTS[int(expected.argmax())]
+    others = [document for document in DOCUMENTS if document != best]
+    sample = {"query": "strong material", "positive": [best], "negative": others}
+    evaluator = CrossEncoderRerankingEvaluator([sample], name="phrases", write_csv=False)
+    assert evaluator(reranker)["phrases_ndcg@10"] == pytest.approx(1.0)
+    pairs = [("strong material", document) for document in DOCUMENTS]
+    correlation = CrossEncoderCorrelationEvaluator(pairs, expected.tolist(), name="pairs", write_csv=False)
+    assert correlation(reranker, output_path=str(tmp_path))["pairs_pearson"] == pytest.approx(1.0, abs=1e-4)
+    assert set(reranker.model_card_data.metrics) == {"phrases", "pairs"}
+
+
+def test_rank_takes_no_class_where_score_does(matcher: Matcher) -> None:
+    frame = pd.DataFrame({"anchor": "strong material", "target": DOCUMENTS, "context": ""})
+    ranked = matcher.rank("strong material", DOCUMENTS, context="", unknown="embedding")
+    expected = np.sort(matcher.score(frame, unknown="embedding"))[::-1]
+    np.testing.assert_allclose(ranked["score"], expected, atol=1e-6)
+    with pytest.raises(InputError, match="context"):
+        matcher.rank("strong material", DOCUMENTS, context="")
