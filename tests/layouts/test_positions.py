@@ -1,13 +1,19 @@
-"""What cannot be packed exactly is refused; that the rest is exact stands in test_matcher."""
+"""A packed target is read as if it stood alone; encoders with which this cannot be are refused."""
 
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 from patsim_utils.layouts import positions
+from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method import encoder
+
+KINDS = ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"]
 
 
 def test_the_mask_follows_its_rule() -> None:
@@ -46,7 +52,7 @@ def test_absolute_positions_start_where_the_encoder_s_own_do(tiny_backbone, kind
     torch.testing.assert_close(ours[-1], own[-1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_positions_in_their_natural_order_give_the_encoder_s_own_states(tiny_backbone, kind: str) -> None:
     backbone, tokens = encoder.load_backbone(tiny_backbone(kind)).eval(), torch.randn(2, 40, 32)
     natural = {"position_ids": torch.arange(40).expand(2, -1)}
@@ -56,3 +62,26 @@ def test_positions_in_their_natural_order_give_the_encoder_s_own_states(tiny_bac
         )
     for one, other in zip(own, ours, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", ["packed", "repeated"])
+def test_a_packed_target_has_the_states_that_it_has_alone(
+    tiny_backbone, pairs_frame: pd.DataFrame, kind: str, layout: str
+) -> None:
+    folder = tiny_backbone(kind)
+    backbone = encoder.load_backbone(folder).eval()
+    pairs = Pairs(pairs_frame, encoder.load_tokenizer(folder), layout=layout, titles=cpc.titles())
+
+    def states(*groups: list[int]) -> torch.Tensor:
+        """States of the first token of each row's anchor and target (N, 2, W)."""
+        batch = pairs.collate([pairs[np.array(rows)] for rows in groups])
+        tokens = backbone.get_input_embeddings()(batch["input_ids"])
+        last = encoder.hidden_states(backbone, tokens, batch)[-1].flatten(0, 1)
+        return torch.stack([last[batch["anchor_span"][:, 0]], last[batch["target_span"][:, 0]]], dim=1)
+
+    with torch.inference_mode():
+        together = states([0, 1, 2, 3], [6, 7])  # the second sequence is padded
+        alone = torch.cat([states([row]) for row in (0, 1, 2, 3, 6, 7)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-3
