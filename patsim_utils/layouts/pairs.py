@@ -1,4 +1,4 @@
-"""From rows to batches: phrases tokenised once, laid out as sequences (`sequences.py`) and padded to a batch."""
+"""From rows to batches: phrases are tokenised once, laid out as sequences and padded to a batch."""
 
 import logging
 import math
@@ -19,16 +19,17 @@ UNRATED = -100  # in `rating`: the label that cross-entropy leaves out
 
 
 class Pairs:
-    """The n rows of a frame, every distinct phrase tokenised once. `pairs[rows]` lays out one sequence.
+    """The n rows of a frame, every distinct phrase tokenised once; `pairs[rows]` is one sequence.
 
     Args:
-        frame: columns anchor, target, context and, for training, score and, where there is one, rating.
+        frame: columns anchor, target, context; score and rating are read where they are present.
         layout: a name in `LAYOUTS`.
         titles: class text of each CPC code; a code that is not in it has none.
-        context_tokens: tokens of a class text that are read, from its start; punctuation is left out.
-        longest: tokens that the encoder reads at once. A phrase may fill half of what its class leaves; the end of a
-            longer one is cut off, which is logged once.
-        unknown: what a context outside `cpc.CODES` does: "error", or "embedding" (zero vector, no text).
+        context_tokens: tokens that are read of a class text, from its start, without punctuation.
+        longest: tokens that the encoder reads at once. A phrase may fill half of what its class
+            leaves; a longer one loses its end, which is logged once.
+        unknown: what is done about a context outside `cpc.CODES`: "error" raises InputError,
+            "embedding" reads no class text and the code of an unknown class (0).
 
     Attributes:
         layout: the `Layout`.
@@ -62,7 +63,8 @@ class Pairs:
         most = (longest - SPECIAL_TOKENS - context_tokens) // 2
         self.phrase_tokens = tokenized_phrases(phrases, tokenizer, most=most)
 
-        self.context, contexts = pd.factorize(frame["context"].to_numpy(object), use_na_sentinel=False)
+        column = frame["context"].to_numpy(object)
+        self.context, contexts = pd.factorize(column, use_na_sentinel=False)
         if unknown == "embedding":  # a section alone is no class either
             contexts = [context if context in cpc.CLASSES else "" for context in contexts]
         codes = np.array([cpc.code_index(context, unknown=unknown) for context in contexts])
@@ -70,13 +72,8 @@ class Pairs:
         texts = [re.sub(r"[^\w\s-]", "", titles.get(context, "")) for context in contexts]
         self.class_tokens = [ids[:context_tokens] for ids in tokenized(texts, tokenizer)]
 
-        self.rank = np.zeros(len(frame), dtype=np.int64)
-        if "score" in frame:
-            self.rank = to_rank(frame["score"])
-        self.rating = np.full(len(frame), UNRATED)
-        if "rating" in frame:
-            numbers = {rating: number for number, rating in enumerate(RATINGS)}
-            self.rating = frame["rating"].map(numbers).to_numpy()
+        self.rank = ranks(frame)
+        self.rating = rating_numbers(frame)
         self.teacher = None
         if TEACHER_COLUMNS[0] in frame:
             self.teacher = frame[list(TEACHER_COLUMNS)].to_numpy(np.float32)
@@ -91,9 +88,9 @@ class Pairs:
     ) -> list[np.ndarray]:
         """The rows of each sequence; every row is in one of them.
 
-        They are single rows in the layout `pair`, else rows of one anchor in one class, in parts of at most `largest`
-        (the layout's `most_targets` where it is not given) and about equal size. A generator shuffles the rows of each
-        group first; number and sizes of the parts stay the same.
+        In the layout `pair` they are single rows. Else they are the rows of one anchor in one class,
+        in parts of at most `largest` rows (by default `most_targets` of the layout) and about equal
+        size. A generator shuffles the rows of each anchor and class before they are parted.
         """
         if self.layout.most_targets == 1:
             return list(np.arange(len(self))[:, None])
@@ -141,7 +138,8 @@ class Pairs:
         Returns:
             input_ids, position_ids, block: (B, T); block is -1 on padding.
             code: (B,).
-            anchor_span, target_span: (N, longest span), indices into the B * T tokens of the batch; -1 fills up.
+            anchor_span, target_span: (N, longest span), places among the B * T tokens of the batch;
+                -1 behind the end of a shorter span.
             rows, rank, rating, anchor_text, target_text: (N,).
             teacher: (N, 14), only where a teacher has labelled pairs.
         """
@@ -170,19 +168,35 @@ class Pairs:
         return batch
 
 
+def ranks(frame: pd.DataFrame) -> np.ndarray:
+    """Rank of each row's score, 0 to 4 (n,); all 0 where the frame has no scores."""
+    if "score" not in frame:
+        return np.zeros(len(frame), dtype=np.int64)
+    return to_rank(frame["score"])
+
+
+def rating_numbers(frame: pd.DataFrame) -> np.ndarray:
+    """Place in `RATINGS` of each row's rating (n,); all UNRATED where the frame has none."""
+    if "rating" not in frame:
+        return np.full(len(frame), UNRATED)
+    numbers = {rating: number for number, rating in enumerate(RATINGS)}
+    return frame["rating"].map(numbers).to_numpy()
+
+
 def tokenized(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Ids of each text, without special tokens."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def tokenized_phrases(phrases: np.ndarray, tokenizer: PreTrainedTokenizerBase, *, most: int) -> list[list[int]]:
-    """Ids of each phrase, at least one and at most `most`; one warning says how many phrases are cut."""
+    """Ids of each phrase, at least one and at most `most`; a warning says how many phrases are cut."""
     tokens = tokenized(phrases, tokenizer)
     too_long = sum(len(ids) > most for ids in tokens)
     if too_long:
-        message = "%d of %d phrases are longer than the %d tokens that this model reads; their ends are left out"
+        message = "%d of %d phrases are longer than the %d tokens that this model reads; "
+        message += "their ends are left out"
         logging.getLogger("patsim").warning(message, too_long, len(phrases), most)
-    unknown = [tokenizer.unk_token_id]  # of a phrase that holds only characters which the tokenizer drops
+    unknown = [tokenizer.unk_token_id]  # where the tokenizer drops all characters of a phrase
     return [ids[:most] or unknown for ids in tokens]
 
 

@@ -1,11 +1,12 @@
-"""Positions and mask of packed tokens, for encoders that would otherwise take both from the order of the tokens.
+"""Positions and attention mask of sequences with blocks, for each kind of encoder.
 
-The positions of each packed target go on from its prefix, so that it is read as if it stood alone behind it. Encoders
-with learned absolute positions (BERT) take `position_ids`. Encoders with relative positions take distances from the
-order of the tokens, which packing breaks; here the distances are made from `position_ids`:
+The positions of every block go on from the prefix, and no block sees another: so each is read as if
+it stood alone behind the prefix. Encoders with learned absolute positions (BERT) take `position_ids`.
+Encoders with relative positions count distances along the tokens, past other blocks; here the distances
+are made from the positions instead:
 
-- MPNet, DeBERTa-v2 and -v3: for one call, the encoder's own methods that make distances or mask are replaced.
-- ModernBERT: its rotary angles follow `position_ids`, and its local window becomes a mask of near positions.
+- MPNet, DeBERTa-v2 and -v3: methods of the encoder that make distances or mask are replaced for one call.
+- ModernBERT: its rotary angles follow `position_ids`; its local window becomes a mask of near positions.
 """
 
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from patsim_utils.errors import InputError
 
-# Encoders with learned absolute positions. 0: they are counted from 0; 1: from behind the padding id.
+# Encoders with learned absolute positions. 0: counted from 0; 1: from the number behind the padding id.
 ABSOLUTE = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "mpnet": 1}
 # Encoders with relative positions, and the methods of theirs that are replaced.
 RELATIVE = {
@@ -33,8 +35,8 @@ HIDDEN = -1e30  # attention score of a token that is not seen; finite also in bf
 def visible(block: Tensor) -> Tensor:
     """Blocks (B, T) -> bool (B, 1, T, T): may token q (third axis) attend to token k (fourth axis)?
 
-    Block 0 is seen by all tokens, block j > 0 by itself only, padding (-1) by itself only: a row of the mask without a
-    single True would make the attention's softmax NaN.
+    Block 0 is seen by all tokens, block j > 0 and padding (-1) by themselves alone. Padding sees itself
+    because a row of the mask without a single True would make the softmax NaN.
     """
     query = block[:, :, None]
     key = block[:, None, :]
@@ -43,7 +45,7 @@ def visible(block: Tensor) -> Tensor:
 
 
 def check(backbone: nn.Module, layout: str) -> None:
-    """InputError where the encoder, or the installed version of it, cannot keep packed targets apart."""
+    """InputError where the encoder, or its installed version, cannot keep blocks apart."""
     if layout == "pair":
         return
     kind = backbone.config.model_type
@@ -51,29 +53,34 @@ def check(backbone: nn.Module, layout: str) -> None:
     if kind not in PASSED:
         raise InputError(f"{start}: a target's score could depend on its place; use layout 'pair'")
     if getattr(backbone.config, "conv_kernel_size", 0):
-        raise InputError(f"{start} and its convolution, which reads neighbouring targets; use layout 'pair'")
+        reason = "and its convolution, which reads neighbouring targets"
+        raise InputError(f"{start} {reason}; use layout 'pair'")
     for name in RELATIVE.get(kind, ()):
         if not hasattr(backbone.encoder, name):
-            raise InputError(f"{start} of this version of transformers (it has no {name}); use layout 'pair'")
+            reason = f"of this version of transformers (it has no {name})"
+            raise InputError(f"{start} {reason}; use layout 'pair'")
 
 
-def first(config: object) -> int:
-    """The number that an encoder gives to the position of a sequence's first token."""
+def first_position(config: PretrainedConfig) -> int:
+    """The number that an encoder gives to the position of the first token."""
     if not ABSOLUTE.get(config.model_type):
         return 0
     return 1 + (getattr(config, "pad_token_id", 0) or 0)
 
 
-class Call(NamedTuple):
-    """How an encoder is called on packed tokens."""
+Mask = Tensor | dict[str, Tensor] | None  # what an encoder takes as `attention_mask`
 
-    mask: Tensor | dict[str, Tensor] | None  # its argument `attention_mask`
-    results: dict[str, Tensor] = {}  # of the encoder's own methods, by name, in place of what they compute
+
+class Call(NamedTuple):
+    """How an encoder is called on sequences with blocks."""
+
+    mask: Mask
+    results: dict[str, Tensor] = {}  # what methods of the encoder return, by name, for this call
 
 
 @contextmanager
-def packed(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Iterator[Tensor | dict[str, Tensor] | None]:
-    """While it lasts, the encoder takes distances from `positions` (B, T) and keeps to `visible` (B, 1, T, T).
+def packed(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Iterator[Mask]:
+    """Inside, the encoder takes distances from `positions` (B, T) and sees what is `visible` (B, 1, T, T).
 
     Gives the attention mask that the encoder is to be called with.
     """
@@ -104,10 +111,11 @@ def _deberta(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Call:
     distances = positions[:, :, None] - positions[:, None, :]
     if encoder.position_buckets > 0:
         distances = make_log_bucket_position(distances, encoder.position_buckets, encoder.max_relative_positions)
-    # (1, B * heads, T, T): the one shape in which this encoder takes other distances for each sequence
-    of_heads = distances.long().repeat_interleave(backbone.config.num_attention_heads, 0)[None]
-    no_mask = torch.ones_like(positions)  # what is not seen is left to the second of the replaced methods
-    return Call(no_mask, {"get_rel_pos": of_heads, "get_attention_mask": visible})
+    # (1, B * heads, T, T) is the shape in which this encoder takes distances of its own for each sequence
+    heads = backbone.config.num_attention_heads
+    of_heads = distances.long().repeat_interleave(heads, 0)[None]
+    no_padding = torch.ones_like(positions)  # the mask comes from a method that is replaced
+    return Call(no_padding, {"get_rel_pos": of_heads, "get_attention_mask": visible})
 
 
 def _modernbert(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Call:
@@ -118,8 +126,9 @@ def _modernbert(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Call
 
 
 def _added_mask(visible: Tensor) -> Tensor:
-    """bool (B, 1, T, T) -> float32 to be added to attention scores: 0 where a token is seen, else HIDDEN."""
+    """bool (B, 1, T, T) -> float32, to be added to attention scores: 0 where visible, else HIDDEN."""
     return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, HIDDEN)
 
 
-CALLS = {"mpnet": _mpnet, "deberta-v2": _deberta, "modernbert": _modernbert}  # of the others: _absolute
+# Encoders with relative positions; the others are called by `_absolute`.
+CALLS = {"mpnet": _mpnet, "deberta-v2": _deberta, "modernbert": _modernbert}

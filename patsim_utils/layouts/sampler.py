@@ -15,15 +15,19 @@ Rows = np.ndarray  # of one sequence
 class LengthGrouped:
     """Batches of sequences for a DataLoader (`batch_sampler`); every row once an epoch.
 
-    The sequences are shuffled, sorted by length within stretches of STRETCH batches, and cut into batches of about
-    `batch_size` rows, which come in random order. Each epoch has as many batches. The order follows from seed and
-    epoch alone, so that a resumed run sees the batches that the killed one would have seen.
+    The sequences are shuffled, sorted by length within stretches of STRETCH batches, and cut into
+    batches, which come in random order. The number of batches is the same in every epoch. The order
+    follows from seed and epoch alone, so that a resumed run sees the batches of the killed one.
 
     Args:
         batch_size: rows of a batch, about.
-        pools: the rows that each epoch draws on. An epoch has as many rows as without pools, so that a small pool's
-            come more often.
-        share: (i, devices) for the part of each batch that belongs to device i, from 0.
+        seed: of the order, together with the epoch that `set_epoch` sets.
+        pools: the rows that each epoch draws on; all rows by default. The rows of a small pool come
+            several times, so that its epoch is as long as any other.
+        share: (i, devices): of each batch only the part of device i, counted from 0.
+
+    Raises:
+        InputError: in the iteration, where a batch has fewer rows than there are devices.
     """
 
     STRETCH = 50
@@ -53,8 +57,9 @@ class LengthGrouped:
     def __iter__(self) -> Iterator[list[Rows]]:
         """The batches of this epoch, each a list of sequences given by their rows."""
         generator = np.random.default_rng((self.seed, self.epoch))
-        # a sequence has at most half a batch's rows: so no batch can be empty
-        sequences = self.pairs.sequences(largest=math.ceil(self.batch_size / 2), generator=generator)
+        # no batch is empty, since a sequence has at most half the rows of a batch
+        half = math.ceil(self.batch_size / 2)
+        sequences = self.pairs.sequences(largest=half, generator=generator)
         shuffled = [sequences[i] for i in generator.permutation(len(sequences))]
         if self.pools:
             shuffled = repeat(shuffled, pool=self.pools[self.epoch], rows=len(self.pairs))
@@ -65,7 +70,7 @@ class LengthGrouped:
     def _sort(self, sequences: list[Rows]) -> list[Rows]:
         """Sorted by length within each stretch: up in the first one, down in the next, and so on.
 
-        So a batch that has sequences of two stretches has the longest of both or the shortest of both.
+        A batch across two stretches has the longest sequences of both or the shortest of both.
         """
         ordered = []
         stretches = math.ceil(len(self.pairs) / (self.batch_size * self.STRETCH))
@@ -77,12 +82,16 @@ class LengthGrouped:
         return ordered
 
     def _part_of_device(self, batch: list[Rows]) -> list[Rows]:
-        """This device's sequences of a batch, at least one: where there are too few, the largest are cut in two."""
+        """This device's sequences of a batch, at least one.
+
+        Where a batch has fewer sequences than there are devices, its largest ones are cut in two.
+        """
         parts = list(batch)
         while len(parts) < self.devices:
             largest = int(np.argmax([len(rows) for rows in parts]))
             if len(parts[largest]) < 2:
-                raise InputError(f"a batch has fewer pairs than there are devices ({self.devices}): raise batch_size")
+                message = f"a batch has fewer pairs than there are devices ({self.devices})"
+                raise InputError(f"{message}: raise batch_size")
             parts[largest : largest + 1] = np.array_split(parts[largest], 2)
         return parts[self.device :: self.devices]
 
@@ -98,7 +107,10 @@ class LengthGrouped:
 
 
 def cut(sequences: list[Rows], parts: int) -> list[list[Rows]]:
-    """Consecutive parts with about equally many rows: a sequence is in the part that its middle row falls into."""
+    """Consecutive parts with about equally many rows.
+
+    A sequence that lies across a boundary belongs to the part that has its middle row.
+    """
     sizes = np.array([len(rows) for rows in sequences])
     middles = np.cumsum(sizes) - sizes / 2
     boundaries = np.arange(1, parts) * sizes.sum() / parts
@@ -107,7 +119,10 @@ def cut(sequences: list[Rows], parts: int) -> list[list[Rows]]:
 
 
 def repeat(sequences: list[Rows], *, pool: np.ndarray, rows: int) -> list[Rows]:
-    """The sequences whose rows are in the pool, again and again in their order, until they hold `rows` rows at most."""
+    """The sequences of a pool, over and over in their order, as long as they hold at most `rows` rows.
+
+    A sequence belongs to the pool if its first row does: a pool has all rows of an anchor or none.
+    """
     members = set(pool.tolist())
     of_pool = [sequence for sequence in sequences if int(sequence[0]) in members]
     repeated = []

@@ -2,7 +2,7 @@
 
 - `Pair`: one target a sequence, and every token sees every other.
 - `Packed`: all targets of an anchor behind one prefix. Each sees the prefix and itself.
-- `Repeated`: like `Packed`, but each target stands beside an anchor of its own, and both see each other.
+- `Repeated`: each target stands beside an anchor of its own, behind one prefix with the class.
 
 In each of them the score of a target is the same, whatever other targets share its sequence.
 """
@@ -30,10 +30,12 @@ class Sequence:
 
     Attributes, for T tokens and K targets:
         tokens: ids (T).
-        positions: what the encoder is told of the order (T). Each block's go on from those of the prefix.
+        positions: place of each token, as the encoder counts them (T). Those of every block go on
+            from the prefix, as if no other block were there.
         block: 0 in the prefix, then the number of the block, from 1 (T).
-        anchors, targets: where each target, and the anchor that it is compared with, stand among the tokens (K).
-        group: what it was made of.
+        targets: span of each target among the tokens (K).
+        anchors: span of the anchor that each target is compared with (K).
+        group: what the sequence was made of.
     """
 
     def __init__(self, group: Group, prefix: list[int]) -> None:
@@ -63,7 +65,8 @@ class Layout(ABC):
         sep: id of the token that ends a part of it.
     """
 
-    most_targets: ClassVar[int]  # of a sequence in scoring: attention grows with their square, the prefix is read once
+    # Targets of a sequence in scoring: more of them share one prefix, but attention grows with their square.
+    most_targets: ClassVar[int]
 
     def __init__(self, *, cls: int, sep: int) -> None:
         self.cls = cls
@@ -85,7 +88,10 @@ class Layout(ABC):
 
 
 class Pair(Layout):
-    """[CLS] anchor [SEP] target [SEP] class [SEP]"""
+    """[CLS] anchor [SEP] target [SEP] class [SEP]
+
+    All of it is prefix, so that every token sees every other.
+    """
 
     most_targets = 1
 
@@ -102,7 +108,10 @@ class Pair(Layout):
 
 
 class Packed(Layout):
-    """[CLS] anchor [SEP] class [SEP] target 1 target 2 ...; each target is a block."""
+    """[CLS] anchor [SEP] class [SEP] target 1 target 2 ...
+
+    Each target is a block, which sees the anchor; the anchor sees no target.
+    """
 
     most_targets = 64
 
@@ -120,8 +129,9 @@ class Packed(Layout):
 
 
 class Repeated(Layout):
-    """[CLS] class [SEP] anchor [SEP] target 1 [SEP] anchor [SEP] target 2 [SEP] ...; each target and its anchor are a
-    block.
+    """[CLS] class [SEP] anchor [SEP] target 1 [SEP] anchor [SEP] target 2 [SEP] ...
+
+    Each target and the anchor before it are a block, in which both see each other.
     """
 
     most_targets = 32

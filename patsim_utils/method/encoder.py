@@ -86,7 +86,8 @@ class ByteDropout(nn.Dropout):
 
 def longest_sequence(backbone: nn.Module) -> int:
     """Tokens that the encoder can read at once; 512 where it does not say."""
-    return min(getattr(backbone.config, "max_position_embeddings", 512) or 512, 4096) - positions.first(backbone.config)
+    positions_of_encoder = getattr(backbone.config, "max_position_embeddings", 512) or 512
+    return min(positions_of_encoder, 4096) - positions.first_position(backbone.config)
 
 
 def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -94,7 +95,7 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
     block = batch["block"]
     call = partial(backbone, inputs_embeds=embeddings, output_hidden_states=True)
     if backbone.config.model_type in positions.PASSED:
-        call = partial(call, position_ids=batch["position_ids"] + positions.first(backbone.config))
+        call = partial(call, position_ids=batch["position_ids"] + positions.first_position(backbone.config))
     with _attention_kernel(embeddings.device):
         if not (block > 0).any():
             return call(attention_mask=(block >= 0).long()).hidden_states
@@ -131,7 +132,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:
     """Tokens of each row's model input in the `pair` layout, (n,) int."""
     pairs = Pairs(frame, load_tokenizer(backbone), titles=titles)
-    return pairs.prefix_length + pairs.target_length
+    return pairs.lengths(pairs.sequences())
 
 
 def token_states(
