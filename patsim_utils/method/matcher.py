@@ -25,7 +25,8 @@ from patsim_utils.method.for_class import ForClass
 from patsim_utils.method.model import Network
 from patsim_utils.ratings import RANKS, RATINGS, SCORES
 
-FORMAT = 2  # of a model folder; a folder of another one is refused
+FORMAT = 3  # of a model folder
+FORMER_FORMAT = 2  # whose layout `packed` had a [SEP] behind each target; its other models are read as they are
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}  # that are read of a class text
 BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # of a batch in scoring; larger ones outgrow a CPU's caches
 Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
@@ -291,8 +292,11 @@ def _read_note(folder: Path, path: str | Path) -> tuple[Config, dict[str, str]]:
         raise InputError(f"{note_path}: may not be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{note_path}: is damaged, or of another version of patsim") from error
-    if version != (FORMAT, cpc.CODES):
+    if version not in ((FORMAT, cpc.CODES), (FORMER_FORMAT, cpc.CODES)):
         raise InputError(f"{folder}: the model was written by another version of patsim")
+    if note["format"] == FORMER_FORMAT and settings.get("layout") == "packed":
+        start = f"{folder}: the model was written by another version of patsim"
+        raise InputError(f"{start}, whose layout 'packed' was another one; train it again")
     if _digests(folder) != digests:
         raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
     if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):

@@ -205,6 +205,20 @@ def other_note(**changes: object):
     return damage
 
 
+def test_models_of_the_former_format_are_read_unless_their_layout_has_changed(tiny_backbone, tmp_path) -> None:
+    matcher = build(tiny_backbone("bert"), layout="packed")
+    matcher.save(tmp_path)
+    assert Matcher.load(tmp_path).config.layout == "packed"
+    note_path = tmp_path / "matcher.json"
+    settings = json.loads(note_path.read_text())["config"]
+    for layout, today in {"pair": "pair", "repeated": "repeated", "compact": "packed"}.items():
+        other_note(format=2, config=settings | {"layout": layout})(note_path)
+        assert Matcher.load(tmp_path).config.layout == today
+    other_note(format=2, config=settings)(note_path)
+    with pytest.raises(InputError, match="another version of patsim, whose layout 'packed' was another one"):
+        Matcher.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -220,6 +234,7 @@ def other_note(**changes: object):
         ("matcher.json", cut_off, "is damaged"),
         ("matcher.json", lambda path: path.write_text("[]"), "is damaged"),
         ("matcher.json", other_note(codes=["H04"]), "another version"),
+        ("matcher.json", other_note(format=1), "another version"),
         ("matcher.json", other_note(config={"fusion": "sum"}), "parameter fusion"),
         ("matcher.json", other_note(titles={}), "titles"),
         ("tokenizer", shutil.rmtree, "is missing or was changed"),
