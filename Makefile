@@ -7,8 +7,11 @@ DATA ?= sample
 P ?=
 # pytest processes; each keeps to one computing thread.
 JOBS ?= 2
+# More words for JupyterLab or Voila, such as LAB_ARGS="--no-browser --port 8889".
+LAB_ARGS ?=
 
 # What a user gives is text: make expands none of it, and recipes read it from the environment, quoted.
+on_sample := $(filter file,$(origin DATA))
 override PRESET := $(value PRESET)
 override DATA := $(value DATA)
 NAME ?= $(PRESET)
@@ -17,14 +20,17 @@ unnamed := $(filter file,$(origin NAME)) $(and $(value WSL_DISTRO_NAME),$(filter
 override NAME := $(if $(strip $(unnamed)),$(PRESET),$(value NAME))
 override P := $(value P)
 override JOBS := $(value JOBS)
-export PRESET DATA NAME P JOBS
+override LAB_ARGS := $(value LAB_ARGS)
+export PRESET DATA NAME P JOBS LAB_ARGS
+# In a container the user is often root, whom JupyterLab refuses unless told.
+as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 CODE := patsim_utils tests notebooks tools
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lab lint readme record lock clean
+.PHONY: help study test lab app lint readme record lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,13 +38,17 @@ help: ## list the commands
 	@echo 'make study PRESET=described DATA=path/to/folder NAME=real P="-p epochs 1"'
 
 study: $(INSTALLED) ## run the notebooks on DATA with PRESET and write reports/NAME (PRESET, DATA, NAME, P)
-	@PATSIM_P="$$P" $(BIN)/python -m patsim_utils study --preset="$$PRESET" --data="$$DATA" --name="$$NAME"
+	@$(if $(on_sample),[ "$$PRESET" = sample ] || echo 'DATA is not set: this study runs on the sample that ships';) \
+	PATSIM_P="$$P" $(BIN)/python -m patsim_utils study --preset="$$PRESET" --data="$$DATA" --name="$$NAME"
 
 test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
 	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$JOBS" --dist worksteal
 
-lab: $(INSTALLED) ## open the notebooks in JupyterLab, which saves them without outputs
-	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.tool.web.lab.clean
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, which saves them without outputs (LAB_ARGS)
+	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.tool.web.lab.clean $(as_root) $$LAB_ARGS
+
+app: $(INSTALLED) ## open notebooks/0_try as a page for people who have no Python (LAB_ARGS)
+	$(BIN)/voila notebooks/0_try.ipynb $$LAB_ARGS
 
 lint: $(INSTALLED) ## check style and format of the code and the notebooks
 	$(BIN)/ruff check $(CODE)
@@ -48,7 +58,8 @@ readme: $(INSTALLED) ## write the recorded results into the table of README.md
 	$(BIN)/python -m patsim_utils readme
 
 record: $(INSTALLED) ## share study NAME: reports/recorded/NAME and reports/results.csv
-	@$(BIN)/python -m patsim_utils record -- "$$NAME"
+	@$(if $(strip $(unnamed)),echo 'name the study to share: make record NAME=real' >&2; exit 2,) \
+	$(BIN)/python -m patsim_utils record -- "$$NAME"
 
 lock: $(INSTALLED) ## pin in requirements.lock what .venv holds now
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable > requirements.tmp

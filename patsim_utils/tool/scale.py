@@ -129,17 +129,29 @@ def cluster(workers: int) -> Iterator[None]:
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if begun := not ray.is_initialized():
+    begun = not ray.is_initialized()
+    if begun:
         try:
             ray.init(address="auto", **quiet)
         except ConnectionError:
             if "RAY_ADDRESS" in os.environ:  # the cluster that is meant is not there; Ray has waited for it for minutes
                 raise
             ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    _quiet_ray_data()
     try:
         yield
     finally:
         if begun:
             ray.shutdown()
+
+
+def _quiet_ray_data() -> None:
+    """Hides progress bars and INFO lines of Ray Data, which say nothing of the work; parts keep their order."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # another one writes a file
+            handler.setLevel(logging.ERROR)

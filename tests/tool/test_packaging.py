@@ -133,13 +133,18 @@ def make(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.parametrize("text", ["it's here", "x' ; echo hit ; '", "$(shell echo hit >&2)", '$HOME "`id`" \\', "a\nb"])
-@pytest.mark.parametrize("name", ["DATA", "PRESET", "NAME", "P"])
-@pytest.mark.parametrize("place", ["argument", "environment"])
-def test_make_takes_what_it_is_given_as_text(make: Callable[..., str], text: str, name: str, place: str) -> None:
-    given = {"PRESET": "sample", "DATA": "sample", "P": ""} | {name: text}
-    given = {"NAME": given["PRESET"]} | given
-    said = make("study", f"{name}={text}") if place == "argument" else make("study", **{name: text})
+TEXTS = ("it's here", "x' ; echo hit ; '", "$(shell echo hit >&2)", '$HOME "`id`" \\', "a\nb")
+
+
+@pytest.mark.parametrize("shift", range(5))
+@pytest.mark.parametrize("source", ["argument", "environment"])
+def test_make_takes_what_it_is_given_as_text(make: Callable[..., str], shift: int, source: str) -> None:
+    names = ("DATA", "PRESET", "NAME", "P")
+    given = {name: TEXTS[(number + shift) % len(TEXTS)] for number, name in enumerate(names)}
+    if source == "argument":
+        said = make("study", *(f"{name}={text}" for name, text in given.items()))
+    else:
+        said = make("study", **given)
     options = "".join(f"[--{option}={given[option.upper()]}]" for option in ("preset", "data", "name"))
     assert said == f"[-m][patsim_utils][study]{options}[{given['P']}]"
 
@@ -149,8 +154,20 @@ def test_the_name_of_a_machine_is_no_name_of_a_study(make: Callable[..., str]) -
     assert "[--name=mine]" in make("study", "NAME=mine", NAME="DESKTOP-1", WSL_DISTRO_NAME="Debian")
 
 
-def test_make_record_shares_a_study(make: Callable[..., str]) -> None:
+def test_a_study_without_data_says_that_it_runs_on_the_sample(make: Callable[..., str]) -> None:
+    said = make("study", "PRESET=described")
+    assert said.startswith("DATA is not set: this study runs on the sample that ships\n[-m]")
+    assert said.endswith("[--preset=described][--data=sample][--name=described][]")
+    assert make("study").startswith("[-m]")
+    assert make("study", "PRESET=described", "DATA=sample").startswith("[-m]")
+
+
+def test_make_record_shares_a_study_that_is_named(make: Callable[..., str]) -> None:
     assert make("record", "NAME=a; echo hit") == "[-m][patsim_utils][record][--][a; echo hit][]"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        make("record")
+    assert error.value.stdout == ""
+    assert error.value.stderr.startswith("name the study to share: make record NAME=real\n")
 
 
 def test_git_keeps_the_record_and_nothing_else_of_the_reports() -> None:
@@ -174,6 +191,12 @@ def test_make_installs_the_lock_before_anything_else() -> None:
     steps = ("sys.version_info >= (3, 11)", "some-python -m venv", "-r requirements.lock", "--no-deps", "-m pytest")
     found = [next(place for place, line in enumerate(said) if step in line) for step in steps]
     assert found == sorted(found)
+
+
+def test_make_lab_works_as_root_and_takes_more_words() -> None:
+    root = " --allow-root" if os.geteuid() == 0 else " "
+    line = next(line for line in made("-n", "lab", "LAB_ARGS=--no-browser $(x)").splitlines() if "jupyter lab" in line)
+    assert line.endswith(f"lab.clean{root} $LAB_ARGS")
 
 
 def test_make_help_lists_every_command() -> None:

@@ -99,7 +99,7 @@ def test_both_engines_give_the_same_numbers_also_where_a_worker_is_killed(
     np.testing.assert_allclose(local["prediction"], ray["prediction"], atol=1.1e-4)
     assert local["prediction"].std() > 1e-3
     assert [path.name for path in outputs[1].glob("[!.]*")] == ["a.parquet"]
-    capsys.readouterr()
+    assert "INFO" not in capsys.readouterr().err
     assert cli.main([*words, "-o", str(outputs[1]), "--engine", "ray"]) == 0
     assert capsys.readouterr().out.count("is there already and stays as it is") == 1
     assert cli.main([*words, "-o", str(tmp_path / "in")]) == 2
