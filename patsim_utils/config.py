@@ -1,4 +1,4 @@
-"""The settings of a run: one flat model whose rules the command line, YAML files, notebooks and saved runs share."""
+"""The settings of a run: one model for command line, YAML files, notebooks and saved runs."""
 
 import ast
 import difflib
@@ -21,7 +21,10 @@ FEATURES = {"similarity": "similarity features", "group": "features of the group
 
 
 class Config(BaseModel):
-    """Everything that a run depends on; the defaults are the described method, with ratings, on the sample."""
+    """Everything that a run depends on.
+
+    The defaults are the described method, with ratings, on the sample.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -87,12 +90,14 @@ class Config(BaseModel):
 
     @property
     def listwise(self) -> bool:
-        """Whether the score of a pair also depends on the other targets of its anchor: a track of its own."""
+        """Whether a score also depends on the other targets of the anchor: a track of its own."""
         return self.features == "group"
 
     @classmethod
     def parse(cls, settings: Mapping[str, object], *, source: str = "") -> Self:
-        """The configuration with these settings, the others at their defaults; text may stand for a number.
+        """The configuration with these settings, the others at their defaults.
+
+        Text may stand for a number.
 
         InputError: one line with the `source`, the setting, its value and what is allowed.
 
@@ -141,7 +146,7 @@ class Config(BaseModel):
 
 
 class Parameters(Config):
-    """All that a study can be told: the settings of its run, and what its notebooks do with the run.
+    """All parameters of a study: the settings of its run, and what its notebooks do with it.
 
     The command line, presets and the parameters cells of the notebooks are read by this model.
     """
@@ -185,15 +190,18 @@ class Parameters(Config):
     def notebook(cls, namespace: Mapping[str, Any]) -> Self:
         """The parameters that a notebook was given; `namespace` is its `globals()`.
 
-        They are what its parameters cell assigns, and the cell that papermill puts behind it; all other variables of
-        the notebook may have any name. InputError where one of these two cells assigns what is no parameter.
+        They are what its parameters cell assigns, and the cell that papermill puts behind it; all
+        other variables of the notebook may have any name. InputError where one of these two cells
+        assigns what is no parameter.
         """
         names = _assigned_parameters(namespace)
         return cls.parse({name: namespace.get(name) for name in names})
 
 
 def _assigned_parameters(namespace: Mapping[str, Any]) -> list[str]:
-    """Names in the last parameters cell, and in the last one of papermill's, that ran; IPython keeps cells as `In`.
+    """Names in the last parameters cell, and in the last one of papermill's, that ran.
+
+    IPython keeps cells as `In`.
 
     Voilà keeps no cells; there, all names with an annotation count.
     """
@@ -234,7 +242,7 @@ def _statements(source: str) -> list[ast.stmt]:
 
 
 def check_name(name: str, known: Mapping[str, Any] | list[str], *, start: str = "") -> None:
-    """InputError where `name` is none of the `known` settings, with the one that was probably meant."""
+    """InputError where `name` is none of the `known` settings, with the one nearest to it."""
     if name not in known:
         near = difflib.get_close_matches(str(name), list(known), n=1)
         hint = f"did you mean {near[0]}?" if near else "patsim_utils/config.py lists them all"

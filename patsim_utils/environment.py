@@ -1,4 +1,4 @@
-"""Where a result comes from: the repository's root, the commit that is checked out, the versions that ran."""
+"""Where a result comes from: the repository's root, the commit, the versions, the memory."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def commit() -> str:
-    """Short hash of the commit that is checked out, with a `+` where files differ; else `unknown`."""
+    """Short hash of the commit that is checked out, with a `+` where files differ, or `unknown`."""
     if not (ROOT / ".git").exists():  # installed somewhere, perhaps within another repository
         return "unknown"
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=9", "--exclude=*"]
@@ -26,7 +26,7 @@ def commit() -> str:
 
 
 def environment(*, seed: int) -> dict[str, str | int]:
-    """The `environment` entry of metrics.json: commit, date (UTC), versions and the seed of the run."""
+    """The entry `environment` of metrics.json: commit, date (UTC), versions, seed."""
     return {
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -38,7 +38,10 @@ def environment(*, seed: int) -> dict[str, str | int]:
 
 
 def peak_memory() -> float:
-    """Largest memory of this process so far in MiB, on Linux and Windows; elsewhere what it has now."""
+    """Largest memory of this process so far in MiB, on Linux and Windows.
+
+    Elsewhere what it has now.
+    """
     status = Path("/proc/self/status")
     if status.exists():  # of this process alone, where other counts begin with the parent's
         peak = status.read_text().partition("VmHWM:")[2]

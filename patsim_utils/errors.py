@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend: the command line shows it as one line and exits with status 2."""
+"""Errors that are the user's to mend: the command line shows one line and exits with status 2."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,19 @@ LISTED = 10  # rows that a message lists
 
 
 class InputError(ValueError):
-    """Bad data, parameter or path; `str(error)` is one printable line: the place, the value and what is allowed."""
+    """Bad data, parameter or path.
+
+    `str(error)` is one printable line: the place, the value and what is allowed.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(_printable(message))
 
 
 class RowError(InputError):
-    """Rows of a table that break a rule; `faults` has, by the position of each such row, the column and what is wrong.
+    """Rows of a table that break a rule.
+
+    `faults` has, by the position of each such row, the column and what is wrong.
 
     The message names the first of them and lists the labels of others.
     """
@@ -30,7 +35,7 @@ def _printable(text: str) -> str:
 
 
 def clip(value: object, longest: int = LONGEST) -> str:
-    """A value as a message shows it: text in quotes, no control characters, at most `longest` characters.
+    """A value as a message shows it: text in quotes, nothing unprintable, not longer than that.
 
     >>> clip("tab\\there"), clip("a long phrase", 8)
     ("'tab\\\\there'", "'a long…")
@@ -52,7 +57,7 @@ def named(path: str | Path) -> str:
 
 
 def and_more(labels: Sequence[object]) -> str:
-    """The other rows with the same fault, for the end of a message: the first nine, and how many there are.
+    """The end of a message on a row: how many others have a fault, too, and the first nine.
 
     >>> and_more([12, 15]), and_more([])
     (' (and 2 more rows: 12, 15)', '')

@@ -1,7 +1,8 @@
-"""How good predictions are: correlations and errors, with intervals that keep an anchor's rows together.
+"""How good predictions are: correlations and errors, with intervals over anchors.
 
-Rows of one anchor share its phrase and are not independent: the bootstrap draws anchors, not rows. All functions take
-arrays of equal length n, scores and predictions in [0, 1]; every interval is a 95 % percentile interval.
+Rows of one anchor share its phrase and are not independent: the bootstrap draws anchors, not rows.
+All functions take arrays of equal length n, scores and predictions in [0, 1]; every interval is a
+95 % percentile interval.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,10 @@ Values = np.ndarray | pd.Series
 def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = None, seed: int = 0) -> dict[str, Any]:
     """The measures of one split, as plain numbers for JSON.
 
-    `frame`: n rows with `anchor` and `score`; `loss`: mean loss of the split, of a system that has one. Returns `n`,
-    `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in scores), `qwk` and, if given, `loss`.
-    ValueError where one of them is not defined for these numbers, or not finite.
+    `frame`: n rows with `anchor` and `score`; `loss`: mean loss of the split, of a system that has
+    one. Returns `n`, `pearson`, `pearson_ci` [low, high] (over anchors), `spearman`, `mae` (in
+    scores), `qwk` and, if given, `loss`. ValueError where one of them is not defined for these
+    numbers, or not finite.
     """
     from scipy.stats import spearmanr  # here, since it takes a while
 
@@ -45,7 +47,10 @@ def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = No
 
 
 def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) -> dict[str, Any] | None:
-    """`evaluate` of a baseline, None where its numbers vary too little; ValueError: they are not n finite numbers."""
+    """`evaluate` of a baseline, None where its numbers vary too little.
+
+    ValueError: they are not n finite numbers.
+    """
     prediction = np.asarray(prediction, dtype=np.float64)
     if prediction.shape != (len(frame),) or not np.isfinite(prediction).all():
         raise ValueError(f"a baseline needs {len(frame)} finite numbers, one a row")
@@ -65,18 +70,24 @@ def pearson(x: Values, y: Values) -> float:
 
 
 def qwk(score: Values, prediction: Values) -> float:
-    """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement; ValueError: all are of one rank."""
+    """Quadratic weighted kappa of the nearest ranks 0..4 (n,); 1 is full agreement.
+
+    ValueError: all are of one rank.
+    """
     from sklearn.metrics import cohen_kappa_score  # here, since it takes a while
 
     rank = to_rank(score)
     predicted = to_rank(prediction)
     if len(np.union1d(rank, predicted)) < 2:
-        raise ValueError("weighted kappa is not defined: all scores and predictions are of the same rank")
+        reason = "all scores and predictions are of the same rank"
+        raise ValueError(f"weighted kappa is not defined: {reason}")
     return float(cohen_kappa_score(rank, predicted, weights="quadratic", labels=range(RANKS)))
 
 
 def pearson_interval(anchor: Values, score: Values, *predictions: Values, seed: int = 0) -> tuple[float, float]:
-    """Interval (low, high) of Pearson's correlation; of several runs, of their mean, over anchors and runs.
+    """Interval (low, high) of Pearson's correlation.
+
+    Of several runs, of their mean, over anchors and runs.
 
     ValueError for fewer than two anchors, and where scores or predictions are constant.
     """
@@ -86,10 +97,11 @@ def pearson_interval(anchor: Values, score: Values, *predictions: Values, seed: 
 def paired_difference(
     anchor: Values, score: Values, first: Sequence[Values], second: Sequence[Values], *, seed: int = 0
 ) -> dict[str, float]:
-    """How much better a second system is: `difference` of Pearson, second - first, with `low`, `high`; means over runs.
+    """How much better a second system is: `difference` of Pearson, second - first, `low`, `high`.
 
-    Both were run with the same seeds and are measured on the same drawn anchors and pairs of runs, so that what makes
-    an anchor hard for both cancels out. ValueError where they have not equally many runs.
+    Each is a mean over runs. Both systems were run with the same seeds and are measured on the same
+    drawn anchors and pairs of runs, so that what makes an anchor hard for both cancels out.
+    ValueError where they have not equally many runs.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} runs cannot be paired with {len(second)}")
@@ -104,7 +116,7 @@ def paired_difference(
 
 
 def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
-    """Shared words over all words of anchor and target, (n,) in [0, 1]: how far the words alone get."""
+    """Shared words over all words of anchor and target, (n,) in [0, 1]."""
     shares = []
     for anchor, target in zip(frame["anchor"], frame["target"], strict=True):
         anchor_words = set(anchor.split())
@@ -118,8 +130,8 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
 
-    NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have the same mean: such
-    as of one anchor, whose mean is no more certain for that.
+    NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have
+    the same mean: such as of one anchor, whose mean is no more certain for that.
     """
     group, _ = pd.factorize(anchor)
     among = np.ones(len(anchor)) if among is None else np.asarray(among)
@@ -156,15 +168,16 @@ def _bootstrap(anchor: Values, score: Values, *predictions: Values, seed: int) -
     drawn = np.stack(columns, axis=1)
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     if len(drawn) < 0.9 * RESAMPLES:
-        raise ValueError(f"{RESAMPLES - len(drawn)} of {RESAMPLES} resamples are constant: too few anchors vary")
+        constant = f"{RESAMPLES - len(drawn)} of {RESAMPLES} resamples are constant"
+        raise ValueError(f"{constant}: too few anchors vary")
     return drawn
 
 
 def _resampled_pearson(group: np.ndarray, weights: np.ndarray, score: Values, prediction: Values) -> np.ndarray:
     """Pearson in each resample (resamples,), NaN where a side is constant.
 
-    Pearson needs only sums over rows, and a resample's sums are its weights (resamples, anchors) times the sums of each
-    anchor: one matrix product for all.
+    Pearson needs only sums over rows, and a resample's sums are its weights (resamples, anchors)
+    times the sums of each anchor: one matrix product for all.
     """
     x, y = _checked(score, prediction)
     x = x - x.mean()  # so that the differences below lose no digits
@@ -182,7 +195,10 @@ def _resampled_pearson(group: np.ndarray, weights: np.ndarray, score: Values, pr
 
 
 def _interval(drawn: np.ndarray, *, seed: int) -> tuple[float, float]:
-    """Interval of the mean over runs, which are drawn with replacement in each resample; `drawn` (resamples, runs)."""
+    """Interval of the mean over runs, which are drawn with replacement in each resample.
+
+    `drawn` (resamples, runs).
+    """
     generator = np.random.default_rng((seed, 1))
     runs = generator.integers(0, drawn.shape[1], drawn.shape)
     means = np.take_along_axis(drawn, runs, axis=1).mean(axis=1)
@@ -195,12 +211,14 @@ def _checked(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
     x = np.asarray(x, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"a correlation needs two rows of numbers of equal length, not {x.shape} and {y.shape}")
+        shapes = f"{x.shape} and {y.shape}"
+        raise ValueError(f"a correlation needs two rows of numbers of equal length, not {shapes}")
     if len(x) < 2:
         raise ValueError(f"a correlation needs at least 2 rows, not {len(x)}")
     for values in (x, y):
         if not np.isfinite(values).all():
             raise ValueError("a correlation needs finite numbers")
         if np.ptp(values) <= 1e-12 * np.abs(values).max():
-            raise ValueError(f"a correlation needs numbers that vary; all {len(values)} are {values[0]}")
+            same = f"all {len(values)} are {values[0]}"
+            raise ValueError(f"a correlation needs numbers that vary; {same}")
     return x, y

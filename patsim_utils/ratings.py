@@ -1,7 +1,7 @@
-"""The one place for how alike two phrases can be: scores, their ranks, and the ratings that say why.
+"""How alike two phrases can be: scores, their ranks, and the ratings that say why.
 
-A person rates a pair of phrases by one of ten ratings, such as 2a. Its digit is the rank, from 0 (unrelated) to 4 (very
-high); the score, in [0, 1], is a quarter of the rank.
+A person rates a pair of phrases by one of ten ratings, such as 2a. Its digit is the rank, from 0
+(unrelated) to 4 (very high); the score, in [0, 1], is a quarter of the rank.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the ranks 0, 1, 2, 3, 4
 RANKS = len(SCORES)
 
-# What each rating says of the target. The rating head of a saved model has its outputs in this order.
+# What each rating says of the target. The rating head of a model has its outputs in this order.
 MEANINGS = {
     "4": "very high",
     "3": "high: synonym or abbreviation",
@@ -44,7 +44,9 @@ RELATIONS = {
 
 
 def to_rank(score: np.ndarray) -> np.ndarray:
-    """Scores in [0, 1], of any shape -> the nearest ranks 0..4, int64; a score between two ranks takes the higher one.
+    """Scores in [0, 1], of any shape -> the nearest ranks 0..4, int64.
+
+    A score between two ranks takes the higher one.
 
     >>> to_rank([0.0, 0.12, 0.125, 0.75, 1.0])
     array([0, 0, 1, 3, 4])

@@ -1,6 +1,7 @@
-"""The one door for what is written: files put in place whole, folders swapped, names locked, inputs identified.
+"""What is written: files put in place whole, folders swapped, names locked, inputs identified.
 
-Nothing that a user made is deleted here: what lies beside an output for a while has a random name and a mark inside.
+Nothing that a user made is deleted here: what lies beside an output for a while has a random name
+and a mark inside.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ MARK = "half-done-swap"  # the file that says that a folder is patsim's own
 
 
 def digest(*inputs: str | Path | bytes) -> str:
-    """What the inputs are, as sha256: equal for equal content, wherever it lies and whenever it was written.
+    """What the inputs are, as sha256: equal for equal content, whatever its place and time.
 
-    Of a file its bytes count, and bytes that were read already count as a file of them. Of a folder all files below it
-    count, with their names within it; files and folders whose name starts with a dot do not. A pipe can be read
-    only once, so that its bytes are to be given.
+    Of a file its bytes count, and bytes that were read already count as a file of them. Of a folder
+    all files below it count, with their names within it; files and folders whose name starts with a
+    dot do not. A pipe can be read only once, so that its bytes are to be given.
 
     InputError: an input is not there, cannot be read, or is neither a file nor a folder.
 
@@ -53,13 +54,17 @@ def digest(*inputs: str | Path | bytes) -> str:
 
 def _digest_of_file(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
-        raise InputError(f"{named(path)}: is a pipe or a device, whose content cannot be read twice; give a file")
+        reason = "is a pipe or a device, whose content cannot be read twice; give a file"
+        raise InputError(f"{named(path)}: {reason}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def _digest_of_folder(folder: Path) -> bytes:
-    """Names and contents of all files below a folder; links are followed, each folder is read once."""
+    """Names and contents of all files below a folder.
+
+    Links are followed, each folder is read once.
+    """
     total = hashlib.sha256()
     entered = set()
     for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
@@ -72,7 +77,8 @@ def _digest_of_folder(folder: Path) -> bytes:
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
-                total.update(hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest())
+                relative_name = path.relative_to(folder).as_posix()
+                total.update(hashlib.sha256(os.fsencode(relative_name)).digest())
                 total.update(_digest_of_file(path))
     return total.digest()
 
@@ -87,7 +93,7 @@ def temporary(path: Path, ending: str = "new") -> Path:
 
 
 def companion(path: Path, ending: str) -> Path:
-    """The name beside `path` of what belongs to it, such as its parts: dotted, the same at each call.
+    """The name beside `path` of what belongs to it, such as its parts: the same at each call.
 
     Names that differ after their fifty first letters have different companions.
     """
@@ -104,13 +110,16 @@ def remove(folder: Path) -> None:
 
 
 def swap(fresh: Path, target: Path) -> None:
-    """Puts the folder `fresh` in the place of the folder `target`; `recover` mends what a kill in between leaves.
+    """Puts the folder `fresh` in the place of the folder `target`.
+
+    `recover` mends what a kill in between leaves.
 
     The caller holds a lock of `target`. InputError: `target` is a file.
     """
     recover(target)
     if target.exists() and not target.is_dir():
-        raise InputError(f"{named(target)}: is a file, and a folder is to be written there; choose another name")
+        reason = "is a file, and a folder is to be written there; choose another name"
+        raise InputError(f"{named(target)}: {reason}")
     aside = temporary(target, "swap")
     aside.mkdir()
     (aside / MARK).write_bytes(os.fsencode(target.name))
@@ -133,7 +142,10 @@ def recover(target: Path) -> None:
 
 
 def _made_by_swap(aside: Path, target: Path) -> bool:
-    """Whether the mark of a swap of `target` lies in the folder; a kill may come just before it does."""
+    """Whether the mark of a swap of `target` lies in the folder.
+
+    A kill may come just before it does.
+    """
     mark = aside / MARK
     if mark.is_file():
         return mark.read_bytes() == os.fsencode(target.name)
@@ -150,7 +162,9 @@ def _discard(aside: Path) -> None:
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """While it lasts no other process holds `path`; the lock of a process that has died counts for nothing.
+    """While it lasts no other process holds `path`.
+
+    The lock of a process that has died counts for nothing.
 
     InputError, which begins with `what`: another process holds it, or no file can be made there.
     """
@@ -162,8 +176,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
         reason = "is being written by another process; wait for it, or choose another name"
         raise InputError(f"{what} {reason}") from error
     except OSError as error:
-        reason = f"cannot be written: no file can be made in {named(path.parent)} ({error.strerror or clip(error)})"
-        raise InputError(f"{what} {reason}") from error
+        reason = f"no file can be made in {named(path.parent)} ({error.strerror or clip(error)})"
+        raise InputError(f"{what} cannot be written: {reason}") from error
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
-"""The Cooperative Patent Classification: sections (`H`), classes (`H04`), what they are about, their tree.
+"""The Cooperative Patent Classification: sections (`H`), classes (`H04`), titles, tree.
 
-`cpc.csv` lists the nine sections and the 128 classes of edition 2022.02 with short glosses written for this
-project. The left-over classes `A99` to `H99` are not in it: they name no subject to learn from.
+`cpc.csv` lists the nine sections and the 128 classes of edition 2022.02 with short glosses written
+for this project. The left-over classes `A99` to `H99` are not in it: they name no subject to learn
+from.
 """
 
 import csv
@@ -20,7 +21,8 @@ with Path(__file__).with_name("cpc.csv").open(encoding="utf-8", newline="") as _
 
 SECTIONS: tuple[str, ...] = tuple(code for code in _GLOSSES if len(code) == 1)
 CLASSES: tuple[str, ...] = tuple(code for code in _GLOSSES if len(code) == 3)
-CODES: tuple[str, ...] = (UNKNOWN, *SECTIONS, *CLASSES)  # the rows of the embedding table, in this order
+# The rows of the embedding table, in this order
+CODES: tuple[str, ...] = (UNKNOWN, *SECTIONS, *CLASSES)
 
 _INDEX = {code: index for index, code in enumerate(CODES)}
 _SYMBOL = re.compile(r"([A-HY]\d\d)\s*([A-Z]\s*(\d{1,4}\s*(/\s*\d{2,6})?)?)?")
@@ -39,7 +41,10 @@ def class_of(text: str) -> str | None:
 
 
 def code_index(context: str, *, unknown: str = "error") -> int:
-    """Row of a section or class in `CODES`, from 1; other text: InputError, or 0 where `unknown` is "embedding"."""
+    """Row of a section or class in `CODES`, from 1.
+
+    Other text: InputError, or 0 where `unknown` is "embedding".
+    """
     index = _INDEX.get(context, 0)
     if index == 0 and unknown == "error":
         raise InputError(f"context {clip(context)} is no CPC section or class, such as H or H04")
@@ -54,11 +59,13 @@ def parent(code: str) -> str | None:
 
 
 def titles(path: str | Path | None = None) -> dict[str, str]:
-    """What each of `CODES` is about, lower case, in the order of `CODES`; `unknown` has the empty text.
+    """What each of `CODES` is about, lower case, in the order of `CODES`.
+
+    `unknown` has the empty text.
 
     Args:
-        path: the official title list (bulk zip of the CPC site); without it the glosses of this package. A
-            code that an edition of the list does not have keeps its gloss.
+        path: the official title list (bulk zip of the CPC site); without it the glosses of this
+            package. A code that an edition of the list does not have keeps its gloss.
 
     >>> titles()["unknown"], list(titles())[1:4]
     ('', ['A', 'B', 'C'])
@@ -70,11 +77,15 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
 
 
 def _official(path: Path) -> dict[str, str]:
-    """Code -> title, from the lines (code, level and title, tab-separated) of files `cpc-section-H_<date>.txt`."""
+    """Code -> title, from the files `cpc-section-H_<date>.txt`.
+
+    Each line has code, level and title, separated by tabs.
+    """
     try:
         lines = _lines_of_sections(path)
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
-        raise InputError(f"{named(path)}: cannot be read as the CPC title list, a zip ({clip(error)})") from error
+        reason = f"cannot be read as the CPC title list, a zip ({clip(error)})"
+        raise InputError(f"{named(path)}: {reason}") from error
     texts = {}
     for line in lines:
         fields = line.split("\t")
@@ -93,12 +104,16 @@ def _lines_of_sections(path: Path) -> list[str]:
                 continue
             if part.file_size > LARGEST_SECTION:
                 raise ValueError(f"{part.filename} unpacks to {part.file_size:,} bytes")
-            lines += archive.read(part).decode("utf-8-sig").splitlines()  # some editors write a mark at the start
+            text = archive.read(part).decode("utf-8-sig")  # some editors write a mark at the start
+            lines += text.splitlines()
     return lines
 
 
 def _clean(title: str) -> str:
-    """Official title -> lower case without (cross references) and braces; the text in braces stays."""
+    """Official title -> lower case without (cross references) and braces.
+
+    The text in braces stays.
+    """
     title = re.sub("[{}]", " ", title)
     removed = 1
     while removed:  # from the innermost brackets outwards

@@ -1,4 +1,7 @@
-"""CSV and TSV files, row by row: by the csv module, which counts lines and neither fills nor shifts a short row."""
+"""CSV and TSV files, row by row.
+
+They are read by the csv module, which counts lines and neither fills nor shifts a short row.
+"""
 
 import csv
 import io
@@ -9,6 +12,7 @@ from patsim_utils.data.names import KNOWN, clean_name, say_once
 from patsim_utils.errors import InputError, clip
 
 SEPARATORS = ",;\t|"
+HEADER_WITH_CARRIAGE_RETURN = re.compile(r'[\r\n]*[^"\r\n]*(?:"[^"]*"[^"\r\n]*)*\r(?!\n)')
 NAMES = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 csv.field_size_limit(2**31 - 1)  # a long value is data like any other
@@ -17,7 +21,8 @@ csv.field_size_limit(2**31 - 1)  # a long value is data like any other
 def read_rows(source: str, content: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line where each row begins, and its values; empty lines are no rows.
 
-    `separator` is the one that the file's ending means; another is taken where the header is known by it alone.
+    `separator` is the one that the file's ending means; another is taken where the header is known
+    by it alone.
     """
     text = _decoded(source, content)
     separator = _separator(source, text, separator)
@@ -59,12 +64,16 @@ def _decoded(source: str, content: bytes) -> str:
         text = _windows_text(source, content, encoding, error)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{source}, row {line}: holds a zero byte; is it text, in UTF-8 or in UTF-16 with its mark?")
+        advice = "is it text, in UTF-8 or in UTF-16 with its mark?"
+        raise InputError(f"{source}, row {line}: holds a zero byte; {advice}")
     return text
 
 
 def _windows_text(source: str, content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
-    """The text in Windows-1252; InputError where some of it is UTF-8 all the same, which is then damaged."""
+    """The text in Windows-1252.
+
+    InputError where some of it is UTF-8 all the same, which is then damaged.
+    """
     line = content.count(b"\n", 0, error.start) + 1
     readable = content.decode("utf-8", errors="ignore")
     if encoding == "UTF-8" and readable.isascii():
@@ -74,14 +83,19 @@ def _windows_text(source: str, content: bytes, encoding: str, error: UnicodeDeco
             pass  # a byte that means nothing there
         else:
             words = text.split("\n")[line - 1].strip()
-            say_once(f"{source}: is no UTF-8 and is read as Windows-1252, such as row {line}: {clip(words, 60)}")
+            example = f"such as row {line}: {clip(words, 60)}"
+            say_once(f"{source}: is no UTF-8 and is read as Windows-1252, {example}")
             return text
-    complaint = f"byte {content[error.start]:#04x} is not {encoding}; save it as UTF-8, or as .xlsx or .parquet"
-    raise InputError(f"{source}, row {line}: {complaint}")
+    complaint = f"byte {content[error.start]:#04x} is not {encoding}"
+    advice = "save it as UTF-8, or as .xlsx or .parquet"
+    raise InputError(f"{source}, row {line}: {complaint}; {advice}")
 
 
 def _separator(source: str, text: str, expected: str) -> str:
-    """The separator by which the header has most names that mean something; the expected one where none has more."""
+    """The separator by which the header has most names that mean something.
+
+    The expected one where none has more.
+    """
     header = text.lstrip("\r\n")
     header = re.split(r"[\r\n]", header, maxsplit=1)[0].lower().replace('"', "")
 
@@ -91,19 +105,19 @@ def _separator(source: str, text: str, expected: str) -> str:
 
     best = max([expected, *SEPARATORS], key=known_names)  # the first of equals
     if best != expected:
-        say_once(f"{source}: its columns are separated by {NAMES[best]}, not by {NAMES[expected]}, and read so")
+        separators = f"by {NAMES[best]}, not by {NAMES[expected]}"
+        say_once(f"{source}: its columns are separated {separators}, and read so")
     return best
 
 
 def _one_line_end(text: str) -> tuple[str, str]:
-    r"""The text in which lines end as the header does, and the other sign, which is part of a value.
+    r"""The text in which lines end as the header does, and the other sign, a part of values.
 
     The other sign becomes \0 where it stands alone, since the csv module would end a row there.
     """
     if text.count("\r\r\n") == text.count("\n"):
         text = text.replace("\r\r\n", "\r\n")  # line ends that a program wrote twice
-    header_ends_in_carriage_return = re.match(r'[\r\n]*[^"\r\n]*(?:"[^"]*"[^"\r\n]*)*\r(?!\n)', text)
-    if header_ends_in_carriage_return:
+    if HEADER_WITH_CARRIAGE_RETURN.match(text):
         return re.sub(r"(?<!\r)\n", "\0", text), "\n"
     return re.sub(r"\r(?!\n)", "\0", text), "\r"
 
@@ -114,16 +128,18 @@ def _has_spaces_after_separators(text: str, separator: str) -> bool:
 
 
 def _refuse_swallowed(source: str, number: int, lines: list[str], separator: str, width: int) -> None:
-    """InputError where a value goes over lines each of which is a whole row: its quote is an inch sign, say."""
+    """InputError where a value goes over lines that are whole rows: its quote is an inch sign."""
     if width > 1 and all(len(line.split(separator)) == width for line in lines):
         last = number + len(lines) - 1
-        complaint = f"a quote opens a value that ends in row {last} only, though each line between looks like a row"
+        complaint = f"a quote opens a value that ends in row {last} only, over lines like rows"
+        example = clip(lines[0].strip(), 60)
         advice = 'write a value with a " within quotes, and its " twice'
-        raise InputError(f"{source}, row {number}: {complaint} ({clip(lines[0].strip(), 60)}); {advice}")
+        raise InputError(f"{source}, row {number}: {complaint} ({example}); {advice}")
 
 
 def _say_spread(source: str, spread: list[tuple[int, list[str]]]) -> None:
     line, values = spread[0]
     value = next(value for value in values if "\n" in value or "\r" in value)
     count = "1 row goes" if len(spread) == 1 else f"{len(spread):,} rows go"
-    say_once(f"{source}: {count} over several lines, since a value in quotes does: row {line}, {clip(value, 60)}")
+    example = f"row {line}, {clip(value, 60)}"
+    say_once(f"{source}: {count} over several lines, since a value in quotes does: {example}")

@@ -15,7 +15,10 @@ def clean_name(name: str) -> str:
 
 
 def say_once(message: str, *, key: str = "") -> None:
-    """A warning of the logger "patsim", not said again in this process; what has the same key counts as the same."""
+    """A warning of the logger "patsim", not said again in this process.
+
+    What has the same key counts as the same.
+    """
     if (key or message) not in _SAID:
         _SAID.add(key or message)
         logging.getLogger("patsim").warning(message)

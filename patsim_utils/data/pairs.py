@@ -1,7 +1,8 @@
-"""Checked phrase pairs: a row says how alike an anchor and a target are in one CPC class, or asks for it.
+"""Checked phrase pairs: a row says, or asks, how alike anchor and target are in a CPC class.
 
-Read are Google's Patent Phrase Similarity (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv 2208.01171: anchor, target,
-rating, score, context) and its Kaggle competition's form (id, anchor, target, context, score). The sample is our own.
+Read are Google's Patent Phrase Similarity (CC BY 4.0, Aslanyan and Wetherbee 2022, arXiv
+2208.01171: anchor, target, rating, score, context) and its Kaggle competition's form (id, anchor,
+target, context, score). The sample is our own.
 """
 
 import re
@@ -23,16 +24,19 @@ KEY = ["anchor", "target", "context"]
 UNKNOWN = ("error", "embedding")  # what becomes of a context that is no CPC class
 NO_CLASS = "is no CPC class that pairs are rated in, such as H04"
 HINT = "; --unknown embedding (in Python unknown='embedding') takes any text in its place"
-# What Unicode tells programs not to show, such as zero-width spaces, joiners, fillers and soft hyphens
+# What Unicode tells programs not to show: zero-width spaces, joiners, fillers, soft hyphens
 _UNSEEN = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
 )
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
-    """The identity of a phrase: NFKC, lower case, single spaces, nothing unseen; control characters count as spaces.
+    """The identity of a phrase: NFKC, lower case, single spaces, nothing unseen.
+
+    Control characters count as spaces.
 
     >>> normalise("  Fuel\\tCELL ")
     'fuel cell'
@@ -46,7 +50,7 @@ def normalise(text: str) -> str:
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
-    """The rated pairs of one table as `check_pairs` gives them, of which none may stand twice in a class."""
+    """The rated pairs of one table, as `check_pairs` gives them; none is there twice in a class."""
     frame, lines = read_table(path)
     pairs = check_pairs(frame, source=named(path), lines=lines, scored=True)
     if pairs.empty:
@@ -55,15 +59,22 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 
 def check_pairs(
-    frame: Any, *, unknown: str = "error", source: str = "frame", lines: list[int] | None = None, scored: bool = False
+    frame: Any,
+    *,
+    unknown: str = "error",
+    source: str = "frame",
+    lines: list[int] | None = None,
+    scored: bool = False,
 ) -> pd.DataFrame:
-    """`anchor, target, context` of a DataFrame or datasets.Dataset, normalised, in their order and with their index.
+    """`anchor, target, context` of a DataFrame or datasets.Dataset, normalised, with their index.
 
-    Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class, which is said once a
-    source, as a warning of the logger "patsim". InputError: a column is missing. RowError: rows that break a rule.
+    Header names count in any case. A class symbol such as `h01` or `H01M 8/04` becomes its class,
+    which is said once a source, as a warning of the logger "patsim". InputError: a column is
+    missing. RowError: rows that break a rule.
 
     Args:
-        unknown: "error" refuses a context that is no CPC class, "embedding" leaves any as it is, also an empty one.
+        unknown: "error" refuses a context that is no CPC class, "embedding" leaves any as it is,
+            also an empty one.
         source, lines: what messages call the table and its rows (else by the index).
         scored: `score`, and `rating` if there, are checked and returned, too.
     """
@@ -72,13 +83,15 @@ def check_pairs(
     if hasattr(frame, "to_pandas"):
         frame = frame.to_pandas()
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"{source}: is of type {type(frame).__name__}; needed is a DataFrame or a datasets.Dataset")
+        needed = "a DataFrame or a datasets.Dataset"
+        raise InputError(f"{source}: is of type {type(frame).__name__}; needed is {needed}")
     columns = _columns(frame, source, needed=[*KEY, "score"] if scored else KEY)
     table = _Table(source, frame.index if lines is None else lines, columns)
+    read_context = _any_context if unknown == "embedding" else _class
     texts = {
         "anchor": table.read("anchor", _phrase, "is an empty phrase"),
         "target": table.read("target", _phrase, "is an empty phrase"),
-        "context": table.read("context", _any_context if unknown == "embedding" else _class, NO_CLASS),
+        "context": table.read("context", read_context, NO_CLASS),
     }
     table.refuse_faults(hint="" if scored else HINT)
     _say_changed_classes(source, columns["context"], texts["context"])
@@ -90,24 +103,27 @@ def check_pairs(
 
 
 class _Table:
-    """The columns of a table that mean something, what messages call it and its rows, and the faults of its rows."""
+    """The columns of a table that mean something, and the faults of its rows."""
 
     def __init__(self, source: str, labels: Sequence[object], columns: dict[str, list]) -> None:
         self.source = source
-        self.labels = labels
+        self.labels = labels  # what messages call the rows
         self.columns = columns
-        self.faults: dict[int, tuple[str, str]] = {}  # position of a row -> column and complaint, the first of each row
+        # By the position of a row, its first fault: column and complaint
+        self.faults: dict[int, tuple[str, str]] = {}
 
     def read(self, column: str, reader: Callable[[str], str | None], complaint: str) -> list[str]:
-        """What `reader` makes of each value; a value that is missing, is no text, or of which it makes None, is a
-        fault, and "" here.
+        """What `reader` makes of each value.
+
+        A value that is missing, is no text, or of which it makes None, is a fault, and "" here.
         """
         known: dict[str, str | None] = {}
         texts = []
         for row, value in enumerate(self.columns[column]):
             if not isinstance(value, str):
                 missing = pd.api.types.is_scalar(value) and pd.isna(value)
-                self.complain(row, column, "the value is missing" if missing else f"{clip(value)} is no text")
+                reason = "the value is missing" if missing else f"{clip(value)} is no text"
+                self.complain(row, column, reason)
                 texts.append("")
                 continue
             if value not in known:
@@ -124,7 +140,10 @@ class _Table:
         self.faults.setdefault(row, (column, complaint))
 
     def refuse_faults(self, *, hint: str = "") -> None:
-        """RowError: the first row that has a fault, and which others have one; the hint is for contexts alone."""
+        """RowError: the first row that has a fault, and which others have one.
+
+        The hint is for contexts alone.
+        """
         if not self.faults:
             return
         first, *others = sorted(self.faults)
@@ -135,21 +154,29 @@ class _Table:
         message = f"{where}: {complaint}{more}"
         if concern_contexts:
             message += hint
-        faults = {row: f"column {column}: {complaint}" for row, (column, complaint) in sorted(self.faults.items())}
-        raise RowError(message, faults)
+        reasons = {}
+        for row in sorted(self.faults):
+            column, complaint = self.faults[row]
+            reasons[row] = f"column {column}: {complaint}"
+        raise RowError(message, reasons)
 
 
 def _columns(frame: pd.DataFrame, source: str, *, needed: list[str]) -> dict[str, list]:
-    """The values of each of COLUMNS that is there; InputError where a needed one is missing, or one stands twice."""
+    """The values of each of COLUMNS that is there.
+
+    InputError where a needed one is missing, or one stands twice.
+    """
     names = [normalise(str(name)) for name in frame.columns]
     columns = {}
     for name in COLUMNS:
         if names.count(name) > 1:
-            raise InputError(f"{source}: column {name!r} stands {names.count(name)} times, capitals aside")
+            count = names.count(name)
+            raise InputError(f"{source}: column {name!r} stands {count} times, capitals aside")
         if name in names:
             columns[name] = frame.iloc[:, names.index(name)].to_list()
         elif name in needed:
-            raise InputError(f"{source}: column {name!r} is missing; there are {clip(', '.join(names))}")
+            existing = clip(", ".join(names))
+            raise InputError(f"{source}: column {name!r} is missing; there are {existing}")
     return columns
 
 
@@ -171,13 +198,18 @@ def _say_changed_classes(source: str, values: list[str], codes: list[str]) -> No
     if changed:
         first = changed[0]
         example = f"such as {clip(values[first])} as {codes[first]}"
-        say_once(f"{source}: {len(changed)} contexts are read as their CPC class, {example}", key=f"{source}: contexts")
+        message = f"{source}: {len(changed)} contexts are read as their CPC class, {example}"
+        say_once(message, key=f"{source}: contexts")
 
 
 def _add_scores(pairs: pd.DataFrame, table: _Table) -> None:
-    """Adds the columns `score` and, where the table has ratings, `rating`; InputError where they break a rule."""
+    """Adds the columns `score` and, where the table has ratings, `rating`.
+
+    InputError where they break a rule.
+    """
     values = table.columns["score"]
-    scores = pd.to_numeric([str(value) for value in values], errors="coerce") + 0.0  # no negative zero
+    scores = pd.to_numeric([str(value) for value in values], errors="coerce")
+    scores = scores + 0.0  # no negative zero
     for row in np.flatnonzero(~np.isin(scores, SCORES)):
         table.complain(int(row), "score", f"{clip(values[row])} is none of 0, 0.25, 0.5, 0.75, 1")
     table.refuse_faults()
@@ -190,8 +222,9 @@ def _add_scores(pairs: pd.DataFrame, table: _Table) -> None:
         if rating not in RATINGS:
             table.complain(row, "rating", f"{value} is none of {', '.join(RATINGS)}")
         elif SCORES[RATING_RANKS[rating]] != scores[row]:
-            reason = f"contradicts score {clip(values[row])}: its first digit is four times the score"
-            table.complain(row, "rating", f"{value} {reason}")
+            reason = "its first digit is four times the score"
+            complaint = f"{value} contradicts score {clip(values[row])}: {reason}"
+            table.complain(row, "rating", complaint)
     table.refuse_faults()
     pairs["rating"] = pd.Series(ratings, pairs.index, dtype=str)
 
@@ -205,5 +238,6 @@ def _refuse_repeated(pairs: pd.DataFrame, table: _Table) -> None:
         if first != row:
             words = ", ".join(clip(table.columns[name][row]) for name in KEY)
             reason = f"stand in row {clip(table.labels[first])} already"
-            table.complain(row, "target", f"{words} {reason} (scores {clip(scores[first])} and {clip(scores[row])})")
+            both = f"scores {clip(scores[first])} and {clip(scores[row])}"
+            table.complain(row, "target", f"{words} {reason} ({both})")
     table.refuse_faults()

@@ -26,12 +26,16 @@ INTEGERS = {
 
 
 def read(source: str, content: bytes) -> pd.DataFrame:
-    """All rows; an index with a name becomes a column. InputError: the file is damaged or too large."""
+    """All rows; an index with a name becomes a column.
+
+    InputError: the file is damaged or too large.
+    """
     try:
         file = _open(content)
         cells = file.metadata.num_rows * file.metadata.num_columns
         if cells > MOST_CELLS:
-            raise InputError(f"{source}: has {cells:,} cells, more than {MOST_CELLS:,}; cut it into several tables")
+            size = f"{cells:,} cells, more than {MOST_CELLS:,}"
+            raise InputError(f"{source}: has {size}; cut it into several tables")
         return _frame(source, file.read())
     except InputError:
         raise
@@ -51,7 +55,7 @@ def read_batches(source: str, content: bytes, rows: int) -> Iterator[pd.DataFram
 
 
 def _open(content: bytes) -> pq.ParquetFile:
-    """The file, whose text is read as numbers into a dictionary, so that its size is known before it is spread out."""
+    """The file, whose text is read as a dictionary: its size is known before it is spread out."""
     schema = pq.read_schema(io.BytesIO(content))
     texts = [field.name for field in schema if field.type in TEXTS]
     return pq.ParquetFile(io.BytesIO(content), read_dictionary=texts)
@@ -60,13 +64,15 @@ def _open(content: bytes) -> pq.ParquetFile:
 def _frame(source: str, table: pa.Table) -> pd.DataFrame:
     size = sum(_text_size(column) for column in table.columns)
     if size > LARGEST_TEXT:
-        raise InputError(f"{source}: holds {size:,} bytes of text, more than {LARGEST_TEXT:,}; cut it into several")
+        excess = f"{size:,} bytes of text, more than {LARGEST_TEXT:,}"
+        raise InputError(f"{source}: holds {excess}; cut it into several")
     nested = {}
     for position, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(position, table.field(position).name, _spread_out(column))
         elif pa.types.is_nested(column.type):
-            nested[table.field(position).name] = column.to_pylist()  # else gaps would make floats of its integers
+            # Else a gap would make floats of its integers
+            nested[table.field(position).name] = column.to_pylist()
     frame = table.to_pandas(types_mapper=INTEGERS.get)
     for name, values in nested.items():
         if name in frame:

@@ -1,4 +1,4 @@
-"""The splits of a data set: read from its files, or held out, so that no two splits share an anchor."""
+"""The splits of a data set, read or held out, so that no two of them share an anchor."""
 
 import hashlib
 import itertools
@@ -15,25 +15,32 @@ from patsim_utils.errors import InputError, clip, named
 
 SAMPLE = Path(__file__).with_name("sample")
 KAGGLE = "google/google-patent-phrase-similarity-dataset"
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # file stems
+SPLITS = {  # names of files, without their ending
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 PROTOCOLS = ("anchor_disjoint", "random")
-GOOGLE = "e3aa06d5201be0aa42d917c2567fffecbd6f3504ff6ed22cf936b72dc46c1686"  # `fingerprint` of train of Google's data
+# `fingerprint` of train of Google's data
+GOOGLE = "e3aa06d5201be0aa42d917c2567fffecbd6f3504ff6ed22cf936b72dc46c1686"
 HELD_OUT = 10  # one of so many parts of train is held out where there is no validation file
 
 
 def load(data: str | Path, *, protocol: str = "anchor_disjoint", seed: int = 0) -> dict[str, pd.DataFrame]:
     """The checked splits of a data set: `train`, `validation` and, where the data has one, `test`.
 
-    Each frame has `anchor, target, context` (normalised text), `score` (float64, one of 0, .25, .5, .75, 1), `rating`
-    (text, one of `RATINGS`; absent where the file has none) and a RangeIndex.
+    Each frame has `anchor, target, context` (normalised text), `score` (float64, one of 0, .25, .5,
+    .75, 1), `rating` (text, one of `RATINGS`; absent where the file has none) and a RangeIndex.
 
     Args:
-        data: the bare word "sample" (comes with the package) or "kaggle" (fetched with kagglehub), else a folder with
-            `train.csv` and, if it has them, `validation.csv` (or valid, val, dev) and `test.csv`, or other of
-            `tables.ENDINGS`. The competition's own `test.csv`, which has no scores, is left aside.
-        protocol: "anchor_disjoint" takes the files as they are, and without a validation file holds out one of ten
-            grouped folds of train, of few anchors more; two splits that share an anchor are an error. "random" splits
-            the rows of train 90 to 10 whatever their anchors, as the source of the method did, to show the leak.
+        data: the bare word "sample" (comes with the package) or "kaggle" (fetched with kagglehub),
+            else a folder with `train.csv` and, if it has them, `validation.csv` (or valid, val,
+            dev) and `test.csv`, or other of `tables.ENDINGS`. The competition's own `test.csv`,
+            which has no scores, is left aside.
+        protocol: "anchor_disjoint" takes the files as they are, and without a validation file holds
+            out one of ten grouped folds of train, of few anchors more; two splits that share an
+            anchor are an error. "random" splits the rows of train 90 to 10 whatever their anchors,
+            as the source of the method did, to show the leak.
 
     InputError: the data is not there, a row breaks a rule, or a split cannot be measured.
     """
@@ -62,17 +69,20 @@ def fingerprint(splits: dict[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def shared_anchors(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The numbers of `anchors` and distinct (anchor, target) `pairs` that each two splits, `first, second`, share."""
+    """How many `anchors` and distinct (anchor, target) `pairs` each two splits share."""
     rows = []
     for first, second in itertools.combinations(splits, 2):
         anchors = set(splits[first]["anchor"]) & set(splits[second]["anchor"])
         pairs = _distinct_pairs(splits[first]) & _distinct_pairs(splits[second])
-        rows.append({"first": first, "second": second, "anchors": len(anchors), "pairs": len(pairs)})
+        rows.append((first, second, len(anchors), len(pairs)))
     return pd.DataFrame(rows, columns=["first", "second", "anchors", "pairs"])
 
 
 def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Fold 0..folds-1 of each row (n,), 2 <= folds <= anchors: an anchor's rows in one, scores spread evenly."""
+    """Fold 0..folds-1 of each row (n,): an anchor's rows in one, scores spread evenly.
+
+    InputError where `folds` is below 2 or above the number of anchors.
+    """
     from sklearn.model_selection import StratifiedGroupKFold  # here, since it takes a while
 
     anchors = frame["anchor"].nunique()
@@ -84,22 +94,25 @@ def grouped_folds(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> np.n
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold = np.empty(len(frame), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # a rare score just misses some folds
+        # A rare score just misses some folds
+        warnings.filterwarnings("ignore", "The least populated class")
         for number, (_, rows) in enumerate(splitter.split(frame, stratum, frame["anchor"])):
             fold[rows] = number
     return fold
 
 
 def subset(splits: dict[str, pd.DataFrame], share: float, *, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
-    """The splits with a share of the training anchors in (0, 1], drawn from the seed; all rows for a share of 1.
+    """The splits with a share of the training anchors in (0, 1], drawn from the seed.
 
-    Where rows are split at random, only the same anchors are held out: else a small share would hide some of the leak.
+    Where rows are split at random, only the same anchors are held out: else a small share would
+    hide some of the leak.
     """
     if not 0 < share <= 1:
         raise InputError(f"parameter share: {share} is not in (0, 1]")
     if share == 1:
         return splits
-    anchors = splits["train"]["anchor"].drop_duplicates().sort_values()  # the same ones in whatever order of rows
+    # Sorted, so that the order of the rows does not count
+    anchors = splits["train"]["anchor"].drop_duplicates().sort_values()
     kept = anchors.sample(n=max(2, round(share * len(anchors))), random_state=seed)
     smaller = dict(splits)
     for name in splits if protocol == "random" else ("train",):
@@ -123,7 +136,8 @@ def _refuse_shared_anchors(splits: dict[str, pd.DataFrame], paths: dict[str, Pat
         _, lines = read_table(second_path)
         where = f"{named(second_path)}, row {lines[position]}, column anchor"
         complaint = f"{clip(anchors.iloc[position])} stands in {first_path.name} too"
-        raise InputError(f"{where}: {complaint} ({shared['anchors']} shared anchors); splits may share none")
+        count = f"{shared['anchors']} shared anchors"
+        raise InputError(f"{where}: {complaint} ({count}); splits may share none")
 
 
 def _refuse_unmeasurable(frame: pd.DataFrame, where: str, seed: int) -> None:
@@ -135,7 +149,7 @@ def _refuse_unmeasurable(frame: pd.DataFrame, where: str, seed: int) -> None:
 
 
 def _held_out(frame: pd.DataFrame, table: str, protocol: str, seed: int) -> dict[str, pd.DataFrame]:
-    """Train and validation, a tenth of the rows or anchors; of few anchors more, so that an interval is defined."""
+    """Train and validation, a tenth of the rows or anchors; of few anchors more, for an interval."""
     anchors = frame["anchor"].nunique()
     enough = len(frame) >= 20 if protocol == "random" else anchors >= 4
     if not enough:
@@ -145,8 +159,8 @@ def _held_out(frame: pd.DataFrame, table: str, protocol: str, seed: int) -> dict
     folds = min(HELD_OUT, max(2, anchors // 4))
     fold = grouped_folds(frame, folds=folds, seed=seed)
     sizes = frame.groupby(fold)["anchor"].nunique()
-    # Each split needs two anchors or more. One of those folds is drawn, since the splitter puts the largest anchor into
-    # fold 0 whatever the seed.
+    # Each split needs two anchors or more. One of those folds is drawn, since the splitter puts
+    # the largest anchor into fold 0 whatever the seed.
     usable = sizes.index[(sizes > 1) & (sizes < anchors - 1)]
     if not len(usable):
         usable = sizes.index
@@ -178,18 +192,24 @@ def _from_kaggle() -> Path:
         if len(files) != 1:
             raise FileNotFoundError(f"it should hold one train.csv, not {len(files)}")
         return files[0].parent
-    except Exception as error:  # package, network or account missing: kagglehub passes on errors of many kinds
+    except Exception as error:  # no package, network or account: errors of many kinds
         reason = f"{KAGGLE} cannot be fetched ({clip(f'{type(error).__name__}: {error}')})"
-        raise InputError(f"data 'kaggle': {reason}; download it by hand and give its folder") from error
+        advice = "download it by hand and give its folder"
+        raise InputError(f"data 'kaggle': {reason}; {advice}") from error
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
-    """The file of each split in the folder; InputError where one cannot be told, or train is missing."""
+    """The file of each split in the folder.
+
+    InputError where one cannot be told, or train is missing.
+    """
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file())
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = f"no such folder, or no right to read it ({clip(getattr(error, 'strerror', None) or error)})"
-        raise InputError(f"{named(folder)}: {reason}; data is sample, kaggle or a folder with train.csv") from error
+        cause = clip(getattr(error, "strerror", None) or error)
+        reason = f"no such folder, or no right to read it ({cause})"
+        advice = "data is sample, kaggle or a folder with train.csv"
+        raise InputError(f"{named(folder)}: {reason}; {advice}") from error
     paths = {}
     for split, stems in SPLITS.items():
         names = {stem + ending for stem, ending in itertools.product(stems, ENDINGS)}

@@ -1,7 +1,7 @@
-"""The one door for tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
+"""Tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
 
-Limits: a .gz file unpacks to at most 1 GiB, a workbook to 512 MiB; a table has at most 50 million cells (rows times
-columns), a sheet of a workbook 20 million.
+Limits: a .gz file unpacks to at most 1 GiB, a workbook to 512 MiB; a table has at most 50 million
+cells (rows times columns), a sheet of a workbook 20 million.
 """
 
 import gzip
@@ -25,15 +25,17 @@ Row = tuple[int, list[str]]  # where it begins, and its values
 
 
 def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataFrame, list[int]]:
-    """A table and where each of its rows begins: the line of a text file, else the row, of which the header is 1.
+    """A table, and the line or row where each of its rows begins; the header's is 1.
 
-    Values of a text file and of a sheet (the first that is not hidden) are text as it stands there: "null" and "NA" are
-    words, an empty cell is "". Those of a Parquet file have their types; integers stay integers, also where some are
-    missing. Names in the header are stripped. Empty lines, empty rows at both ends and empty columns at the end are
-    left out; nothing else is filled or shifted.
+    Values of a text file and of a sheet (the first that is not hidden) are text as it stands there:
+    "null" and "NA" are words, an empty cell is "". Those of a Parquet file have their types;
+    integers stay integers, also where some are missing. Names in the header are stripped. Empty
+    lines, empty rows at both ends and empty columns at the end are left out; nothing else is filled
+    or shifted.
 
-    What is not plain is said once a table, as a warning of the logger "patsim": another separator than the ending says,
-    Windows-1252, values over several lines, sheets that are not read, numbers in a column of phrases.
+    What is not plain is said once a table, as a warning of the logger "patsim": another separator
+    than the ending says, Windows-1252, values over several lines, sheets that are not read, numbers
+    in a column of phrases.
 
     Args:
         content: the bytes of the file where they have been read already, such as those of a pipe.
@@ -52,9 +54,10 @@ def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataF
 
 
 def read_batches(path: str | Path, *, rows: int = 100_000) -> Iterator[tuple[pd.DataFrame, list[int]]]:
-    """`read_table` in pieces of at most so many rows, for tables whose rows are many; each piece has all columns.
+    """`read_table` in pieces of at most so many rows, each with all columns.
 
-    Columns without a name at the end stay, since later pieces may fill them; a table without rows gives no piece.
+    Columns without a name at the end stay, since later pieces may fill them; a table without rows
+    gives no piece.
     """
     path = Path(path)
     source = named(path)
@@ -72,13 +75,14 @@ def read_batches(path: str | Path, *, rows: int = 100_000) -> Iterator[tuple[pd.
         raise InputError(f"{source}: is empty")
     width = len(header)
     names = _header(source, header_line, header)
-    while piece := list(itertools.islice(filled_rows, rows)):
+    for piece in iter(lambda: list(itertools.islice(filled_rows, rows)), []):
         values = [_of_width(source, row, width, least=_filled(header)) for row in piece]
-        yield pd.DataFrame(values, columns=names, dtype=str), [line for line, _ in piece]
+        lines = [line for line, _ in piece]
+        yield pd.DataFrame(values, columns=names, dtype=str), lines
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file, or all that comes through a pipe, which gives them once; InputError where it cannot."""
+    """The bytes of a file, or all that comes through a pipe; InputError where it cannot be read."""
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -107,10 +111,11 @@ def _unpacked(source: str, content: bytes) -> bytes:
     try:
         size = 0
         with gzip.open(io.BytesIO(content)) as file:
-            while piece := file.read(PIECE):
+            for piece in iter(lambda: file.read(PIECE), b""):
                 size += len(piece)
                 if size > LARGEST_UNPACKED:
-                    raise InputError(f"{source}: unpacks to more than {LARGEST_UNPACKED:,} bytes; cut it into several")
+                    excess = f"more than {LARGEST_UNPACKED:,} bytes"
+                    raise InputError(f"{source}: unpacks to {excess}; cut it into several")
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{source}: is no whole gzip file ({clip(error)})") from error
@@ -144,7 +149,7 @@ def _filled(values: list[str]) -> int:
 
 
 def _of_width(source: str, row: Row, width: int, *, least: int) -> list[str]:
-    """The values of a row, which are no fewer than `least`, and of which those beyond `width` are empty."""
+    """The values of a row: at least so many, and those beyond `width` are empty."""
     line, values = row
     if len(values) < least or _filled(values) > width:
         raise InputError(f"{source}, row {line}: has {len(values)} values, the header {least}")
@@ -155,5 +160,6 @@ def _header(source: str, line: int, names: list[str]) -> list[str]:
     names = [clean_name(name) for name in names]
     for name in names:
         if name.lower() in COLUMNS and names.count(name) > 1:  # others are only carried along
-            raise InputError(f"{source}, row {line}: column {clip(name)} stands {names.count(name)} times")
+            count = names.count(name)
+            raise InputError(f"{source}, row {line}: column {clip(name)} stands {count} times")
     return names

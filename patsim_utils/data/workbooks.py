@@ -1,4 +1,4 @@
-"""Excel workbooks: the rows of the first sheet that is not hidden, as the spreadsheet's own CSV would have them."""
+"""Excel workbooks: the first sheet that is not hidden, as the spreadsheet's own CSV has it."""
 
 import io
 import warnings
@@ -18,17 +18,18 @@ MOST_UNNAMED = 100  # columns right of the header's last name that may hold valu
 
 
 def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
-    """The number of each row, and its values, equally many; the first row that is not empty is the header.
+    """The number of each row, and its values, equally many; the first filled row is the header.
 
-    Said are the sheets that are not read, and numbers in a column of phrases.
+    Sheets that are not read, and numbers in a column of phrases, are said.
 
-    InputError: a cell is a formula whose value is not stored, or, in a column that means something, a date or an error
-    of the spreadsheet; a sheet is too large, or cannot be read.
+    InputError: a cell is a formula whose value is not stored, or, in a column that means something,
+    a date or an error of the spreadsheet; a sheet is too large, or cannot be read.
     """
     try:
         _refuse_large(source, content)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl warns of styles and extensions, which are no data
+            # openpyxl warns of styles and extensions, which are no data
+            warnings.simplefilter("ignore")
             rows = _Rows(source)
             for number, cells in enumerate(_sheet(source, content).iter_rows(), 1):
                 rows.add(number, cells)
@@ -37,7 +38,8 @@ def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     except InputError:
         raise
     except Exception as error:  # the engine raises errors of many kinds for a damaged file
-        raise InputError(f"{source}: cannot be read as an Excel file, .xlsx ({clip(error)})") from error
+        reason = f"cannot be read as an Excel file, .xlsx ({clip(error)})"
+        raise InputError(f"{source}: {reason}") from error
     rows.say_numbers()
     yield from rows.padded()
 
@@ -46,7 +48,8 @@ def _refuse_large(source: str, content: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         size = sum(part.file_size for part in archive.infolist())
     if size > LARGEST_UNPACKED:
-        raise InputError(f"{source}: unpacks to {size:,} bytes, more than {LARGEST_UNPACKED:,}; save it as CSV")
+        excess = f"{size:,} bytes, more than {LARGEST_UNPACKED:,}"
+        raise InputError(f"{source}: unpacks to {excess}; save it as CSV")
 
 
 def _sheet(source: str, content: bytes, *, data_only: bool = True) -> Any:
@@ -56,15 +59,16 @@ def _sheet(source: str, content: bytes, *, data_only: bool = True) -> Any:
     sheet = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0])
     others = [_described(other) for other in sheets if other is not sheet]
     if others:
-        say_once(f"{source}: sheet {clip(sheet.title)} is read; not read: {clip(', '.join(others))}")
+        names = ", ".join(others[:LISTED])
+        say_once(f"{source}: sheet {clip(sheet.title)} is read; not read: {names}")
     sheet.reset_dimensions()  # some programs write wrong ones
     return sheet
 
 
 def _described(sheet: Any) -> str:
     if sheet.sheet_state == "visible":
-        return repr(sheet.title)
-    return f"{sheet.title!r} (hidden)"
+        return clip(sheet.title)
+    return f"{clip(sheet.title)} (hidden)"
 
 
 class _Rows:
@@ -95,8 +99,9 @@ class _Rows:
         if values and not self.header:
             self.header = [clean_name(value).lower() for value in values]
         if width > len(self.header) + MOST_UNNAMED:
-            complaint = f"{clip(values[-1])} stands {width - len(self.header):,} columns right of the last name"
-            raise InputError(f"{self.source}, row {number}: {complaint} in the header; delete it")
+            distance = f"{width - len(self.header):,} columns right of the last name in the header"
+            complaint = f"{clip(values[-1])} stands {distance}; delete it"
+            raise InputError(f"{self.source}, row {number}: {complaint}")
         self.width = max(self.width, width)
         self.rows.append((number, values))
         for column, cell in stored:
@@ -133,12 +138,12 @@ class _Rows:
 
 
 def _may_be_formula(cell: Any) -> bool:
-    """Whether a cell that stands in the file has a style alone, or a formula that was never worked out."""
+    """Whether a cell that stands in the file has no value: a style alone, or a formula."""
     return cell.value is None and cell.data_type == "n"
 
 
 def _refuse_formulas(source: str, content: bytes) -> None:
-    """InputError where a formula has no stored value; openpyxl gives values or formulas, so that both are read."""
+    """InputError where a formula has no stored value; openpyxl gives one of both, so read twice."""
     value_rows = _sheet(source, content).iter_rows()
     formula_rows = _sheet(source, content, data_only=False).iter_rows()
     broken = []
@@ -149,8 +154,9 @@ def _refuse_formulas(source: str, content: bytes) -> None:
                 if len(broken) == LISTED:
                     break
     if broken:
-        complaint = "a formula has no stored value; open and save the file in a spreadsheet, or write the value"
-        raise InputError(f"{source}, cell {', '.join(broken[:LISTED])}: {complaint}")
+        complaint = "a formula has no stored value"
+        advice = "open and save the file in a spreadsheet, or write the value"
+        raise InputError(f"{source}, cell {', '.join(broken[:LISTED])}: {complaint}; {advice}")
 
 
 def _text(value: Any) -> str:
