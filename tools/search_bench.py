@@ -89,8 +89,8 @@ def approximate_recall(index: Index, queries: pd.DataFrame) -> float:
     vectors = retriever.vectors(index.model, queries["anchor"], precision="fp32")
     contexts = [""] * len(queries)
     options = {"count": NEAREST, "only_class": False}
-    near = Approximate(index.table, index.columns)(vectors, contexts, **options)
-    exact = index.whole()(vectors, contexts, **options)
+    near = Approximate(index.table, index.columns)(vectors, contexts, **options).split(len(queries))
+    exact = index.whole()(vectors, contexts, **options).split(len(queries))
     shares = [np.isin(a["phrase"], b["phrase"]).sum() / NEAREST for a, b in zip(exact, near, strict=True)]
     return round(float(np.mean(shares)), 4)
 

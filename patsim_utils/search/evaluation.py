@@ -17,7 +17,8 @@ from patsim_utils import metrics
 from patsim_utils.data.pairs import normalise
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.search.index import Index
-from patsim_utils.search.search import BLEND, CANDIDATES, blended
+from patsim_utils.search.nearest import Candidates
+from patsim_utils.search.search import BLEND, CANDIDATES, blended, pairs_of
 
 DEPTHS = (10, 100, 200)  # of recall
 LEVELS = {".5": 0.5, ".75": 0.75}  # score from which on a target is to be found
@@ -25,8 +26,7 @@ FIRST = 10  # phrases of which nDCG is computed
 ORDERS = (f"nDCG@{FIRST}", f"nDCG@{FIRST} of rated")
 CHARACTERS = 0.15  # weight of the cosine of character n-grams
 
-# Queries and their classes -> for each a frame with the columns phrase and similarity, the best first
-System = Callable[[Sequence[str], Sequence[str]], list[pd.DataFrame]]
+System = Callable[[Sequence[str], Sequence[str]], Candidates]  # queries and their classes ->
 
 
 def corpus(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def corpus(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def by_vectors(index: Index) -> System:
     """The nearest CANDIDATES phrases by cosine, of all classes alike."""
 
-    def search(queries: Sequence[str], _: Sequence[str]) -> list[pd.DataFrame]:
+    def search(queries: Sequence[str], _: Sequence[str]) -> Candidates:
         no_class = [""] * len(queries)
         return index.nearest(queries, no_class, count=CANDIDATES)
 
@@ -49,14 +49,14 @@ def by_words(index: Index) -> System:
     """BM25 over the index's phrases, by LanceDB, whose score is the similarity."""
     index.table.create_index("phrase", config=FTS())
 
-    def search_one(query: str) -> pd.DataFrame:
-        search = index.table.search(query, query_type="fts")
-        search = search.limit(10 * CANDIDATES)  # with a small limit it misses some of the best
-        rows = search.to_arrow().select(["phrase", "_score"]).to_pandas().head(CANDIDATES)
-        return pd.DataFrame({"phrase": rows["phrase"], "similarity": rows["_score"]})
-
-    def search(queries: Sequence[str], _: Sequence[str]) -> list[pd.DataFrame]:
-        return [search_one(query) for query in queries]
+    def search(queries: Sequence[str], _: Sequence[str]) -> Candidates:
+        parts = []
+        for query in queries:
+            search = index.table.search(query, query_type="fts")
+            search = search.limit(10 * CANDIDATES)  # with a small limit it misses some of the best
+            rows = search.to_arrow().select(["phrase", "_score"]).to_pandas()
+            parts.append(rows.head(CANDIDATES).rename(columns={"_score": "similarity"}))
+        return Candidates.join(parts)
 
     return search
 
@@ -69,14 +69,15 @@ def with_characters(system: System, phrases: Sequence[str], *, weight: float = C
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
     vectorizer.fit(map(normalise, phrases))
 
-    def search(queries: Sequence[str], contexts: Sequence[str]) -> list[pd.DataFrame]:
-        answers = []
-        for query, rows in zip(queries, system(queries, contexts), strict=True):
-            grams = vectorizer.transform([normalise(query), *rows["phrase"].map(normalise)])  # of unit length
-            cosine = (grams[1:] @ grams[0].T).toarray()[:, 0]
-            rows = rows.assign(similarity=rows["similarity"] + weight * cosine)
-            answers.append(rows.sort_values("similarity", ascending=False, kind="stable"))
-        return answers
+    def search(queries: Sequence[str], contexts: Sequence[str]) -> Candidates:
+        candidates = system(queries, contexts)
+        texts = [*queries, *candidates.rows["phrase"]]
+        grams = vectorizer.transform(map(normalise, texts))  # rows of unit length
+        own = grams[: len(queries)][candidates.query]
+        cosine = np.asarray(own.multiply(grams[len(queries) :]).sum(axis=1)).ravel()
+        similarity = candidates.rows["similarity"].to_numpy() + weight * cosine
+        changed = Candidates(candidates.rows.assign(similarity=similarity), candidates.query)
+        return changed.sorted_by(similarity)
 
     return search
 
@@ -87,18 +88,11 @@ def reranked(system: System, matcher: Matcher, *, weight: float = BLEND) -> Syst
     `weight` 1 orders by the matcher alone.
     """
 
-    def search(queries: Sequence[str], contexts: Sequence[str]) -> list[pd.DataFrame]:
+    def search(queries: Sequence[str], contexts: Sequence[str]) -> Candidates:
         candidates = system(queries, contexts)
-        parts = []
-        for query, context, rows in zip(queries, contexts, candidates, strict=True):
-            parts.append(pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": context}))
-        scores = matcher.score(pd.concat(parts, ignore_index=True))
-        ends = np.cumsum([len(rows) for rows in candidates])
-        answers = []
-        for rows, score in zip(candidates, np.split(scores, ends[:-1]), strict=True):
-            order = blended(rows["similarity"], pd.Series(score), weight=weight)
-            answers.append(rows.iloc[np.argsort(-order, kind="stable")])
-        return answers
+        score = pd.Series(matcher.score(pairs_of(candidates, queries, contexts)))
+        order = blended(candidates.rows["similarity"], score, candidates.query, weight=weight)
+        return candidates.sorted_by(order)
 
     return search
 
@@ -115,7 +109,8 @@ def measure(system: System, frame: pd.DataFrame) -> pd.DataFrame:
     queries = [anchor for (anchor, _), _ in groups]
     contexts = [context for (_, context), _ in groups]
     rows = []
-    for (key, group), answer in zip(groups, system(queries, contexts), strict=True):
+    answers = system(queries, contexts).split(len(queries))
+    for (key, group), answer in zip(groups, answers, strict=True):
         rated = dict(zip(group["target"], group["score"], strict=True))
         phrases = [normalise(phrase) for phrase in answer["phrase"]]
         row = {"anchor": key[0], "context": key[1]}

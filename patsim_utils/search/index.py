@@ -20,7 +20,7 @@ from patsim_utils import storage
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.search import retriever as retrievers
 from patsim_utils.search.corpus import as_text
-from patsim_utils.search.nearest import Approximate, Exact, Nearest, unpacked
+from patsim_utils.search.nearest import Approximate, Candidates, Exact, Nearest, unpacked
 
 FORMAT = 2  # of an index
 NOTE = "index.json"
@@ -152,7 +152,7 @@ class Index:
 
     def candidates(self, query: str, *, context: str = "", count: int = 200, only_class: bool = False) -> pd.DataFrame:
         """The nearest phrases of a query, as in `nearest`."""
-        return self.nearest([query], [context], count=count, only_class=only_class)[0]
+        return self.nearest([query], [context], count=count, only_class=only_class).rows
 
     def nearest(
         self,
@@ -161,10 +161,11 @@ class Index:
         *,
         count: int = 200,
         only_class: bool = False,
-    ) -> list[pd.DataFrame]:
+    ) -> Candidates:
         """The `count` nearest phrases of each query, each phrase once.
 
         Columns: the corpus's, `similarity` (the cosine) and `found` (the rank, from 1).
+
         Phrases of the query's class are preferred (`nearest.SAME_CLASS`); with `only_class` there
         are no others.
         """
@@ -175,7 +176,9 @@ class Index:
             self._nearest = Approximate(self.table, self.columns) if is_large else self.whole()
         values = retrievers.vectors(self.model, queries, precision="fp32")
         with reading(self.folder):
-            return self._nearest(values, contexts, count=count, only_class=only_class)
+            candidates = self._nearest(values, contexts, count=count, only_class=only_class)
+        candidates.rows["found"] = candidates.ranks()
+        return candidates
 
 
 @contextmanager

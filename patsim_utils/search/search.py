@@ -17,6 +17,7 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
 from patsim_utils.search.corpus import check_query, class_of, refuse_names, sample_table
 from patsim_utils.search.index import Encode, Index, Progress
+from patsim_utils.search.nearest import Candidates
 from patsim_utils.search.table_index import open_index
 
 BLEND = 0.5  # weight of the matcher's score in the order of candidates; the cosine has the rest
@@ -85,7 +86,7 @@ class Search:
         """
         options = {"top": top, "candidates": candidates, "only_class": only_class}
         if isinstance(query, str):
-            return self._answers([query], [context], **options)[0]
+            return self._answers([query], [context], **options).rows
         return self.table(pd.DataFrame({"query": query, "context": context}, dtype=str), **options)
 
     def table(
@@ -102,20 +103,18 @@ class Search:
         Of the corpus's columns, `context` and those that have a name of the queries' are called
         `corpus_<name>`.
         """
-        texts = queries["query"].to_list()
-        contexts = queries["context"].to_list()
         options = {"top": top, "candidates": candidates, "only_class": only_class}
-        answers = []
-        for start in range(0, len(queries), BATCH):
-            answers += self._answers(texts[start : start + BATCH], contexts[start : start + BATCH], **options)
-        if not answers:
+        if queries.empty:
             raise InputError("queries: there are none")
-        rows = np.repeat(np.arange(len(queries)), [len(answer) for answer in answers])
-        answer = pd.concat(answers, ignore_index=True)
-        answer = answer.rename(columns={name: f"corpus_{name}" for name in answer if name in queries})
-        table = pd.concat([queries.iloc[rows].reset_index(drop=True), answer], axis=1)
-        refuse_names(table.columns, (), where="queries")
-        return table
+        parts = []
+        for start in range(0, len(queries), BATCH):
+            part = queries.iloc[start : start + BATCH].reset_index(drop=True)
+            answers = self._answers(part["query"].to_list(), part["context"].to_list(), **options)
+            own = {name: f"corpus_{name}" for name in answers.rows if name in part}
+            asked = part.iloc[answers.query].reset_index(drop=True)
+            parts.append(pd.concat([asked, answers.rows.rename(columns=own)], axis=1))
+        refuse_names(parts[0].columns, (), where="queries")
+        return pd.concat(parts, ignore_index=True)
 
     def _answers(
         self,
@@ -125,26 +124,23 @@ class Search:
         top: int,
         candidates: int,
         only_class: bool,
-    ) -> list[pd.DataFrame]:
-        """One answer a query; all pairs go through the matcher in one pass, packed across queries."""
+    ) -> Candidates:
+        """The answers to some queries; the matcher reads all pairs in one pass, packed across queries."""
         check_count(top, where="--top")
         check_count(candidates, where="--candidates")
         for query in queries:
             check_query(query)
         codes = [class_of(context) for context in contexts]
         count = max(candidates, top)
-        candidate_rows = self.index.nearest(queries, codes, count=count, only_class=only_class)
-        parts = []
-        for query, code, rows in zip(queries, codes, candidate_rows, strict=True):
-            parts.append(pd.DataFrame({"anchor": query, "target": rows["phrase"], "context": code}))
-        readings = self._read(pd.concat(parts, ignore_index=True))
-        answers = []
-        start = 0
-        for rows in candidate_rows:
-            end = start + len(rows)
-            answers.append(answer_of(rows, readings.iloc[start:end].reset_index(drop=True), top=top))
-            start = end
-        return answers
+        nearest = self.index.nearest(queries, codes, count=count, only_class=only_class)
+        readings = self._read(pairs_of(nearest, queries, codes))
+        rows = pd.concat([nearest.rows[["phrase"]], readings, nearest.rows.drop(columns="phrase")], axis=1)
+        rows["order"] = blended(rows["similarity"], rows["score"], nearest.query)
+        ranked = Candidates(rows, nearest.query).sorted_by(rows["order"].to_numpy())
+        ranks = ranked.ranks()
+        ranked.rows.insert(0, "rank", ranks)
+        kept = np.flatnonzero(ranks <= top)
+        return Candidates(ranked.rows.iloc[kept].round(4).reset_index(drop=True), ranked.query[kept])
 
     def _read(self, pairs: pd.DataFrame) -> pd.DataFrame:
         """Each pair's `score` and, if the matcher has learned ratings, probability of RELATIONS."""
@@ -156,28 +152,31 @@ class Search:
         return readings
 
 
-def answer_of(candidates: pd.DataFrame, readings: pd.DataFrame, *, top: int) -> pd.DataFrame:
-    """The answer to one query: its candidates (n rows) and the matcher's readings of them (n)."""
-    answer = pd.concat([candidates[["phrase"]], readings, candidates.drop(columns="phrase")], axis=1)
-    answer["order"] = blended(answer["similarity"], answer["score"])
-    answer = answer.sort_values("order", ascending=False, kind="stable", ignore_index=True).head(top)
-    answer.insert(0, "rank", np.arange(1, len(answer) + 1))
-    return answer.round(4)
+def pairs_of(candidates: Candidates, queries: Sequence[str], codes: Sequence[str]) -> pd.DataFrame:
+    """The pairs (anchor, target, context) of each query and its candidates."""
+    anchors = np.array(queries, dtype=object)[candidates.query]
+    contexts = np.array(codes, dtype=object)[candidates.query]
+    targets = candidates.rows["phrase"]
+    return pd.DataFrame({"anchor": anchors, "target": targets, "context": contexts})
 
 
-def blended(similarity: pd.Series, score: pd.Series, *, weight: float = BLEND) -> np.ndarray:
+def blended(similarity: pd.Series, score: pd.Series, query: np.ndarray, *, weight: float = BLEND) -> np.ndarray:
     """The weighted mean of both z-scores (n,), by which a query's candidates are ordered.
 
-    Each is standardised over the candidates, so that a cosine and a score count in the same unit.
+    Each is standardised over the candidates of its `query` (n,), so that a cosine and a score count
+    in the same unit. `weight` is that of the score.
     """
-    return weight * _z_scores(score) + (1 - weight) * _z_scores(similarity)
+    return weight * _z_scores(score, query) + (1 - weight) * _z_scores(similarity, query)
 
 
-def _z_scores(values: pd.Series) -> np.ndarray:
-    """Values (n,) with mean 0 and standard deviation 1; zeros where they do not vary."""
-    deviations = values.to_numpy(np.float64) - values.mean()
-    spread = np.sqrt(np.mean(deviations**2)) if len(values) else 0.0
-    return deviations / spread if spread > 1e-9 else np.zeros(len(values))
+def _z_scores(values: pd.Series, query: np.ndarray) -> np.ndarray:
+    """Values (n,) with mean 0 and deviation 1 within each query; zeros where they do not vary."""
+    values = values.to_numpy(np.float64)
+    counts = np.maximum(np.bincount(query), 1)
+    means = np.bincount(query, values) / counts
+    deviations = values - means[query]
+    spreads = np.sqrt(np.bincount(query, deviations**2) / counts)[query]
+    return np.divide(deviations, spreads, out=np.zeros_like(values), where=spreads > 1e-9)
 
 
 def own_retriever(run: Path) -> str:

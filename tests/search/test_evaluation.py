@@ -12,6 +12,7 @@ from patsim_utils.errors import InputError
 from patsim_utils.method import backbones
 from patsim_utils.search import evaluation
 from patsim_utils.search.index import Index
+from patsim_utils.search.nearest import Candidates
 from patsim_utils.search.retriever import train, training_rows
 
 FRAME = pd.DataFrame(
@@ -27,7 +28,7 @@ FRAME = pd.DataFrame(
 def system(*phrases: str) -> evaluation.System:
     """A system that gives the same phrases to all queries, each less similar than the one before."""
     rows = pd.DataFrame({"phrase": phrases, "similarity": np.linspace(1, 0, len(phrases))})
-    return lambda queries, contexts: [rows] * len(queries)
+    return lambda queries, contexts: Candidates.join([rows] * len(queries))
 
 
 class Scorer:
@@ -67,7 +68,8 @@ def test_reranking_orders_by_the_blend_or_by_the_model_alone() -> None:
     first = system("t3", "t4", "t2", "t1")  # similarity 1, .67, .33, 0; score .5, 0, .75, 1
     orders = {}
     for weight in (0.5, 1):
-        (rows, again) = evaluation.reranked(first, Scorer(), weight=weight)(["a", "c"], ["H01", "H01"])
+        both = evaluation.reranked(first, Scorer(), weight=weight)(["a", "c"], ["H01", "H01"])
+        rows, again = both.split(2)
         orders[weight] = rows["phrase"].to_list()
         assert again["phrase"].to_list() == orders[weight]
     assert orders[1] == ["t1", "t2", "t3", "t4"]
@@ -79,11 +81,14 @@ def test_words_find_shared_words_and_characters_shared_parts(tmp_path: Path) -> 
     phrases = ["steel beam", "wooden beam", "paper"]
     index.add(pd.DataFrame({"phrase": phrases}))
     words, vectors = evaluation.by_words(index), evaluation.by_vectors(index)
-    assert [rows["phrase"].to_list() for rows in words(["steel", "nothing"], ["E04", "E04"])] == [["steel beam"], []]
-    assert vectors(["paper sheet"], ["D21"])[0]["phrase"][0] == "paper"
-    (rows,) = evaluation.with_characters(vectors, phrases, weight=10)(["woodenness"], ["E04"])
-    assert rows["phrase"].iloc[0] == "wooden beam"
-    assert evaluation.with_characters(words, phrases)(["nothing"], ["E04"])[0].empty
+    answers = words(["nothing", "steel"], ["E04", "E04"])
+    assert [rows["phrase"].to_list() for rows in answers.split(2)] == [[], ["steel beam"]]
+    assert vectors(["paper sheet"], ["D21"]).rows["phrase"][0] == "paper"
+    assert (
+        evaluation.with_characters(vectors, phrases, weight=10)(["woodenness"], ["E04"]).rows["phrase"][0]
+        == "wooden beam"
+    )
+    assert evaluation.with_characters(words, phrases)(["nothing"], ["E04"]).rows.empty
     assert len(index) == 3
 
 

@@ -44,11 +44,14 @@ def test_an_answer_is_ordered_by_both_and_shows_both(search: Search) -> None:
 
 
 def test_a_blend_of_values_that_do_not_vary_is_the_other_alone() -> None:
-    similarity = pd.Series([0.1, 0.3, 0.2])
-    np.testing.assert_allclose(blended(similarity, pd.Series([0.5] * 3)), [-0.612, 0.612, 0], atol=1e-3)
-    np.testing.assert_allclose(blended(similarity, pd.Series([1.0, 0, 2]), weight=1), [0, -1.225, 1.225], atol=1e-3)
-    assert blended(similarity[:1], similarity[:1]).tolist() == [0]
-    assert len(blended(similarity[:0], similarity[:0])) == 0
+    similarity = pd.Series([0.1, 0.3, 0.2, 0.1, 0.3, 0.9])
+    score = pd.Series([0.5, 0.5, 0.5, 1, 0, 0.7])
+    query = np.array([0, 0, 0, 2, 2, 3])
+    order = blended(similarity, score, query)
+    np.testing.assert_allclose(order, [-0.612, 0.612, 0, 0, 0, 0], atol=1e-3)
+    order = blended(similarity, score, query, weight=1)
+    np.testing.assert_allclose(order, [0, 0, 0, 1, -1, 0], atol=1e-3)
+    assert len(blended(similarity[:0], score[:0], query[:0])) == 0
 
 
 def test_many_queries_have_the_answers_of_single_ones(search: Search, tmp_path: Path, monkeypatch) -> None:
