@@ -1,25 +1,33 @@
-"""Which weights of an encoder are trained, and how the weights of a network are written, read and checked.
+"""Which weights of an encoder are trained, and what of a trained network is worth keeping.
 
-LoRA (Hu et al. 2021, arXiv 2106.09685) freezes a weight W (out, in) and trains an update of low rank r beside it:
-W + alpha / r * B A, with A (r, in) and B (out, r). peft puts it in place for training. What only scores needs no peft:
-`merge` adds the update to W once, and the layers are plain ones.
+LoRA (Hu et al. 2021, arXiv 2106.09685) freezes a weight W (out, in) and trains an update of low
+rank r beside it: W + alpha / r * B A, with A (r, in) and B (out, r). peft puts the update in place
+for training. What only scores needs no peft: `merge` adds the update to W, and the layer is plain.
+
+In files and dictionaries the update of a weight is two tensors: `<weight>.down` (r, in) and
+`<weight>.up` (out, r), and the weight is W + up @ down.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError, clip
-from patsim_utils.method.encoder import ByteDropout
 
+State = dict[str, Tensor]  # the tensors of a network by their names in its state dict
 QUERY_KEY_VALUE = (
-    r".*\.(query|key|value|query_proj|key_proj|value_proj|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
+    r".*\.(query|key|value|query_proj|key_proj|value_proj"
+    r"|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
 )
-# Endings of the names that peft gives to a layer's weights -> endings of the same ones in a plain network
+WRAPPER = "backbone.base_model.model."  # how names in an encoder begin that peft has wrapped
+# Endings of names in a layer with LoRA -> endings of the same tensors in this module's form
 PEFT_ENDINGS = {
     ".base_layer.weight": ".weight",
     ".base_layer.bias": ".bias",
@@ -29,15 +37,14 @@ PEFT_ENDINGS = {
 
 
 def adapt(backbone: nn.Module, config: Config) -> nn.Module:
-    """Chooses what is trained of an encoder, which is changed in place; returns it, wrapped by peft where it has LoRA.
+    """Prepares an encoder for training; it is changed in place and returned, wrapped where it has LoRA.
 
-    - `lora`: low-rank updates on query, key and value layers; every other weight is frozen.
+    - `lora`: updates of low rank on query, key and value; every other weight is frozen.
     - `lora_all`: the same on all linear layers.
-    - `hyperlora`: the same as `lora_all`; `fusion.RankScale` then lets the class scale the ranks.
+    - `hyperlora`: the same as `lora_all`; `fusion.RankScale` lets the class scale the ranks.
     - `full`: every weight is trained.
 
-    Raises:
-        InputError: the adapter cannot know to which sequence of the batch a state belongs.
+    InputError where the adapter does not work with this kind of encoder.
     """
     check(backbone, config)
     for module in backbone.modules():
@@ -53,19 +60,21 @@ def adapt(backbone: nn.Module, config: Config) -> nn.Module:
 
 
 def check(backbone: nn.Module, config: Config) -> None:
-    """InputError where the adapter does not work with this kind of encoder."""
+    """InputError where the adapter cannot know to which sequence of the batch a state belongs."""
     kind = backbone.config.model_type
     if config.adapter == "hyperlora" and kind.startswith("deberta"):
         raise InputError(
-            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong to no class, "
-            f"go through the adapted layers, too; use 'lora'"
+            f"adapter 'hyperlora' does not work with {kind}: its relative positions, which belong"
+            f" to no class, go through the adapted layers, too; use 'lora'"
         )
 
 
 def _with_lora(backbone: nn.Module, config: Config) -> nn.Module:
     import peft  # here, since its import takes seconds and a model that scores does without
 
-    targets = QUERY_KEY_VALUE if config.adapter == "lora" else "all-linear"
+    targets = "all-linear"
+    if config.adapter == "lora":
+        targets = QUERY_KEY_VALUE
     lora = peft.LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -77,39 +86,122 @@ def _with_lora(backbone: nn.Module, config: Config) -> nn.Module:
         return peft.get_peft_model(backbone, lora)
 
 
-def plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of a network without peft; a LoRA update is `<weight>.down` and `<weight>.up`.
+class ByteDropout(nn.Dropout):
+    """Dropout that draws a random byte for each element on a CPU, a fifth of the time of torch's own.
 
-    >>> list(plain_names({"backbone.base_model.model.a.query.lora_A.default.weight": torch.ones(2, 3)}))
-    ['backbone.a.query.weight.down']
+    The rate is thereby the nearest multiple of 1/256, and what is kept is scaled by it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or not self.p or input.device.type != "cpu":
+            return super().forward(input)
+        dropped = min(round(256 * self.p), 255)  # of 256 byte values
+        words = torch.empty(-(-input.numel() // 8), dtype=torch.int64)  # of eight bytes
+        words.random_(torch.iinfo(torch.int64).min, None)
+        random_bytes = words.view(torch.uint8)[: input.numel()].view(input.shape)
+        kept = random_bytes >= dropped
+        return input * kept.to(input.dtype).mul_(256 / (256 - dropped))
+
+
+def plain_names(state: State) -> State:
+    """The tensors of a network that has LoRA, under the names of this module.
+
+    >>> update = torch.ones(2, 3)
+    >>> list(plain_names({"backbone.base_model.model.query.lora_A.default.weight": update}))
+    ['backbone.query.weight.down']
     """
     plain = {}
     for name, value in state.items():
-        new_name = name.replace("backbone.base_model.model.", "backbone.", 1)
+        if name.startswith(WRAPPER):
+            name = name.replace(WRAPPER, "backbone.", 1)
         for ending, plain_ending in PEFT_ENDINGS.items():
-            if new_name.endswith(ending):
-                new_name = new_name.removesuffix(ending) + plain_ending
-        plain[new_name] = value
+            if name.endswith(ending):
+                name = name.removesuffix(ending) + plain_ending
+        plain[name] = value
     return plain
 
 
-def merge(state: dict[str, Tensor], *, scaling: float, source: object) -> dict[str, Tensor]:
-    """Adds each update `scaling` * up (out, r) @ down (r, in) to its weight (out, in); the other tensors stay.
+def merge(state: State, *, scaling: float, source: object) -> State:
+    """Adds `scaling` * up @ down to each weight that has an update; the other tensors stay.
 
-    InputError with the `source`, a path, where the three do not fit each other.
+    InputError with the `source`, such as a path, where weight and update do not fit.
     """
     merged = {name: value for name, value in state.items() if not name.endswith((".down", ".up"))}
-    names = {name.removesuffix(".down").removesuffix(".up") for name in state.keys() - merged.keys()}
-    for name in sorted(names):
-        weight, down, up = (state.get(key) for key in (name, f"{name}.down", f"{name}.up"))
+    updated = {name.removesuffix(".down").removesuffix(".up") for name in state.keys() - merged.keys()}
+    for name in sorted(updated):
+        weight = state.get(name)
+        down = state.get(f"{name}.down")
+        up = state.get(f"{name}.up")
         if weight is None or down is None or up is None:
             raise InputError(f"{source}: weight {clip(name)} is missing, or a part of its update")
-        fits = weight.ndim == down.ndim == up.ndim == 2 and weight.shape == (up.shape[0], down.shape[1])
-        if not fits or up.shape[1] != down.shape[0] or down.dtype != up.dtype:
+        if not _fit(weight, up, down):
             raise InputError(f"{source}: the update of weight {clip(name)} does not fit it")
-        update = up.to(weight.dtype) @ down.to(weight.dtype) * scaling
-        merged[name] = weight + update
+        merged[name] = weight + up @ down * scaling
     return merged
+
+
+def _fit(weight: Tensor, up: Tensor, down: Tensor) -> bool:
+    """Whether weight + up @ down can be computed."""
+    if not weight.dtype == up.dtype == down.dtype:
+        return False
+    if not weight.ndim == up.ndim == down.ndim == 2:
+        return False
+    return up.shape[1] == down.shape[0] and weight.shape == (up.shape[0], down.shape[1])
+
+
+def compress(
+    network: nn.Module, pretrained: nn.Module, *, rank: int, scaling: float = 1.0, dtype: torch.dtype = torch.float16
+) -> State:
+    """What a trained network has learned, as few numbers: `restore` adds it to the pretrained encoder.
+
+    Of a layer with LoRA its own two factors are kept. Of every other weight matrix of the encoder
+    it is the best approximation of rank `rank` to trained minus pretrained (truncated singular
+    value decomposition), or the matrix itself where that is smaller. The word embeddings stay as
+    they were pretrained. Biases, norms, heads and class vectors are kept as they are.
+
+    Args:
+        network: a `model.Network`.
+        pretrained: the encoder that its training started from.
+        rank: of the approximation; unused where the network has LoRA.
+        scaling: of LoRA's updates, alpha / r.
+        dtype: of the tensors that are returned.
+    """
+    before = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
+    words = _name_of(pretrained.get_input_embeddings().weight, pretrained)
+    kept = {}
+    for name, value in plain_names(network.state_dict()).items():
+        value = value.detach().cpu()
+        if name.endswith(".up"):
+            kept[name] = value * scaling
+        elif name not in before or name.endswith(".down"):
+            kept[name] = value
+        elif name != words:
+            kept |= _difference(name, value, before[name], rank)
+    return {name: value.to(dtype).contiguous() for name, value in kept.items()}
+
+
+def _name_of(parameter: Tensor, pretrained: nn.Module) -> str:
+    """The name in a network of a parameter of its encoder."""
+    names = [name for name, value in pretrained.named_parameters() if value is parameter]
+    return f"backbone.{names[0]}"
+
+
+def _difference(name: str, value: Tensor, before: Tensor, rank: int) -> State:
+    """The tensors that say how a weight of the encoder differs from its pretrained value."""
+    if torch.equal(value, before):
+        return {}
+    if value.ndim != 2 or rank * sum(value.shape) >= value.numel():
+        return {name: value}
+    left, size, right = torch.linalg.svd(value.float() - before.float(), full_matrices=False)
+    root = size[:rank].sqrt()  # in both factors, so that neither is too small for float16
+    return {f"{name}.down": root[:, None] * right[:rank], f"{name}.up": left[:, :rank] * root}
+
+
+def restore(kept: State, pretrained: nn.Module, *, source: object) -> State:
+    """The tensors of a plain network: what `compress` kept, on top of the pretrained encoder."""
+    state = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
+    state |= {name: value.float() for name, value in kept.items()}
+    return merge(state, scaling=1.0, source=source)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -117,36 +209,67 @@ def save_weights(module: nn.Module, path: Path) -> None:
     save_tensors(module.state_dict(), path)
 
 
-def save_tensors(state: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors with safetensors, also where two names share memory: each name gets a copy."""
+def save_tensors(state: State, path: Path) -> None:
+    """Writes tensors with safetensors; where two names share memory, each gets a copy."""
     save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, path)
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner alone
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads what `save_weights` wrote; InputError where a weight is missing, unknown, mistyped or not finite."""
+    """Reads what `save_weights` wrote; InputError as in `read_tensors` and `fill`."""
     fill(module, read_tensors(path), source=path)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> State:
     """The tensors of a safetensors file; InputError where it may not be read."""
     try:
         return load_file(path)
     except Exception as error:  # cut off, no safetensors, not there, not to be read
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path}: the weights may not be read ({clip(reason)})") from error
+        raise _unreadable(path, error) from error
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], *, source: object) -> None:
-    """Puts tensors into a module; InputError where one is missing, unknown, mistyped or not finite."""
-    own = module.state_dict()
-    for names, complaint in ((own.keys() - state.keys(), "is missing"), (state.keys() - own.keys(), "is unknown")):
-        if names:
-            raise InputError(f"{source}: weight {clip(min(names))} {complaint} ({len(names)} such)")
+def read_shapes(path: Path) -> State:
+    """The same from the file's header alone: tensors that take no memory (device "meta")."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: _without_memory(file.get_slice(name)) for name in names}
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _without_memory(tensor: Any) -> Tensor:
+    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+    dtype = dtypes.get(tensor.get_dtype(), torch.int64)
+    return torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return InputError(f"{path}: the weights may not be read ({clip(reason)})")
+
+
+def fill(module: nn.Module, state: State, *, source: object) -> None:
+    """Puts tensors into a module; InputError as in `check_shapes`, and where a value is not finite."""
+    check_shapes(module.state_dict(), state, source=source)
     for name, value in state.items():
-        if value.shape != own[name].shape or value.dtype != own[name].dtype:
-            is_a, should_be = (f"{list(each.shape)} {each.dtype}" for each in (value, own[name]))
-            raise InputError(f"{source}: weight {clip(name)} is {is_a}, not {should_be}")
         if not torch.isfinite(value).all():
             raise InputError(f"{source}: weight {clip(name)} holds values that are not finite")
     module.load_state_dict(state)
+
+
+def check_shapes(expected: Mapping[str, Tensor], state: State, *, source: object) -> None:
+    """InputError where a tensor is missing, unknown, or of another shape or dtype than expected."""
+    missing = expected.keys() - state.keys()
+    if missing:
+        raise InputError(f"{source}: weight {clip(min(missing))} is missing ({len(missing)} such)")
+    unknown = state.keys() - expected.keys()
+    if unknown:
+        raise InputError(f"{source}: weight {clip(min(unknown))} is unknown ({len(unknown)} such)")
+    for name, value in state.items():
+        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
+            form = f"{list(value.shape)} {value.dtype}"
+            expected_form = f"{list(expected[name].shape)} {expected[name].dtype}"
+            raise InputError(f"{source}: weight {clip(name)} is {form}, not {expected_form}")

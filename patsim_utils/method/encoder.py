@@ -1,8 +1,10 @@
-"""The backbone: a Hugging Face text encoder, its tokenizer, precision and hidden states."""
+"""The backbone: a Hugging Face text encoder, its tokenizer, its precision and its hidden states."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,102 +12,166 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
-from patsim_utils.method import backbones
+from patsim_utils.method import adapters, backbones
 
-disable_progress_bar()  # of loading weights, which takes a blink and fills the pages
+disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
+
+LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
+LARGEST_NUMBER = 100_000  # in a config.json whose weights have no tensor that is longer
+# The attention kernels of an encoder in training know no dropout within the attention
+NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
+SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token")  # that sequences are made with
 
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a backbone; InputError where there is none."""
+    """The tokenizer of a backbone; InputError where there is none that sequences can be made with."""
     path = backbones.path(backbone)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no vocabulary")  # as transformers makes one where its files are missing
+        for name in SPECIAL_TOKENS:
+            if getattr(tokenizer, f"{name}_id") is None:
+                raise ValueError(f"it has no {name}")
     except Exception as error:
         raise _cannot_load(backbone, "tokenizer", error) from error
     return tokenizer
 
 
-def load_backbone(backbone: str, *, layers: int = 0, weights: bool = True) -> nn.Module:
-    """The pretrained encoder without its pooler, in float32, from safetensors only; InputError where there is none.
+def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
+    """The pretrained encoder without its pooler, in float32, from safetensors only.
 
-    `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020, arXiv 2004.03844); 0 for all.
-    `weights`: false for the shape that its config.json describes alone, with random weights.
+    `layers`: how many of its layers are kept, from the lowest on (Sajjad et al. 2020,
+    arXiv 2004.03844); 0 for all. InputError where there is no encoder, or it has fewer layers.
     """
-    path, options = backbones.path(backbone), {"dtype": torch.float32, "trust_remote_code": False}
+    path = backbones.path(backbone)
+    weights = Path(path) / backbones.WEIGHTS
+    if weights.is_file():  # else a model of the hub, which is about to be fetched
+        check_sizes(weights.with_name("config.json"), adapters.read_shapes(weights))
     try:
-        none = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}  # the fused attention kernels have none
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **none)
-        if weights:
-            model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, **options)
-        else:
-            model = AutoModel.from_config(config, **options)
+        config = read_config(path)
+        model = AutoModel.from_pretrained(
+            path, config=config, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
+        )
     except Exception as error:  # a broken folder fails in many ways
         raise _cannot_load(backbone, "encoder", error) from error
     if layers:
-        if layers > config.num_hidden_layers:
-            raise InputError(
-                f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {clip(backbone)}"
-            )
-        stack = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
-        del stack[layers:]
-        model.config.num_hidden_layers = layers
-        if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[:layers]
+        _keep_lowest(model, layers, backbone)
+    return _without_pooler(model)
+
+
+def empty_backbone(folder: str) -> nn.Module:
+    """The encoder that config.json in a folder describes, with random weights; InputError where it describes none."""
+    try:
+        model = AutoModel.from_config(read_config(folder), dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:
+        raise _cannot_load(folder, "encoder", error) from error
+    return _without_pooler(model)
+
+
+def read_config(path: str) -> PretrainedConfig:
+    """The configuration of an encoder, with no dropout in its attention."""
+    return AutoConfig.from_pretrained(path, trust_remote_code=False, **NO_ATTENTION_DROPOUT)
+
+
+def check_sizes(config_path: Path, shapes: Mapping[str, Tensor]) -> None:
+    """InputError where a config.json names a number that does not suit its weights, such as 10^9 layers.
+
+    It is read before an encoder is made of it, whose parts would fill the memory. An encoder has
+    at least one tensor a layer, and none of its sizes is larger than its longest tensor.
+
+    Args:
+        config_path: config.json.
+        shapes: tensors of the encoder's weights by their names.
+    """
+    try:
+        settings = json.loads(config_path.read_text(encoding="utf-8"))
+        numbers = list(_numbers(settings))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{config_path}: is damaged ({clip(error)})") from error
+    longest = max((max(tensor.shape, default=0) for tensor in shapes.values()), default=0)
+    for name, number in numbers:
+        limit = max(longest, LARGEST_NUMBER)
+        if "layers" in name:
+            limit = len(shapes)
+        if number > limit:
+            raise InputError(f"{config_path}: {clip(name)} is {clip(number)}, which its weights do not have")
+
+
+def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, int]]:
+    """Every whole number in a JSON value, with the name of the setting that it stands in."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _numbers(value, key)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _numbers(value, name)
+    elif isinstance(settings, int):
+        yield name, settings
+
+
+def _keep_lowest(model: nn.Module, layers: int, backbone: str) -> None:
+    config = model.config
+    if layers > config.num_hidden_layers:
+        raise InputError(
+            f"parameter layers: {layers} is more than the {config.num_hidden_layers} of backbone {clip(backbone)}"
+        )
+    stack = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    del stack[layers:]
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+def _without_pooler(model: nn.Module) -> nn.Module:
+    """The pooler's output is never used, and LoRA would wrap it."""
     if hasattr(model, "pooler"):
-        model.pooler = None  # its output is never used, and LoRA would wrap it
+        model.pooler = None
     return model
 
 
 def _cannot_load(backbone: str, what: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return InputError(f"backbone {clip(backbone)}: no {what} can be loaded ({clip(reason)})")
-
-
-class ByteDropout(nn.Dropout):
-    """Dropout that draws a random byte for each element on a CPU, where torch's own takes five times as long.
-
-    The rate is thereby the nearest multiple of 1/256, and what is kept is scaled by it.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not self.p or input.device.type != "cpu":
-            return super().forward(input)
-        dropped = min(round(256 * self.p), 255)
-        words = torch.empty(-(-input.numel() // 8), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        kept = words.view(torch.uint8)[: input.numel()].view(input.shape) >= dropped
-        return input * kept.to(input.dtype).mul_(256 / (256 - dropped))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(f"backbone {clip(backbone)}: no {what} can be loaded ({clip(lines[0])})")
 
 
 def longest_sequence(backbone: nn.Module) -> int:
     """Tokens that the encoder can read at once; 512 where it does not say."""
-    positions_of_encoder = getattr(backbone.config, "max_position_embeddings", 512) or 512
-    return min(positions_of_encoder, 4096) - positions.first_position(backbone.config)
+    size = getattr(backbone.config, "max_position_embeddings", None) or 512
+    return min(size, LONGEST) - positions.first_position(backbone.config)
 
 
 def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """Token embeddings (B, T, W) and their batch -> hidden states of every layer, 0 the embeddings, (B, T, W) each."""
+    """The states of every layer, (B, T, W) each; state 0 is the embeddings with their positions.
+
+    Args:
+        backbone: the encoder.
+        embeddings: of the tokens, without positions (B, T, W).
+        batch: of `layouts.Pairs`; its `block` says which tokens see each other.
+    """
     block = batch["block"]
     call = partial(backbone, inputs_embeds=embeddings, output_hidden_states=True)
     if backbone.config.model_type in positions.PASSED:
         call = partial(call, position_ids=batch["position_ids"] + positions.first_position(backbone.config))
     with _attention_kernel(embeddings.device):
-        if not (block > 0).any():
+        if not (block > 0).any():  # one pair a sequence: every token sees every other
             return call(attention_mask=(block >= 0).long()).hidden_states
         with positions.packed(backbone, batch["position_ids"], positions.visible(block)) as mask:
             return call(attention_mask=mask).hidden_states
 
 
 def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """Without the attention kernels that are slow here: the fused one in training in bfloat16 on a CPU, whose backward
-    pass takes up to nine times as long as plain products; cuDNN's, which makes a plan for every new shape of a batch.
+    """Leaves out the attention kernels that are slow here.
+
+    On a GPU that is cuDNN's, which makes a plan for every new shape of a batch. On a CPU it is the
+    fused one in training in bfloat16: its backward pass takes up to nine times as long as plain
+    products.
     """
     if device.type == "cuda":
         return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
@@ -115,13 +181,17 @@ def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products are in bfloat16; `auto` on a GPU or a CPU (AMX, AVX512-BF16) that multiplies it fast."""
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
-        can = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
-        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
-    return precision == "bf16"
+    """Whether matrix products are in bfloat16.
+
+    `precision`: "fp32", "bf16", or "auto" for bfloat16 on a device that multiplies it fast: a GPU
+    that supports it, a CPU with AMX or AVX512-BF16.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -138,20 +208,24 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
 def token_states(
     phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of phrases of like length (B): their places in `phrases`, the last states (B, T, W), the mask (B, T)."""
+    """Reads phrases in batches of like length (B phrases, T tokens).
+
+    Yields which of the `phrases` they are (B,), their last states (B, T, W) and the mask (B, T).
+    """
     ids = tokenizer(list(phrases), truncation=True, max_length=longest_sequence(model))["input_ids"]
     order = np.argsort([len(tokens) for tokens in ids], kind="stable")
-    for places in np.array_split(order, -(-len(order) // batch_size)):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
-        yield torch.from_numpy(places), model(**batch).last_hidden_state.float(), batch["attention_mask"]
+    for rows in np.array_split(order, -(-len(order) // batch_size)):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt").to(model.device)
+        states = model(**batch).last_hidden_state.float()
+        yield torch.from_numpy(rows), states, batch["attention_mask"]
 
 
 @torch.inference_mode()
 def sentence_vectors(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Tensor:
-    """Mean-pooled unit vectors (n, width) float32 of the phrases."""
+    """Mean-pooled unit vectors (n, W) float32 of the phrases."""
     vectors = torch.empty(len(phrases), model.config.hidden_size)
-    for places, states, mask in token_states(phrases, tokenizer=tokenizer, model=model, batch_size=256):
-        vectors[places] = sentence_mean(states, mask).cpu()
+    for rows, states, mask in token_states(phrases, tokenizer=tokenizer, model=model, batch_size=256):
+        vectors[rows] = sentence_mean(states, mask).cpu()
     return vectors
 
 
@@ -161,9 +235,13 @@ def sentence_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
-    """Cosine (n,) in [-1, 1] of the mean-pooled anchor and target by the pretrained backbone; a phrase is read once."""
-    model = load_backbone(backbone).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    ids, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
+    """Cosine (n,) in [-1, 1] of the sentence vectors of anchor and target by the pretrained backbone.
+
+    Each distinct phrase is read once.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_backbone(backbone).eval().to(device)
+    phrase_of, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
     vectors = sentence_vectors(phrases, tokenizer=load_tokenizer(backbone), model=model)
-    anchor, target = vectors[ids].chunk(2)
+    anchor, target = vectors[phrase_of].chunk(2)
     return (anchor * target).sum(-1).double().numpy()

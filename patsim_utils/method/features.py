@@ -1,10 +1,14 @@
 """Similarity features: what a fine-tuned encoder sees badly, read by a small regressor that is blended in.
 
-A few numbers a row that compare two phrases and hardly say which ones they are: shared words and letters, and how alike
-the pretrained MiniLM finds them. So they hold on anchors that training has never seen. The model does not know them:
-the regressor is fitted to them alone, in seconds, and its probabilities are averaged with the model's. MiniLM reads the
-phrases whatever the model's own backbone is: MPNet took five times as long for .001 to .002 (reports/trials.md). On the
-listwise track numbers of a pair's group (`groups.py`) stand beside them.
+The features of a pair are numbers that compare its phrases and hardly say which ones they are:
+shared words and letters, and how alike the pretrained MiniLM finds them. So they hold on anchors
+that training has never seen. The network does not read them: a regressor is fitted to them alone,
+in seconds, and its probabilities are averaged with the network's. MiniLM reads the phrases,
+whatever the network's backbone is: MPNet took five times as long for .001 to .002.
+
+On the listwise track there are also features of a pair's group, the targets of its anchor in its
+class: candidates that mean the same as their anchor are like each other, and strangers are like
+nobody. No encoder of single pairs can see that.
 """
 
 import warnings
@@ -15,97 +19,221 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import issparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
-from patsim_utils.method import adapters, encoder, groups
-from patsim_utils.ratings import to_rank
+from patsim_utils.method import adapters, encoder, ordinal
+from patsim_utils.ratings import RANKS, to_rank
 
-BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor's probabilities; the rest is the encoder's
-NUMBERS = {"similarity": 12 + 7, "group": 12 + 7 + 28}
-HIDDEN = 128
-BATCH, ROWS = 64, 512  # phrases of like length that the encoder reads, and rows that are compared, at a time
+Columns = dict[str, np.ndarray]  # features (n,) of n pairs, by name
+BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor's probabilities; the rest is the network's
+COUNT = {"similarity": 12 + 7, "group": 12 + 7 + 28}  # of features
+HIDDEN = 128  # width of both hidden layers of the regressor
+PHRASES = 64  # of like length that the encoder reads at a time
+ROWS = 512  # pairs that are compared at a time
+NEAR = 0.1  # a cosine that is higher by this much counts e times as much
+TYPICAL_GROUP = 20  # targets
+LARGEST_GROUP = 128  # targets that are compared with each other; a larger group falls into parts, in their order
 
 
-def overlap(anchor: str, target: str) -> list[float]:
-    """Shares of words, word stems and letters that two phrases have in common: twelve numbers from 0 to about 1."""
-    a, t = anchor.split(), target.split()
-    stems = [{word[:4] for word in words} for words in (a, t)]
-    letters = [{f" {phrase} "[i : i + 3] for i in range(len(phrase))} for phrase in (anchor, target)]
-    shared, both = len({*a} & {*t}), len(letters[0] & letters[1])
-    return [
-        *(len(one & two) / len(one | two) for one, two in (({*a}, {*t}), stems, letters)),
-        both / len(letters[0]),
-        both / len(letters[1]),
-        shared / 4,
-        (len(a) - shared) / 4,
-        (len(t) - shared) / 4,
-        a[0] == t[0],
-        a[-1] == t[-1],
-        t[: len(a)] == a,
-        t[-len(a) :] == a,
-    ]
+def overlap(anchor: str, target: str) -> dict[str, float]:
+    """What two phrases have in common in words, stems (four letters) and letters (three in a row).
+
+    Twelve numbers from 0 to about 1; counts of words are in quarters.
+
+    >>> overlap("strong material", "strong steel")["shared_words"]
+    0.25
+    """
+    anchor_words = anchor.split()
+    target_words = target.split()
+    anchor_letters = {f" {anchor} "[i : i + 3] for i in range(len(anchor))}
+    target_letters = {f" {target} "[i : i + 3] for i in range(len(target))}
+    anchor_stems = {word[:4] for word in anchor_words}
+    target_stems = {word[:4] for word in target_words}
+    shared = len({*anchor_words} & {*target_words})
+    shared_letters = len(anchor_letters & target_letters)
+    return {
+        "words": _jaccard({*anchor_words}, {*target_words}),
+        "stems": _jaccard(anchor_stems, target_stems),
+        "letters": _jaccard(anchor_letters, target_letters),
+        "letters_of_anchor": shared_letters / len(anchor_letters),
+        "letters_of_target": shared_letters / len(target_letters),
+        "shared_words": shared / 4,
+        "other_words_of_anchor": (len(anchor_words) - shared) / 4,
+        "other_words_of_target": (len(target_words) - shared) / 4,
+        "first_word_equal": anchor_words[0] == target_words[0],
+        "last_word_equal": anchor_words[-1] == target_words[-1],
+        "target_starts_with_anchor": target_words[: len(anchor_words)] == anchor_words,
+        "target_ends_with_anchor": target_words[-len(anchor_words) :] == anchor_words,
+    }
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    return len(first & second) / len(first | second)
 
 
 @torch.inference_mode()
 def alignment(
     frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model: nn.Module
-) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """How alike an encoder finds anchor and target, as wholes and token by token: (n, 7), cosines.
+) -> tuple[Columns, dict[str, Tensor]]:
+    """How alike an encoder finds anchor and target, as wholes and token by token: seven cosines.
 
-    Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the cosine of the most
-    similar token of the target, its mean and its least (the alignment of BERTScore, Zhang et al. 2020, arXiv
-    1904.09675); the same for the tokens of the target; the cosines of both first and of both last tokens. Beside them
-    the sentence vector (W,) of every phrase: the mean of its tokens, of unit length.
+    Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the
+    cosine of the most similar token of the target, its mean and its least (the alignment of
+    BERTScore, Zhang et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the
+    cosines of both first and of both last tokens. Beside them the sentence vector (W,) of every
+    phrase: the mean of its tokens, of unit length.
     """
-    found, vectors = np.empty((len(frame), 7), dtype=np.float32), {}
     order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
+    parts = []
+    vectors = {}
     for rows in np.array_split(order, -(-len(order) // ROWS)):
         part = frame.iloc[rows]
-        ids, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
+        phrase_of, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
         states, real, means = _states(phrases, tokenizer, model)
         vectors |= zip(phrases, means, strict=True)
-        a, t = torch.from_numpy(ids).tensor_split(2)
-        whole = F.normalize((states * real[..., None]).sum(1), dim=-1)
-        inside = (real[a, :, None] * real[t, None, :]) > 0  # (n, T, T)
-        cosine = (states[a] @ states[t].mT).masked_fill(~inside, -1.0)
-        columns = [(whole[a] * whole[t]).sum(-1)]
-        for best, counts in ((cosine.amax(2), real[a]), (cosine.amax(1), real[t])):
-            columns += [(best * counts).sum(1) / counts.sum(1), best.masked_fill(counts == 0, 1.0).amin(1)]
-        last = real.sum(1).long() - 1
-        columns += [cosine[:, 0, 0], cosine[torch.arange(len(part)), last[a], last[t]]]
-        found[rows] = torch.stack(columns, dim=-1).numpy()
-    return found, vectors
+        anchor, target = torch.from_numpy(phrase_of).tensor_split(2)
+        parts.append(_cosines(states[anchor], real[anchor], states[target], real[target]))
+    places = np.argsort(order)
+    return {name: torch.cat([part[name] for part in parts]).numpy()[places] for name in parts[0]}, vectors
+
+
+def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: Tensor) -> dict[str, Tensor]:
+    """Unit states (n, T, W) and which of them are tokens, 1 or 0 (n, T) -> seven cosines (n,) each."""
+    inside = (anchor_real[:, :, None] * target_real[:, None, :]) > 0  # (n, T, T)
+    cosine = (anchor @ target.mT).masked_fill(~inside, -1.0)
+    best_of_anchor = cosine.amax(2)
+    best_of_target = cosine.amax(1)
+    row = torch.arange(len(anchor))
+    anchor_last = anchor_real.sum(1).long() - 1
+    target_last = target_real.sum(1).long() - 1
+    return {
+        "whole": (_mean_direction(anchor, anchor_real) * _mean_direction(target, target_real)).sum(-1),
+        "anchor_mean": (best_of_anchor * anchor_real).sum(1) / anchor_real.sum(1),
+        "anchor_least": best_of_anchor.masked_fill(anchor_real == 0, 1.0).amin(1),
+        "target_mean": (best_of_target * target_real).sum(1) / target_real.sum(1),
+        "target_least": best_of_target.masked_fill(target_real == 0, 1.0).amin(1),
+        "first_token": cosine[:, 0, 0],
+        "last_token": cosine[row, anchor_last, target_last],
+    }
+
+
+def _mean_direction(states: Tensor, real: Tensor) -> Tensor:
+    return F.normalize((states * real[..., None]).sum(1), dim=-1)
 
 
 def _states(
     phrases: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit states (P, T, W) of all but special tokens, which are real: 1 or 0 (P, T), and sentence vectors (P, W)."""
-    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=BATCH))
-    count, (_, longest, size) = len(phrases), batches[-1][1].shape
-    width = max(1, longest - 2)
-    found, means, lengths = torch.zeros(count, width, size), torch.empty(count, size), torch.ones(count)
-    for places, states, mask in batches:
-        means[places] = encoder.sentence_mean(states, mask).cpu()
-        found[places, : states.shape[1] - 2] = F.normalize(states[:, 1:-1].cpu(), dim=-1)
-        lengths[places] = (mask.sum(1).float().cpu() - 2).clamp(min=1)
-    real = (torch.arange(width) < lengths[:, None]).float()
-    return found * real[..., None], real, means
+    """Unit states (P, T, W) of all but special tokens, which are tokens, 1 or 0 (P, T), and sentence vectors (P, W)."""
+    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=PHRASES))
+    _, longest, width = batches[-1][1].shape
+    tokens = max(1, longest - 2)
+    unit_states = torch.zeros(len(phrases), tokens, width)
+    means = torch.empty(len(phrases), width)
+    lengths = torch.ones(len(phrases))
+    for rows, states, mask in batches:
+        means[rows] = encoder.sentence_mean(states, mask).cpu()
+        unit_states[rows, : states.shape[1] - 2] = F.normalize(states[:, 1:-1].cpu(), dim=-1)
+        lengths[rows] = (mask.sum(1).float().cpu() - 2).clamp(min=1)
+    real = (torch.arange(tokens) < lengths[:, None]).float()
+    return unit_states * real[..., None], real, means
+
+
+def standing(likeness: np.ndarray, alike: np.ndarray) -> Columns:
+    """Where each of K targets stands among the others: nine numbers (K,) each; zeros for a single target.
+
+    Args:
+        likeness: cosines with their anchor (K,).
+        alike: cosines with each other (K, K).
+    """
+    count = len(likeness)
+    if count == 1:
+        return {name: np.zeros(1) for name in STANDING}
+    other = ~np.eye(count, dtype=bool)
+    others_likeness = np.broadcast_to(likeness, (count, count))[other].reshape(count, -1)
+    alike = alike[other].reshape(count, -1)
+    mean = alike.mean(1)
+    others_mean = np.broadcast_to(mean, (count, count))[other].reshape(count, -1)
+    columns = (
+        mean,
+        alike.max(1),
+        np.sort(alike, axis=1)[:, -3:].mean(1),
+        alike.std(1),
+        (_softmax(-others_likeness / NEAR) * alike).sum(1),
+        others_likeness.mean(1),
+        (_softmax(alike / NEAR) * others_likeness).sum(1),
+        (likeness[:, None] > others_likeness).mean(1),
+        (mean[:, None] > others_mean).mean(1),
+    )
+    return dict(zip(STANDING, columns, strict=True))
+
+
+STANDING = (
+    "alike_mean",  # of the cosines with the other targets
+    "alike_largest",
+    "alike_largest_three",
+    "alike_deviation",
+    "alike_to_strangers",  # the mean that weighs those targets more that are unlike the anchor
+    "likeness_of_others",  # the mean of the others' cosines with the anchor
+    "likeness_of_near",  # the mean that weighs those more that are like this target
+    "likeness_rank",  # the share of the others that it exceeds in its cosine with the anchor
+    "alike_rank",  # the share of the others that it exceeds in the mean of its cosines
+)
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(values).softmax(1).numpy()
+
+
+def group_features(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndarray) -> Columns:
+    """`standing` of each row by meaning, words and letters, and the size of its group: 28 numbers (n,) each.
+
+    `vectors`: unit vectors (P, W) of the `phrases`, which hold every anchor and target of the frame.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # here, since only this track needs it
+
+    words = TfidfVectorizer(analyzer=str.split, binary=True, use_idf=False)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), binary=True, use_idf=False)
+    levels = {"meaning": vectors, "words": words.fit_transform(phrases), "letters": letters.fit_transform(phrases)}
+    names = [f"{level}_{name}" for level in levels for name in STANDING]
+    columns = {name: np.empty(len(frame)) for name in [*names, "group_size"]}
+    index = pd.Index(phrases)
+    anchor = index.get_indexer(frame["anchor"])
+    target = index.get_indexer(frame["target"])
+    for group in frame.groupby(["anchor", "context"], sort=False).indices.values():
+        for rows in np.array_split(group, -(-len(group) // LARGEST_GROUP)):
+            columns["group_size"][rows] = len(rows) / TYPICAL_GROUP
+            for level, values in levels.items():
+                members = values[[anchor[rows[0]], *target[rows]]]
+                cosine = members @ members.T
+                if issparse(cosine):
+                    cosine = cosine.toarray()
+                for name, column in standing(cosine[0, 1:], cosine[1:, 1:]).items():
+                    columns[f"{level}_{name}"][rows] = column
+    return columns
 
 
 class Regressor:
-    """Features of a pair -> P(rank > k), by the pretrained encoder and a network with two hidden layers."""
+    """Features of a pair -> P(rank > k), by a network with two hidden layers."""
 
     def __init__(self, kind: str, *, precision: str) -> None:
-        """`kind`: "similarity", or "group" for the listwise track."""
+        """`kind`: "similarity", or "group" for the listwise track. `precision`: of the pretrained encoder."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder, self.precision, self.kind = encoder.load_backbone("minilm").eval().to(device), precision, kind
+        self.kind = kind
+        self.precision = precision
+        self.encoder = encoder.load_backbone("minilm").eval().to(device)
         self.tokenizer = encoder.load_tokenizer("minilm")
-        layers = nn.Linear(NUMBERS[kind], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4)
-        self.network = nn.Sequential(*layers).to(device)
+        self.network = nn.Sequential(
+            nn.Linear(COUNT[kind], HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, RANKS - 1),
+        ).to(device)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
@@ -113,10 +241,11 @@ class Regressor:
         from sklearn.exceptions import ConvergenceWarning  # here, since what only scores does without
         from sklearn.neural_network import MLPRegressor
 
-        made = cls(config.features, precision=config.precision)
-        numbers = made.features(frame)
-        mean, deviation = numbers.mean(0), numbers.std(0).clip(1e-3)
-        levels = to_rank(frame["score"])[:, None] > np.arange(4)
+        regressor = cls(config.features, precision=config.precision)
+        features = regressor.features(frame)
+        mean = features.mean(0)
+        deviation = features.std(0).clip(1e-3)
+        ranks = torch.from_numpy(to_rank(frame["score"]))
         network = MLPRegressor(
             hidden_layer_sizes=(HIDDEN, HIDDEN),
             alpha=1e-2,
@@ -127,13 +256,13 @@ class Regressor:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
-            network.fit((numbers - mean) / deviation, levels.astype(np.float32))
-        network.coefs_[0] /= deviation[:, None]  # from here on it takes the numbers as they are
+            network.fit((features - mean) / deviation, ordinal.levels(ranks).float().numpy())
+        network.coefs_[0] /= deviation[:, None]  # from here on it takes the features as they are
         network.intercepts_[0] -= mean @ network.coefs_[0]
-        for layer, weight, bias in zip(made.network[::2], network.coefs_, network.intercepts_, strict=True):
+        for layer, weight, bias in zip(regressor.network[::2], network.coefs_, network.intercepts_, strict=True):
             layer.weight.data.copy_(torch.from_numpy(weight.T))
             layer.bias.data.copy_(torch.from_numpy(bias))
-        return made
+        return regressor
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,26 +271,28 @@ class Regressor:
     @classmethod
     def load(cls, folder: Path, kind: str, *, precision: str) -> Self:
         """What `save` wrote; InputError where it is missing or damaged."""
-        made = cls(kind, precision=precision)
-        adapters.load_weights(made.network, folder / "network.safetensors")
-        return made
+        regressor = cls(kind, precision=precision)
+        adapters.load_weights(regressor.network, folder / "network.safetensors")
+        return regressor
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:
-        """The numbers (n, NUMBERS of its kind) float32 of a checked frame's rows."""
-        words = [overlap(*pair) for pair in zip(frame["anchor"], frame["target"], strict=True)]
+        """The features of a checked frame's rows, (n, COUNT[kind]) float32."""
+        overlaps = [overlap(*pair) for pair in zip(frame["anchor"], frame["target"], strict=True)]
+        columns = {name: np.array([row[name] for row in overlaps]) for name in overlaps[0]}
         with encoder.autocast(self.precision, self.encoder.device):
             aligned, vectors = alignment(frame, tokenizer=self.tokenizer, model=self.encoder)
-        parts = [np.array(words, dtype=np.float32), aligned]
+        columns |= aligned
         if self.kind == "group":
-            parts.append(groups.numbers(frame, [*vectors], torch.stack([*vectors.values()]).numpy()))
-        return np.concatenate(parts, axis=1)
+            columns |= group_features(frame, [*vectors], torch.stack([*vectors.values()]).numpy())
+        return np.stack([*columns.values()], axis=1).astype(np.float32)
 
     @torch.inference_mode()
     def __call__(self, frame: pd.DataFrame) -> Tensor:
         """P(rank > k) (n, 4) float32, falling along k, of a checked frame's rows."""
-        found = self.network(torch.from_numpy(self.features(frame)).to(self.encoder.device)).cpu()
-        return found.sort(-1, descending=True).values.clamp(0, 1)
+        features = torch.from_numpy(self.features(frame)).to(self.encoder.device)
+        return self.network(features).cpu().sort(-1, descending=True).values.clamp(0, 1)
 
     def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:
-        """Cumulative logits (n, 4) of the model -> those of the mean with this regressor's probabilities."""
-        return torch.logit(torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT[self.kind]), eps=1e-6)
+        """Cumulative logits (n, 4) of the network -> those of the mean with this regressor's probabilities."""
+        mixed = torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT[self.kind])
+        return torch.logit(mixed, eps=ordinal.CERTAIN)

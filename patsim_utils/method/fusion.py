@@ -1,13 +1,15 @@
-"""How the CPC class enters the model: a learnable unit vector a code, which changes token embeddings or LoRA's ranks.
+"""How the CPC class enters the model: a learnable unit vector a code.
 
-Every way starts as the plain text model (the last projection is zero at first). The code `unknown` has the zero vector:
-it adds nothing, and the score comes from the text alone.
+`Fusion` adds it to token embeddings, `RankScale` (HyperLoRA) lets it scale the ranks of LoRA. Both
+start as the plain text model, since their last projection is zero at first. The code `unknown` has
+the zero vector: it adds nothing, and the score comes from the text alone.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ SECTION = torch.tensor([cpc.CODES.index(cpc.parent(code) or code) for code in cp
 
 
 class CpcEmbedding(nn.Module):
-    """Rows of `cpc.CODES` (B,) -> unit vectors (B, dim); row 0 (`unknown`) -> the zero vector."""
+    """Places in `cpc.CODES` (B,) -> unit vectors (B, dim); place 0 (`unknown`) -> the zero vector."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -35,19 +37,22 @@ class CpcEmbedding(nn.Module):
 
 
 class CpcGraph(nn.Module):
-    """The same vectors from titles and the CPC tree: two steps of message passing between sections and classes.
+    """The same vectors, made of titles and the CPC tree by two steps of message passing.
 
-    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X (len(cpc.CODES), width) and
-    A = D^-1/2 (E + I) D^-1/2 of the tree's edges E (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs:
-    arXiv 2308.05385). A class that training has hardly seen borrows from its section and its title.
+    H = gelu(A X W1), C = A H W2, rows normalised, with the titles' sentence vectors X
+    (len(cpc.CODES), width) and A = D^-1/2 (E + I) D^-1/2 of the tree's edges E between sections and
+    classes (Kipf & Welling 2017, arXiv 1609.02907, eq. 2 and 9; CPC graphs: arXiv 2308.05385). A
+    class that training has hardly seen borrows from its section and its title.
     """
 
     def __init__(self, titles: Tensor, *, dim: int) -> None:
         super().__init__()
-        edges, each = torch.eye(len(cpc.CODES)), torch.arange(len(cpc.CODES))
-        edges[each, SECTION] = edges[SECTION, each] = 1
-        degree = edges.sum(1).rsqrt()
-        self.register_buffer("adjacency", degree[:, None] * edges * degree, persistent=False)  # (C, C)
+        code = torch.arange(len(cpc.CODES))
+        edges = torch.eye(len(cpc.CODES))
+        edges[code, SECTION] = 1
+        edges[SECTION, code] = 1
+        scale = edges.sum(1).rsqrt()
+        self.register_buffer("adjacency", scale[:, None] * edges * scale, persistent=False)  # (C, C)
         self.register_buffer("titles", titles.clone())  # (C, width)
         self.first = nn.Linear(titles.shape[1], dim, bias=False)
         self.second = nn.Linear(dim, dim, bias=False)
@@ -55,16 +60,19 @@ class CpcGraph(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         nodes = F.gelu(self.adjacency @ self.first(self.titles))
         vectors = F.normalize(self.adjacency @ self.second(nodes), dim=-1)
-        return vectors[codes] * (codes > 0)[:, None]
+        is_known = codes > 0
+        return vectors[codes] * is_known[:, None]
 
 
 class Fusion(nn.Module):
-    """Token embeddings (B, T, width) and codes (B,) -> token embeddings of the same shape.
+    """Token embeddings h (B, T, width) and codes (B,) -> token embeddings of the same shape.
 
-    - `add`: h + U c, the described method: the projected class vector added to every token.
+    With the class vector c and the projection U:
+
+    - `add`: h + U c, the described method: the same change for every token.
     - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
     - `graph`: h + U c with c from titles and tree (`CpcGraph`).
-    - `attention`: h + U softmax(Q h . K path) V path, tokens attend to the section and the class.
+    - `attention`: h + U softmax(Q h . K path) V path: tokens attend to the section and the class.
     - `none`: h.
 
     `titles`: what `CpcGraph` starts from; the other kinds do not need it.
@@ -75,7 +83,10 @@ class Fusion(nn.Module):
         self.kind = kind
         if kind == "none":
             return
-        self.embedding = CpcGraph(titles, dim=dim) if kind == "graph" else CpcEmbedding(dim)
+        if kind == "graph":
+            self.embedding = CpcGraph(titles, dim=dim)
+        else:
+            self.embedding = CpcEmbedding(dim)
         self.project = nn.Linear(dim, width, bias=False)
         nn.init.zeros_(self.project.weight)
         if kind == "gate":
@@ -86,33 +97,48 @@ class Fusion(nn.Module):
             self.value = nn.Linear(dim, dim, bias=False)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        changes = {"gate": self._gated, "attention": self._attended, "add": self._same, "graph": self._same}
         if self.kind == "none":
             return tokens
-        if self.kind == "attention":
-            path = self.embedding.path(codes)  # (B, 2, dim)
-            seen = F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path))
-            return tokens + self.project(seen)
+        return tokens + changes[self.kind](tokens, codes)
+
+    def _same(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        return self.project(self.embedding(codes)[:, None])  # (B, 1, width)
+
+    def _gated(self, tokens: Tensor, codes: Tensor) -> Tensor:
         code = self.embedding(codes)[:, None]  # (B, 1, dim)
-        change = self.project(code)
-        if self.kind == "gate":
-            both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
-            change = self.gate(both).sigmoid() * change
-        return tokens + change
+        both = torch.cat([tokens, code.expand(-1, tokens.shape[1], -1)], dim=-1)  # (B, T, width + dim)
+        return self.gate(both).sigmoid() * self.project(code)
+
+    def _attended(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        path = self.embedding.path(codes)  # (B, 2, dim)
+        return self.project(F.scaled_dot_product_attention(self.query(tokens), self.key(path), self.value(path)))
+
+    @torch.inference_mode()
+    def vectors(self) -> pd.DataFrame:
+        """The class vectors, one row a code, without `unknown`, which is zero."""
+        codes = torch.arange(1, len(cpc.CODES), device=self.project.weight.device)
+        values = self.embedding(codes).cpu().numpy()
+        return pd.DataFrame(values, index=pd.Index(cpc.CODES[1:], name="code"))
 
 
 class RankScale(nn.Module):
-    """HyperLoRA: delta W = B diag(1 + V c) A in each adapted layer, with the class vector c and V zero at the start.
+    """HyperLoRA: the update of an adapted layer is B diag(1 + V c) A, with the class vector c.
 
-    So it starts as plain LoRA, and a class without a vector (`unknown`: c = 0) stays there. After Hyper-CL (Yoo et al.
-    2024, arXiv 2403.09490) and HyperLoader (arXiv 2407.01411), with one scale a rank in place of a generated matrix.
-    `encoder` has peft's LoRA layers in place; their A gets a hook.
+    V is zero at the start, so it starts as plain LoRA; a class without a vector (`unknown`: c = 0)
+    stays there. After Hyper-CL (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader
+    (arXiv 2407.01411), with one scale a rank in place of a generated matrix. `encoder` has peft's
+    LoRA layers in place; the output of each A, one number a rank, is scaled by a hook.
     """
 
     def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:
-        from peft.tuners.lora import LoraLayer  # here, since its import takes seconds and no other adapter needs it
+        from peft.tuners.lora import LoraLayer  # here, since its import takes seconds
 
         super().__init__()
-        sites = [a for layer in encoder.modules() if isinstance(layer, LoraLayer) for a in layer.lora_A.values()]
+        sites = []
+        for layer in encoder.modules():
+            if isinstance(layer, LoraLayer):
+                sites += layer.lora_A.values()
         self.ranks = [site.out_features for site in sites]
         self.project = nn.Linear(dim, sum(self.ranks), bias=False)
         nn.init.zeros_(self.project.weight)
@@ -121,7 +147,10 @@ class RankScale(nn.Module):
             site.register_forward_hook(partial(self._scale, number))
 
     def _scale(self, number: int, site: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        return output * self.scales[number][:, None].to(output.dtype) if self.scales else output  # (B, T, r)
+        """Scales the output (B, T, r) of a layer's A, sequence by sequence."""
+        if not self.scales:
+            return output
+        return output * self.scales[number][:, None].to(output.dtype)
 
     @contextmanager
     def of(self, vectors: Tensor) -> Iterator[None]:

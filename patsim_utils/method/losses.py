@@ -1,9 +1,13 @@
-"""Ordinal and contrastive losses: functions of tensors alone, in float32, finite for every finite input.
+"""The three losses: of the ranks (ordinal), of the spans (contrastive) and of the ratings.
 
-An ordinal loss takes cumulative logits (N, 4) of P(rank > k) and ranks (N,) in 0..4 and gives the mean over N.
+    loss = ordinal + contrast_weight * NT-Xent + rating_weight * cross-entropy of the ten ratings
+
+All are functions of tensors alone, in float32, and finite for every finite input. An ordinal loss
+takes cumulative logits (N, 4) of P(rank > k) and ranks (N,) in 0..4, and gives the mean over N.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +18,8 @@ from patsim_utils.method import ordinal
 from patsim_utils.method.model import Outputs
 from patsim_utils.ratings import RANKS
 
-NEVER = -1e4  # stands for minus infinity: exp(NEVER) is 0 in float32, and NEVER * 0 is 0 where -inf * 0 is NaN
+HIGHEST = RANKS - 1
+NEVER = -1e4  # a logit whose probability is 0 in float32; minus infinity would make NaN of 0 * it
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -24,76 +29,105 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def smooth_k2(prediction: Tensor, label: Tensor, *, alpha: float = 4.0, beta: float = 0.25) -> Tensor:
     """Smooth K2 loss: a squared error with a flat zone around the label.
 
-    L = alpha * max(|prediction - label| - beta, 0)^2, mean over all elements: convex, once continuously
-    differentiable, >= 0 (Zhang & Li, EMNLP 2024, arXiv 2406.05326, with k = alpha, x0 = beta).
+    L = alpha * max(|prediction - label| - beta, 0)^2, the mean over all elements: convex, once
+    continuously differentiable, >= 0 (Zhang & Li, EMNLP 2024, arXiv 2406.05326, with k = alpha and
+    x0 = beta).
 
-    `prediction`, `label`: any equal shapes, in ranks 0..4 (on scores, beta = .25 would be a whole class).
+    `prediction`, `label`: of equal shapes, in ranks 0..4. On scores, beta = .25 would be a rank.
+
+    >>> smooth_k2(torch.tensor([2.2, 3.0]), torch.tensor([2.0, 2.0]))  # flat; 4 * .75^2
+    tensor(1.1250)
     """
-    return (alpha * ((prediction - label).abs() - beta).clamp(min=0).square()).mean()
+    excess = ((prediction - label).abs() - beta).clamp(min=0)
+    return (alpha * excess.square()).mean()
+
+
+def smooth_k2_of_ranks(cumulative: Tensor, rank: Tensor, *, alpha: float = 4.0, beta: float = 0.25) -> Tensor:
+    """Smooth K2 of the expected rank against the rank."""
+    return smooth_k2(HIGHEST * ordinal.score(cumulative), rank.to(cumulative.dtype), alpha=alpha, beta=beta)
 
 
 def ordinal_logistic(cumulative: Tensor, rank: Tensor) -> Tensor:
     """Sum over thresholds of the binary cross-entropy of P(rank > k).
 
-    CORAL (Cao et al. 2020, arXiv 1901.07884), which is the all-threshold logistic loss (Rennie & Srebro 2005) with
-    equal weights.
+    CORAL (Cao et al. 2020, arXiv 1901.07884), which is the all-threshold logistic loss (Rennie &
+    Srebro 2005) with equal weights.
     """
-    levels = ordinal.levels(rank).to(cumulative.dtype)
-    return F.binary_cross_entropy_with_logits(cumulative, levels, reduction="none").sum(-1).mean()
+    labels = ordinal.levels(rank).to(cumulative.dtype)
+    each = F.binary_cross_entropy_with_logits(cumulative, labels, reduction="none")
+    return each.sum(-1).mean()
 
 
 def bce(cumulative: Tensor, rank: Tensor) -> Tensor:
-    """Binary cross-entropy of the expected score against the score rank / 4, from logits and so never log(0)."""
-    log_score, log_rest = (F.logsigmoid(sign * cumulative).logsumexp(-1) - math.log(RANKS - 1) for sign in (1, -1))
-    label = rank / (RANKS - 1)
+    """Binary cross-entropy of the expected score against rank / 4; from logits, and so never log(0)."""
+    log_score = F.logsigmoid(cumulative).logsumexp(-1) - math.log(HIGHEST)
+    log_rest = F.logsigmoid(-cumulative).logsumexp(-1) - math.log(HIGHEST)
+    label = rank / HIGHEST
     return -(label * log_score + (1 - label) * log_rest).mean()
 
 
+def mse(cumulative: Tensor, rank: Tensor) -> Tensor:
+    """Mean squared error of the expected score against rank / 4."""
+    return F.mse_loss(ordinal.score(cumulative), rank.to(cumulative.dtype) / HIGHEST)
+
+
+def pearson(cumulative: Tensor, rank: Tensor) -> Tensor:
+    """1 - Pearson correlation of expected scores and ranks in the batch."""
+    return one_minus_pearson(ordinal.score(cumulative), rank.to(cumulative.dtype) / HIGHEST)
+
+
 def one_minus_pearson(prediction: Tensor, label: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """1 - Pearson correlation of the batch, in [0, 2]; eps keeps a constant batch finite (its gradient is 0)."""
-    x, y = prediction - prediction.mean(), label - label.mean()
-    return 1 - (x * y).sum() / torch.sqrt((x.square().sum() + eps) * (y.square().sum() + eps))
+    """1 - Pearson correlation (N,), in [0, 2]; eps keeps a constant batch finite (its gradient is 0)."""
+    x = prediction - prediction.mean()
+    y = label - label.mean()
+    variances = (x.square().sum() + eps) * (y.square().sum() + eps)
+    return 1 - (x * y).sum() / variances.sqrt()
+
+
+ORDINAL_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "smooth_k2": smooth_k2_of_ranks,
+    "ordinal_logistic": ordinal_logistic,
+    "bce": bce,
+    "mse": mse,
+    "pearson": pearson,
+}
 
 
 def ordinal_loss(cumulative: Tensor, rank: Tensor, *, kind: str, alpha: float = 4.0, beta: float = 0.25) -> Tensor:
-    """The loss `kind` of the ordinal head: cumulative logits (N, 4), ranks (N,) int -> scalar, at least float32."""
-    cumulative = _at_least_float32(cumulative)
+    """The loss of the ordinal head: cumulative logits (N, 4), ranks (N,) int -> scalar, at least float32.
+
+    `kind`: a name of ORDINAL_LOSSES. `alpha`, `beta`: of Smooth K2 alone.
+    """
+    settings = {}
     if kind == "smooth_k2":
-        return smooth_k2(ordinal.score(cumulative) * (RANKS - 1), rank.float(), alpha=alpha, beta=beta)
-    if kind == "ordinal_logistic":
-        return ordinal_logistic(cumulative, rank)
-    if kind == "bce":
-        return bce(cumulative, rank)
-    prediction, label = ordinal.score(cumulative), rank.float() / (RANKS - 1)
-    if kind == "mse":
-        return F.mse_loss(prediction, label)
-    if kind == "pearson":
-        return one_minus_pearson(prediction, label)
-    raise ValueError(f"there is no loss {kind!r}")
+        settings = {"alpha": alpha, "beta": beta}
+    return ORDINAL_LOSSES[kind](_at_least_float32(cumulative), rank, **settings)
 
 
 def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor, temperature: float = 0.1) -> Tensor:
-    """NT-Xent: a pair's anchor and target are to be closer than either is to the rest of the batch.
+    """NT-Xent: anchor and target of a pair are to be closer to each other than to the rest of the batch.
 
     With the 2N views v = [anchor; target], s = cosine / temperature and the partner p(i) of view i:
     l_i = -log( exp(s_i,p(i)) / (exp(s_i,p(i)) + sum over j in negatives of i of exp(s_ij)) ),
-    L = sum_i w_i l_i / 2N (Chen et al. 2020, arXiv 2002.05709, eq. 1, with weights and a choice of negatives).
+    L = sum_i w_i l_i / 2N (Chen et al. 2020, arXiv 2002.05709, eq. 1, with weights and a choice of
+    negatives).
 
     Args:
         anchor, target: representations (N, D), of any length.
-        positive: weight (N,) >= 0 of each pair as a positive. The mean is over all pairs, not over the weights, so that
-            a batch with few positives does not weigh more; without any, loss and gradient are 0.
-        negative: bool (2N, 2N), which view may be pushed from which; diagonal and partners are taken out here.
+        positive: weight w (N,) >= 0 of each pair. The mean is over all pairs, not over the weights:
+            a batch with few positives does not weigh more, and one without any has loss 0.
+        negative: bool (2N, 2N), which view may be pushed from which; a view's own place and its
+            partner's are taken out here.
     """
-    view = F.normalize(_at_least_float32(torch.cat([anchor, target])), dim=-1)  # (2N, D)
-    similarity = view @ view.T / temperature
-    n = len(anchor)
-    i = torch.arange(2 * n, device=view.device)
-    partner = i.roll(n)
-    allowed = negative.clone()
-    allowed[i, i] = False
-    allowed[i, partner] = True
-    log_p = similarity[i, partner] - similarity.masked_fill(~allowed, NEVER).logsumexp(-1)
+    views = F.normalize(_at_least_float32(torch.cat([anchor, target])), dim=-1)  # (2N, D)
+    similarity = views @ views.T / temperature
+    view = torch.arange(len(views), device=views.device)
+    partner = view.roll(len(anchor))
+    compared = negative.clone()
+    compared[view, view] = False
+    compared[view, partner] = True
+    log_sum = similarity.masked_fill(~compared, NEVER).logsumexp(-1)
+    log_p = similarity[view, partner] - log_sum
     return -(positive.float().repeat(2) * log_p).mean()
 
 
@@ -102,8 +136,12 @@ def in_batch_negatives(anchor_text: Tensor, target_text: Tensor) -> Tensor:
 
     `anchor_text`, `target_text`: integer ids (N,) of the phrases; equal ids are equal texts.
     """
-    owner, text = anchor_text.repeat(2), torch.cat([anchor_text, target_text])
-    return (owner[:, None] != owner) & (text[:, None] != text) & (owner[:, None] != text) & (text[:, None] != owner)
+    owner = anchor_text.repeat(2)
+    text = torch.cat([anchor_text, target_text])
+    other_anchor = owner[:, None] != owner
+    other_text = text[:, None] != text
+    not_anchor_of_other = (owner[:, None] != text) & (text[:, None] != owner)
+    return other_anchor & other_text & not_anchor_of_other
 
 
 def positives(rank: Tensor) -> Tensor:
@@ -112,18 +150,24 @@ def positives(rank: Tensor) -> Tensor:
 
 
 def contrast_loss(anchor: Tensor, target: Tensor, batch: dict[str, Tensor], *, temperature: float = 0.1) -> Tensor:
-    """NT-Xent of span representations (N, D), with the positives and in-batch negatives of a batch of `Pairs`."""
+    """NT-Xent of span representations (N, D), with the positives and in-batch negatives of a batch."""
     negative = in_batch_negatives(batch["anchor_text"], batch["target_text"])
     return ntxent(anchor, target, positive=positives(batch["rank"]), negative=negative, temperature=temperature)
 
 
 def dual_loss(outputs: Outputs, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The three terms of the loss, each times its weight, 0 where not in use; their sum is what is minimised."""
-    c = config
-    by_rank = ordinal_loss(outputs.cumulative, batch["rank"], kind=c.loss, alpha=c.alpha, beta=c.beta)
-    contrast = rating = outputs.cumulative.new_zeros(())
-    if c.contrast_weight:
-        contrast = contrast_loss(outputs.anchor, outputs.target, batch, temperature=c.temperature)
+    """The three terms of the loss, each times its weight, 0 where not in use; their sum is minimised."""
+    terms = {
+        "ordinal": ordinal_loss(
+            outputs.cumulative, batch["rank"], kind=config.loss, alpha=config.alpha, beta=config.beta
+        ),
+        "contrast": outputs.cumulative.new_zeros(()),
+        "rating": outputs.cumulative.new_zeros(()),
+    }
+    if config.contrast_weight:
+        contrast = contrast_loss(outputs.anchor, outputs.target, batch, temperature=config.temperature)
+        terms["contrast"] = config.contrast_weight * contrast
     if outputs.ratings is not None:
         rating = F.cross_entropy(outputs.ratings.float(), batch["rating"])
-    return {"ordinal": by_rank, "contrast": c.contrast_weight * contrast, "rating": c.rating_weight * rating}
+        terms["rating"] = config.rating_weight * rating
+    return terms

@@ -1,68 +1,39 @@
 """A trained model and what one does with it: score, explain and rank pairs; save and load it."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
-from patsim_utils.data.pairs import check_pairs
+from patsim_utils.data.pairs import KEY, check_pairs
 from patsim_utils.errors import InputError, clip
-from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
-from patsim_utils.method import adapters, encoder, ordinal
+from patsim_utils.method import encoder, folders, model
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.for_class import ForClass
-from patsim_utils.method.model import Network
-from patsim_utils.ratings import RANKS, RATINGS, SCORES
+from patsim_utils.method.model import Network, Predictions, Progress
 
-FORMAT = 3  # of a model folder
-FORMER_FORMAT = 2  # whose layout `packed` had a [SEP] behind each target; its other models are read as they are
 CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}  # that are read of a class text
-BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # of a batch in scoring; larger ones outgrow a CPU's caches
-Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
-
-
-@dataclass
-class Predictions:
-    """What a model says of n rows, in their order."""
-
-    logits: Tensor  # cumulative logits of P(rank > k) (n, 4) float32
-    rating_logits: Tensor | None  # of RATINGS (n, 10) float32; None where the model has not learned them
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Expected scores (n,) in [0, 1]."""
-        return ordinal.score(self.logits.double()).numpy()
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Probability of each of the scores 0, .25, .5, .75, 1: (n, 5), rows sum to 1."""
-        return ordinal.probabilities(self.logits.double()).numpy()
-
-    @property
-    def ratings(self) -> pd.DataFrame | None:
-        """Probability of each of RATINGS (n, 10), such as hyponym or antonym; None where they were not learned."""
-        if self.rating_logits is None:
-            return None
-        return pd.DataFrame(self.rating_logits.double().softmax(-1).numpy(), columns=list(RATINGS))
 
 
 class Matcher:
     """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out.
 
-    Attributes: `network`, the torch module; `tokenizer`; `config`, the settings it was made with; `titles`, the class
-    text of each CPC code; `regressor` of the similarity features, None before the end of a training and where the
-    configuration has none.
+    Equal phrases are the same by definition: a pair whose normalised anchor and target are one
+    text has score 1, whatever the network says of it.
+
+    Attributes:
+        network: the torch module.
+        tokenizer: of its encoder.
+        config: the settings that it was made with.
+        titles: the class text of each CPC code.
+        regressor: of the similarity features; None during training, and where there are none.
     """
 
     def __init__(
@@ -73,29 +44,17 @@ class Matcher:
         network: Network | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        """A model whose encoder is pretrained and whose heads are new, unless `network` and `tokenizer` are given.
+        """A model to be trained: its encoder is pretrained, its heads are new.
 
-        `titles`: class text of each code; by default those that `config.cpc_titles` names, else the built-in ones.
-        InputError where the backbone is not there, or does not suit the configuration.
+        `titles`: by default those that `config.cpc_titles` names, else the built-in ones. With
+        `network` and `tokenizer` it is a trained model. InputError where the backbone is not
+        there, or does not suit the configuration.
         """
         self.config = config
         self.titles = titles or cpc.titles(config.cpc_titles or None)
         self.tokenizer = tokenizer or encoder.load_tokenizer(config.backbone)
-        self.network = network or self._new_network()
+        self.network = network or model.new_network(config, self.tokenizer, self.titles)
         self.regressor: Regressor | None = None
-
-    def _new_network(self) -> Network:
-        backbone = encoder.load_backbone(self.config.backbone, layers=self.config.layers)
-        check_backbone(backbone, self.config)
-        title_vectors = None
-        if self.config.fusion == "graph":  # before the adapter is in: the pretrained encoder reads the titles
-            texts = [self.titles[code] for code in cpc.CODES]
-            title_vectors = encoder.sentence_vectors(texts, tokenizer=self.tokenizer, model=backbone.eval())
-        return Network(adapters.adapt(backbone, self.config), self.config, titles=title_vectors)
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The rows of a checked frame (`data.pairs.check_pairs`), tokenised for this model."""
@@ -112,70 +71,41 @@ class Matcher:
             unknown=unknown,
         )
 
-    @torch.inference_mode()
     def run(self, pairs: Pairs, *, progress: Progress | None = None) -> Predictions:
-        """What the network alone says of all pairs, in their order; without the regressor of similarity features.
-
-        `progress(done, all)` follows every batch. The network is in evaluation mode afterwards.
-        """
-        if self.network.training:  # a walk over all modules, which takes longer than the scoring of one pair
-            self.network.eval()
-        predictions = Predictions(torch.zeros(len(pairs), RANKS - 1), None)
-        if self.network.rating_head is not None:
-            predictions.rating_logits = torch.zeros(len(pairs), len(RATINGS))
-        done = 0
-        for batch in self._batches(pairs):
-            with encoder.autocast(self.config.precision, self.device):
-                outputs = self.network({name: tensor.to(self.device) for name, tensor in batch.items()})
-            predictions.logits[batch["rows"]] = outputs.logits().cpu()
-            if outputs.ratings is not None:
-                predictions.rating_logits[batch["rows"]] = outputs.ratings.float().cpu()
-            done += len(batch["rows"])
-            if progress:
-                progress(done, len(pairs))
-        return predictions
-
-    def _batches(self, pairs: Pairs) -> Iterator[dict[str, Tensor]]:
-        """All rows in batches of at most BATCH_TOKENS, the longest sequences first: memory is known at once."""
-        sequences = pairs.sequences()
-        lengths = pairs.lengths(sequences)
-        order = np.argsort(lengths, kind="stable")[::-1]
-        while len(order):
-            size = max(1, BATCH_TOKENS[self.device.type] // int(lengths[order[0]]))
-            yield pairs.collate([pairs[sequences[i]] for i in order[:size]])
-            order = order[size:]
+        """What the network alone says of all pairs, in their order; `progress` as in `model.run`."""
+        return model.run(self.network, pairs, precision=self.config.precision, progress=progress)
 
     def predictions(
         self, frame: pd.DataFrame, *, unknown: str = "error", progress: Progress | None = None
     ) -> Predictions:
-        """What the model says of the rows of a checked frame: the network and, where there is one, the regressor."""
+        """What network and regressor say of a checked frame, also of equal phrases: what is evaluated."""
         predictions = self.run(self.pairs(frame, unknown=unknown), progress=progress)
         if self.regressor:
             predictions.logits = self.regressor.blend(predictions.logits, frame)
         return predictions
 
     def read(self, frame: pd.DataFrame, *, unknown: str = "error", progress: Progress | None = None) -> Predictions:
-        """Scores, probabilities and ratings of each row by one pass of the encoder; arguments as in `score`."""
+        """Scores, probabilities and ratings by one pass of the encoder; arguments as in `score`."""
         frame = check_pairs(frame, unknown=unknown)
         if frame.empty:
-            ratings = None if self.network.rating_head is None else torch.zeros(0, len(RATINGS))
-            return Predictions(torch.zeros(0, RANKS - 1), ratings)
-        return self.predictions(frame, unknown=unknown, progress=progress)
+            return Predictions.zeros(0, with_ratings=self.network.rating_head is not None)
+        predictions = self.predictions(frame, unknown=unknown, progress=progress)
+        return predictions.with_equal(frame["anchor"] == frame["target"])
 
-    def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
-        """Scores (n,) in [0, 1] for rows of anchor, target, context.
+    def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> ndarray:
+        """Scores (n,) in [0, 1] for rows of anchor, target, context; 1 where the phrases are equal.
 
-        `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone; "error" refuses it.
-        InputError with the row and column where a value is missing or no text.
+        `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone;
+        "error" refuses it. InputError with row and column of a value that is missing or no text.
         """
         return self.read(frame, unknown=unknown).scores
 
-    def predict(self, pairs: Iterable[tuple[str, str, str]]) -> np.ndarray:
-        """Scores (n,) of (anchor, target, class) triples: `score` under the name that a CrossEncoder has for it."""
-        return self.score(pd.DataFrame(list(pairs), columns=["anchor", "target", "context"], dtype=object))
+    def predict(self, pairs: Iterable[tuple[str, str, str]]) -> ndarray:
+        """Scores (n,) of (anchor, target, class) triples: `score` under the name that a CrossEncoder has."""
+        return self.score(frame_of(pairs))
 
-    def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> np.ndarray:
-        """Probability (n, 5) of each of the scores 0, .25, .5, .75, 1."""
+    def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> ndarray:
+        """Probability of each of the scores 0, .25, .5, .75, 1: (n, 5)."""
         return self.read(frame, unknown=unknown).probabilities
 
     def ratings(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
@@ -185,17 +115,8 @@ class Matcher:
         return self.read(frame, unknown=unknown).ratings
 
     def explain(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
-        """What the model says of each row: `score`, the probability of each of the five scores (`0` to `1`) and, where
-        it has learned ratings, the most probable `rating` with its `probability`.
-        """
-        predictions = self.read(frame, unknown=unknown)
-        table = pd.DataFrame(predictions.probabilities, columns=[f"{score:g}" for score in SCORES])
-        table.insert(0, "score", predictions.scores)
-        ratings = predictions.ratings
-        if ratings is not None:
-            table["rating"] = ratings.idxmax(axis=1)
-            table["probability"] = ratings.max(axis=1)
-        return table
+        """What the model says of each row, as `Predictions.table`; of equal phrases it is certain."""
+        return self.read(frame, unknown=unknown).table()
 
     def rank(
         self,
@@ -227,84 +148,56 @@ class Matcher:
         """The learned unit vectors, one row a code (without `unknown`, which is zero)."""
         if self.config.fusion == "none":
             raise InputError("fusion 'none' has learned no CPC vectors")
-        with torch.inference_mode():
-            vectors = self.network.fusion.embedding(torch.arange(1, len(cpc.CODES), device=self.device))
-        return pd.DataFrame(vectors.cpu().numpy(), index=pd.Index(cpc.CODES[1:], name="code"))
+        return self.network.fusion.vectors()
 
-    def save(self, folder: Path) -> None:
-        """Writes matcher.json, encoder/config.json, tokenizer/ and model.safetensors (all weights, nothing pickled)."""
+    def compressed(self, rank: int = 64) -> Self:
+        """The model that `save(folder, form="adapter", rank=rank)` and `load` would give back."""
+        network = folders.compressed(self.config, self.network, rank=rank)
+        matcher = type(self)(self.config, titles=self.titles, network=network, tokenizer=self.tokenizer)
+        matcher.regressor = self.regressor
+        return matcher
+
+    def save(self, folder: str | Path, *, form: str = "auto", rank: int = 64) -> None:
+        """Writes a model folder, as this module's docstring describes it; nothing is pickled.
+
+        Args:
+            folder: is made where it is not there.
+            form: "full"; "adapter"; or "auto": "adapter" for LoRA on `minilm` or `mpnet`, else "full".
+            rank: of the adapter form of a network without LoRA, whose numbers are then in float16;
+                of one with LoRA the own factors are kept, in float32.
+        """
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.network.encoder.config.save_pretrained(folder / "encoder")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        adapters.save_weights(self.network, folder / "model.safetensors")
         if self.regressor:
             self.regressor.save(folder / "features")
-        note = {"format": FORMAT, "config": self.config.model_dump(exclude={"data"}), "codes": cpc.CODES}
-        note |= {"titles": self.titles, "sha256": _digests(folder)}
-        (folder / "matcher.json").write_text(json.dumps(note, indent=1))
+        folders.write(folder, self.config, self.titles, self.network, self.tokenizer, form=form, rank=rank)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The model in a run folder, or in the model folder that `save` wrote; runs no code that the folder holds.
+    def load(cls, path: str | Path = "small") -> Self:
+        """A model to score with: a run folder, a model folder, or one that ships: "small" or "large".
 
-        It is there to score: a LoRA update is merged into its weights, which saves the update's own products.
-        InputError where there is no model, or a part of it is missing, damaged or of another version.
+        No code that the folder holds is run. InputError where there is no model, or a part of it
+        is missing, damaged or of another version.
         """
-        folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
-        config, titles = _read_note(folder, path)
-        backbone = encoder.load_backbone(str(folder / "encoder"), weights=False)
-        check_backbone(backbone, config)
-        weights = folder / "model.safetensors"
-        state = adapters.read_tensors(weights)
-        if config.adapter == "hyperlora":  # whose update is another one for each class
-            backbone = adapters.adapt(backbone, config)
-        else:
-            scaling = config.lora_alpha / config.lora_rank
-            state = adapters.merge(adapters.plain_names(state), scaling=scaling, source=weights)
-        network = Network(backbone, config, titles=torch.zeros(len(cpc.CODES), backbone.config.hidden_size))
-        adapters.fill(network, state, source=weights)
+        folder = folders.find(path)
+        note = folders.read_note(folder)
+        network, tokenizer = folders.read(folder, note)
         network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        tokenizer = encoder.load_tokenizer(str(folder / "tokenizer"))
-        matcher = cls(config, titles=titles, network=network, tokenizer=tokenizer)
-        if config.features != "none":
-            matcher.regressor = Regressor.load(folder / "features", config.features, precision=config.precision)
+        matcher = cls(note.config, titles=note.titles, network=network, tokenizer=tokenizer)
+        if note.config.features != "none":
+            kind = note.config.features
+            matcher.regressor = Regressor.load(folder / "features", kind, precision=note.config.precision)
         return matcher
 
 
-def check_backbone(backbone: torch.nn.Module, config: Config) -> None:
-    """InputError where an encoder does not suit the settings of contrast layer or layout."""
-    layers = backbone.config.num_hidden_layers
-    if config.contrast_weight and config.contrast_layer > layers:
-        raise InputError(f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone")
-    positions.check(backbone, config.layout)
-
-
-def _read_note(folder: Path, path: str | Path) -> tuple[Config, dict[str, str]]:
-    """Settings and titles of matcher.json in a model folder, `path` being where the user said that it is."""
-    note_path = folder / "matcher.json"
-    try:
-        note = json.loads(note_path.read_text(encoding="utf-8"))
-        version = note["format"], tuple(note["codes"])
-        settings, titles, digests = (dict(note[name]) for name in ("config", "titles", "sha256"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample") from error
-    except OSError as error:
-        raise InputError(f"{note_path}: may not be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{note_path}: is damaged, or of another version of patsim") from error
-    if version not in ((FORMAT, cpc.CODES), (FORMER_FORMAT, cpc.CODES)):
-        raise InputError(f"{folder}: the model was written by another version of patsim")
-    if note["format"] == FORMER_FORMAT and settings.get("layout") == "packed":
-        start = f"{folder}: the model was written by another version of patsim"
-        raise InputError(f"{start}, whose layout 'packed' was another one; train it again")
-    if _digests(folder) != digests:
-        raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
-    if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):
-        raise InputError(f"{note_path}: its titles are not those of the CPC codes")
-    return Config.parse(settings, source=str(note_path)), titles
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of the small files of a model folder, by their path in it."""
-    files = sorted(path for part in ("encoder", "tokenizer") for path in (folder / part).glob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def frame_of(pairs: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
+    """The rows of a list of triples; InputError where it is something else."""
+    if isinstance(pairs, pd.DataFrame):
+        raise InputError("pairs: is a DataFrame; `score` takes one, `predict` a list of triples")
+    rows = list(pairs)
+    for row in rows:
+        if isinstance(row, str):
+            raise InputError(f"pairs: {clip(row)} is a text; needed is a list of (anchor, target, class) triples")
+        if not hasattr(row, "__len__") or len(row) != len(KEY):
+            raise InputError(f"pairs: {clip(row)} is no triple; an anchor, a target and a CPC class are needed")
+    return pd.DataFrame(rows, columns=KEY, dtype=object)

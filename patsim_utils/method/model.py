@@ -1,32 +1,98 @@
 """The network: token embeddings and class vector -> encoder -> spans of anchor and target -> two heads."""
 
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
-from patsim_utils.method import encoder, ordinal
+from patsim_utils.data import cpc
+from patsim_utils.errors import InputError
+from patsim_utils.layouts import positions
+from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.method import adapters, encoder, ordinal
 from patsim_utils.method.fusion import Fusion, RankScale
 from patsim_utils.method.ordinal import OrdinalHead, small_network
-from patsim_utils.ratings import RATINGS
+from patsim_utils.ratings import RANKS, RATINGS, SCORES
+
+BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # of a batch in scoring; larger ones outgrow a CPU's caches
+Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
 
 
 @dataclass
 class Outputs:
-    """What the network says of a batch of N pairs."""
+    """What the network says of a batch of N pairs; the losses are computed from it."""
 
     cumulative: Tensor  # logits of P(rank > k) (N, 4), by the ordinal head
     anchor: Tensor  # mean state of the anchor's tokens at the contrast layer (N, W)
     target: Tensor  # the same of the target (N, W)
-    ratings: Tensor | None  # logits of RATINGS (N, 10); None where the model does not learn them
+    ratings: Tensor | None  # logits of RATINGS (N, 10); None where the network does not learn them
 
     def logits(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 that scores are made of: of the mean probabilities of both heads."""
+        """Cumulative logits (N, 4) float32 that scores are made of: of both heads' mean probabilities."""
         if self.ratings is None:
             return self.cumulative.float()
         return ordinal.combined(self.cumulative, self.ratings)
+
+
+@dataclass
+class Predictions:
+    """What a model says of n rows, in their order."""
+
+    logits: Tensor  # cumulative logits of P(rank > k) (n, 4) float32
+    rating_logits: Tensor | None  # of RATINGS (n, 10) float32; None where they were not learned
+
+    @classmethod
+    def zeros(cls, rows: int, *, with_ratings: bool) -> Self:
+        """Logits 0 for each row, to be filled in."""
+        rating_logits = torch.zeros(rows, len(RATINGS)) if with_ratings else None
+        return cls(torch.zeros(rows, RANKS - 1), rating_logits)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Expected scores (n,) in [0, 1]."""
+        return ordinal.score(self.logits.double()).numpy()
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Probability of each of the scores 0, .25, .5, .75, 1: (n, 5), rows sum to 1."""
+        return ordinal.probabilities(self.logits.double()).numpy()
+
+    @property
+    def ratings(self) -> pd.DataFrame | None:
+        """Probability of each of RATINGS (n, 10), such as hyponym or antonym; None where not learned."""
+        if self.rating_logits is None:
+            return None
+        return pd.DataFrame(self.rating_logits.double().softmax(-1).numpy(), columns=list(RATINGS))
+
+    def table(self) -> pd.DataFrame:
+        """`score`, the probability of each score (`0`, `0.25` to `1`), and where ratings were learned
+        the most probable `rating` with its `probability`.
+        """
+        table = pd.DataFrame(self.probabilities, columns=[f"{score:g}" for score in SCORES])
+        table.insert(0, "score", self.scores)
+        ratings = self.ratings
+        if ratings is not None:
+            table["rating"] = ratings.idxmax(axis=1)
+            table["probability"] = ratings.max(axis=1)
+        return table
+
+    def with_equal(self, equal: np.ndarray) -> Self:
+        """The same, but certain of score 1 and rating "4" in the rows (n,) bool whose phrases are equal."""
+        rows = torch.from_numpy(np.array(equal, dtype=bool))
+        certain = torch.tensor(torch.inf)
+        logits = torch.where(rows[:, None], certain, self.logits)
+        if self.rating_logits is None:
+            return type(self)(logits, None)
+        is_four = torch.tensor([rating == "4" for rating in RATINGS])
+        rating_logits = torch.where(rows[:, None] & ~is_four, -certain, self.rating_logits)
+        return type(self)(logits, rating_logits)
 
 
 def span_mean(states: Tensor, span: Tensor) -> Tensor:
@@ -37,15 +103,17 @@ def span_mean(states: Tensor, span: Tensor) -> Tensor:
 
 
 def pair_features(anchor: Tensor, target: Tensor) -> Tensor:
-    """Span means (N, W) of anchor and target -> what the heads read (N, 4 W): both, their product and difference."""
+    """Span means (N, W) -> what the heads read (N, 4 W): both, their product, their distance."""
     return torch.cat([anchor, target, anchor * target, (anchor - target).abs()], dim=-1)
 
 
 class Network(nn.Module):
     """A batch of `layouts.Pairs` -> `Outputs`.
 
-    A batch holds B sequences of T tokens and N pairs: in the layout `pair` a sequence holds one pair, in the packed
-    layouts many. So the encoder works on (B, T, W), and everything behind it on the spans of the N pairs.
+    A batch holds B sequences of T tokens and N pairs. In the layout `pair` a sequence holds one
+    pair and every token sees every other: B = N. In the packed layouts it holds many targets of
+    one anchor, each of which sees the anchor and itself, but no other target. So the encoder
+    works on (B, T, W), and all behind it on the N spans of anchors and of targets.
     """
 
     def __init__(self, backbone: nn.Module, config: Config, *, titles: Tensor | None = None) -> None:
@@ -53,7 +121,7 @@ class Network(nn.Module):
         Args:
             backbone: the encoder, with its adapter in place (`adapters.adapt`).
             config: which parts the network has.
-            titles: sentence vectors (len(cpc.CODES), W) of the class titles, which the fusion `graph` starts from.
+            titles: sentence vectors (len(cpc.CODES), W) of the classes' titles; fusion `graph` needs them.
         """
         super().__init__()
         width = backbone.config.hidden_size
@@ -69,10 +137,16 @@ class Network(nn.Module):
             self.rating_head = small_network(4 * width, len(RATINGS))
 
     @property
+    def has_lora(self) -> bool:
+        """Whether the encoder is in peft's wrapper, with LoRA layers that are not merged."""
+        return "base_model" in dict(self.backbone.named_children())
+
+    @property
     def encoder(self) -> nn.Module:
-        """The encoder itself, with LoRA layers in place but without peft's wrapper."""
-        wrapped = dict(self.backbone.named_children()).get("base_model")
-        return self.backbone if wrapped is None else wrapped.model
+        """The encoder itself, without peft's wrapper."""
+        if self.has_lora:
+            return self.backbone.base_model.model
+        return self.backbone
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +161,7 @@ class Network(nn.Module):
             return self._heads(states, batch)
 
     def _adapted_to(self, codes: Tensor) -> AbstractContextManager[None]:
-        """While it lasts, HyperLoRA's update of sequence b is that of its class; nothing without HyperLoRA."""
+        """While it lasts, HyperLoRA's update of sequence b is that of its class; else nothing."""
         if self.hyperlora is None:
             return nullcontext()
         return self.hyperlora.of(self.fusion.embedding(codes))
@@ -102,3 +176,59 @@ class Network(nn.Module):
             target=span_mean(middle, batch["target_span"]),
             ratings=None if self.rating_head is None else self.rating_head(features),
         )
+
+
+def new_network(config: Config, tokenizer: PreTrainedTokenizerBase, titles: dict[str, str]) -> Network:
+    """A pretrained encoder with its adapter, and new heads; InputError where they do not suit each other."""
+    backbone = encoder.load_backbone(config.backbone, layers=config.layers)
+    check_backbone(backbone, config)
+    title_vectors = None
+    if config.fusion == "graph":  # before the adapter is in: the pretrained encoder reads the titles
+        texts = [titles[code] for code in cpc.CODES]
+        title_vectors = encoder.sentence_vectors(texts, tokenizer=tokenizer, model=backbone.eval())
+    return Network(adapters.adapt(backbone, config), config, titles=title_vectors)
+
+
+def check_backbone(backbone: nn.Module, config: Config) -> None:
+    """InputError where an encoder does not suit the settings of contrast layer or layout."""
+    layers = backbone.config.num_hidden_layers
+    if config.contrast_weight and config.contrast_layer > layers:
+        raise InputError(f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone")
+    positions.check(backbone, config.layout)
+
+
+@torch.inference_mode()
+def run(network: Network, pairs: Pairs, *, precision: str, progress: Progress | None = None) -> Predictions:
+    """What a network says of all pairs, in their order. It is in evaluation mode afterwards.
+
+    `progress(done, all)` is called with numbers of rows after every batch.
+    """
+    if network.training:  # a walk over all modules, which takes longer than the scoring of one pair
+        network.eval()
+    predictions = Predictions.zeros(len(pairs), with_ratings=network.rating_head is not None)
+    done = 0
+    for batch in _batches(pairs, tokens=BATCH_TOKENS[network.device.type]):
+        rows = batch["rows"]
+        with encoder.autocast(precision, network.device):
+            outputs = network({name: tensor.to(network.device) for name, tensor in batch.items()})
+        predictions.logits[rows] = outputs.logits().cpu()
+        if outputs.ratings is not None:
+            predictions.rating_logits[rows] = outputs.ratings.float().cpu()
+        done += len(rows)
+        if progress:
+            progress(done, len(pairs))
+    return predictions
+
+
+def _batches(pairs: Pairs, *, tokens: int) -> Iterator[dict[str, Tensor]]:
+    """All rows in batches of about `tokens` tokens.
+
+    The longest sequences come first, so that the first batch takes the most memory.
+    """
+    sequences = pairs.sequences()
+    lengths = pairs.lengths(sequences)
+    order = np.argsort(lengths, kind="stable")[::-1]
+    while len(order):
+        size = max(1, tokens // int(lengths[order[0]]))
+        yield pairs.collate([pairs[sequences[i]] for i in order[:size]])
+        order = order[size:]

@@ -1,7 +1,8 @@
 """The ordinal head: five ordered ranks behind one latent strength, and the way between ranks and scores.
 
-A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4: P(rank > k) =
-sigmoid(z - threshold_k). The score is the mean of these four probabilities, that is the expected rank / 4.
+A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4:
+P(rank > k) = sigmoid(z - threshold_k) for k = 0..3. These four logits are called cumulative. The
+score is the mean of the four probabilities, which is the expected rank / 4.
 """
 
 import torch
@@ -10,28 +11,49 @@ from torch.nn import functional as F
 
 from patsim_utils.ratings import RANKS, RATINGS
 
+CERTAIN = 1e-6  # how near to 0 and 1 a probability may be whose logit is taken
+
 
 def levels(rank: Tensor) -> Tensor:
-    """Ranks (N,) -> extended binary labels bool (N, 4), level k is true where rank > k."""
+    """Ranks (N,) -> extended binary labels bool (N, 4): column k says whether the rank is above k.
+
+    >>> levels(torch.tensor([2])).tolist()
+    [[True, True, False, False]]
+    """
     return rank[:, None] > torch.arange(RANKS - 1, device=rank.device)
 
 
 def score(cumulative: Tensor) -> Tensor:
-    """Cumulative logits (N, 4) of P(rank > k) -> expected score (N,) in [0, 1]."""
+    """Cumulative logits (N, 4) -> expected score (N,) in [0, 1].
+
+    >>> score(torch.zeros(1, 4))
+    tensor([0.5000])
+    """
     return cumulative.sigmoid().mean(-1)
 
 
 def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
-    """Cumulative logits (N, 4) and logits of RATINGS (N, 10) -> the cumulative logits (N, 4) of their mean."""
-    rank = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
-    by_rating = ratings.float().softmax(-1) @ levels(rank).float()  # (N, 10) @ (10, 4)
-    return torch.logit((cumulative.float().sigmoid() + by_rating) / 2, eps=1e-6)
+    """Cumulative logits of the mean of both heads' probabilities (N, 4) float32.
+
+    Args:
+        cumulative: logits of the ordinal head (N, 4).
+        ratings: logits of RATINGS (N, 10), whose first digit is the rank.
+    """
+    ranks = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
+    by_rating = ratings.float().softmax(-1) @ levels(ranks).float()  # (N, 10) @ (10, 4)
+    by_rank = cumulative.float().sigmoid()
+    return torch.logit((by_rank + by_rating) / 2, eps=CERTAIN)
 
 
 def probabilities(cumulative: Tensor) -> Tensor:
-    """Cumulative logits (N, 4), falling along k -> probability of each rank (N, 5), rows sum to 1."""
-    above = F.pad(F.pad(cumulative.sigmoid(), (1, 0), value=1.0), (0, 1))  # P(rank >= k) for k = 0..5
-    return above[:, :-1] - above[:, 1:]
+    """Cumulative logits (N, 4), falling along k -> probability of each rank (N, 5); rows sum to 1.
+
+    >>> probabilities(torch.tensor([[9.0, 9.0, 0.0, -9.0]])).round(decimals=2).tolist()
+    [[0.0, 0.0, 0.5, 0.5, 0.0]]
+    """
+    at_least = F.pad(cumulative.sigmoid(), (1, 0), value=1.0)  # P(rank >= k) for k = 0..4
+    above = F.pad(cumulative.sigmoid(), (0, 1), value=0.0)  # P(rank > k) for k = 0..4
+    return at_least - above
 
 
 def small_network(width: int, outputs: int) -> nn.Sequential:
@@ -40,10 +62,11 @@ def small_network(width: int, outputs: int) -> nn.Sequential:
 
 
 class OrdinalHead(nn.Module):
-    """Features (N, width) -> cumulative logits (N, 4), falling along the ranks by construction.
+    """Features (N, width) -> cumulative logits (N, 4), which fall along k by construction.
 
-    The thresholds are the first one plus positive steps (softplus), so that no probability of a rank can be
-    negative (the ordered-logit model, McCullagh 1980; with a shared slope as in CORAL, Cao et al. 2020).
+    The thresholds are the first one plus positive steps (softplus), so that no probability of a
+    rank can be negative (the ordered-logit model, McCullagh 1980; with a shared slope as in CORAL,
+    Cao et al. 2020, arXiv 1901.07884).
     """
 
     def __init__(self, width: int) -> None:
@@ -54,7 +77,8 @@ class OrdinalHead(nn.Module):
 
     def thresholds(self) -> Tensor:
         """The four cut points (4,), rising."""
-        return self.first + torch.cat([self.steps.new_zeros(1), F.softplus(self.steps).cumsum(0)])
+        rises = F.softplus(self.steps).cumsum(0)
+        return self.first + F.pad(rises, (1, 0))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.strength(features) - self.thresholds()  # (N, 1) - (4,) -> (N, 4)

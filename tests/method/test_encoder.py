@@ -51,13 +51,13 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     assert all(p.requires_grad for p in full.parameters())
     for model, rate in ((full, 0.3), (adapted, 0.1)):
         dropouts = {(type(module), module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
-        assert dropouts - {(encoder.ByteDropout, 0.0)} == {(encoder.ByteDropout, rate)}
+        assert dropouts - {(adapters.ByteDropout, 0.0)} == {(adapters.ByteDropout, rate)}
 
 
 @pytest.mark.parametrize(("rate", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16), (0.999, torch.float32)])
 def test_dropout_by_bytes_is_dropout(rate: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    shape, dropout = (301, 333), encoder.ByteDropout(rate)  # no multiple of eight elements
+    shape, dropout = (301, 333), adapters.ByteDropout(rate)  # no multiple of eight elements
     tokens = torch.ones(shape, dtype=dtype, requires_grad=True)
     found = dropout(tokens)
     found.sum().backward()

@@ -1,0 +1,204 @@
+"""A model in a folder: matcher.json, model.safetensors, in one of two forms. Nothing is pickled.
+
+- `full`: all weights, and beside them encoder/config.json and tokenizer/. It needs nothing else.
+- `adapter`: what training has changed (`adapters.compress`), a few MB. Encoder and tokenizer are
+  those of the pretrained backbone, whose weights' sha256 is in matcher.json.
+
+Whatever a folder holds, names, shapes and dtypes of its weights are compared with its settings
+before memory is taken for them.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from patsim_utils.config import Config
+from patsim_utils.data import cpc
+from patsim_utils.errors import InputError, clip
+from patsim_utils.method import adapters, backbones, encoder
+from patsim_utils.method.adapters import State
+from patsim_utils.method.model import Network, check_backbone
+
+FORMAT = 3  # that is written; 2, which has the form `full`, is read, too
+FORMS = ("full", "adapter")
+NOTE = "matcher.json"
+SHIPPED = Path(__file__).parents[1] / "models"
+NAMES = ("small", "large")  # of models that ship with the package
+
+
+class Note(NamedTuple):
+    """What matcher.json says."""
+
+    config: Config
+    titles: dict[str, str]
+    form: str
+    pretrained_sha256: str  # of the backbone's weights; empty in the form `full`
+
+
+def find(path: str | Path) -> Path:
+    """The folder of a model: of "small" or "large", of a run folder, or the path itself.
+
+    InputError where no model is in it.
+    """
+    if path in NAMES:
+        if not (SHIPPED / path / NOTE).is_file():
+            raise InputError(f"model {path!r} is not in this copy of the package; `make study` trains one: runs/sample")
+        return SHIPPED / path
+    for folder in (Path(path) / "model", Path(path)):
+        if (folder / NOTE).exists():
+            return folder
+    raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample")
+
+
+def write(
+    folder: Path,
+    config: Config,
+    titles: dict[str, str],
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    form: str,
+    rank: int,
+) -> None:
+    """Writes a model; `form` and `rank` as in `Matcher.save`. The note comes last: without it there is no model."""
+    if form == "auto":
+        form = "adapter" if _has_exact_factors(network, config) else "full"
+    if form not in FORMS:
+        raise InputError(f"form {clip(form)} is none of auto, {', '.join(FORMS)}")
+    note = {"format": FORMAT, "form": form, "config": config.model_dump(exclude={"data"})}
+    if form == "adapter":
+        note["pretrained_sha256"] = backbones.digest(config.backbone)
+        pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
+        adapters.save_tensors(learned(config, network, pretrained, rank=rank), folder / backbones.WEIGHTS)
+    else:
+        network.encoder.config.save_pretrained(folder / "encoder")
+        tokenizer.save_pretrained(folder / "tokenizer")
+        adapters.save_weights(network, folder / backbones.WEIGHTS)
+    note |= {"codes": cpc.CODES, "titles": titles, "sha256": _digests(folder)}
+    (folder / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
+
+
+def _has_exact_factors(network: Network, config: Config) -> bool:
+    """Whether the adapter form loses nothing, and needs no folder that may be gone."""
+    return config.adapter in ("lora", "lora_all") and network.has_lora and config.backbone in backbones.SHA256
+
+
+def learned(config: Config, network: Network, pretrained: nn.Module, *, rank: int) -> State:
+    """What the adapter form keeps of a network: LoRA's own factors in float32, else a compression in float16."""
+    if config.adapter == "hyperlora":
+        raise InputError("adapter 'hyperlora' has an update for each class; only the form 'full' keeps it")
+    dtype = torch.float32 if network.has_lora else torch.float16
+    scaling = config.lora_alpha / config.lora_rank
+    return adapters.compress(network, pretrained, rank=rank, scaling=scaling, dtype=dtype)
+
+
+def compressed(config: Config, network: Network, *, rank: int) -> Network:
+    """The network that `write` in the adapter form and `read` would give back."""
+    pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
+    kept = learned(config, network, pretrained, rank=rank)
+    return _on_top_of(pretrained, kept, config, source="the compressed model").to(network.device).eval()
+
+
+def read_note(folder: Path) -> Note:
+    """Checks matcher.json and the small files that it names; InputError where something is wrong."""
+    path = folder / NOTE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format"]
+        codes = tuple(content["codes"])
+        settings = dict(content["config"])
+        titles = dict(content["titles"])
+        digests = dict(content["sha256"])
+        form = content.get("form", "full")
+        pretrained_sha256 = str(content.get("pretrained_sha256", ""))
+    except OSError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged, or of another version of patsim") from error
+    if version not in (2, FORMAT) or codes != cpc.CODES or form not in FORMS:
+        raise InputError(f"{folder}: the model was written by another version of patsim")
+    if version == 2 and settings.get("layout") in ("packed", "listwise"):
+        raise InputError(f"{folder}: the model has a layout that this version of patsim has no more")
+    if _digests(folder) != digests:
+        raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
+    if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):
+        raise InputError(f"{path}: its titles are not those of the CPC codes")
+    return Note(Config.parse(settings, source=str(path)), titles, form, pretrained_sha256)
+
+
+def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+    """The network, with every LoRA update merged, and its tokenizer; InputError where a part is damaged."""
+    reader = {"full": _read_full, "adapter": _read_adapter}[note.form]
+    network, tokenizer = reader(folder, note)
+    known = network.encoder.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, and the encoder only {known}")
+    return network, tokenizer
+
+
+def _read_full(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+    weights = folder / backbones.WEIGHTS
+    shapes = _plain(adapters.read_shapes(weights), note.config, weights)
+    encoder.check_sizes(folder / "encoder" / "config.json", shapes)
+    with torch.device("meta"):
+        skeleton = encoder.empty_backbone(str(folder / "encoder"))
+    check_backbone(skeleton, note.config)
+    of_encoder = {name: shape for name, shape in shapes.items() if name.startswith("backbone.")}
+    adapters.check_shapes(_of_encoder(skeleton), of_encoder, source=weights)
+    backbone = encoder.empty_backbone(str(folder / "encoder"))
+    state = adapters.read_tensors(weights)
+    if note.config.adapter == "hyperlora":  # whose update is another one for each class
+        backbone = adapters.adapt(backbone, note.config)
+    else:
+        state = _plain(state, note.config, weights)
+    network = _network(backbone, note.config)
+    adapters.fill(network, state, source=weights)
+    return network, encoder.load_tokenizer(str(folder / "tokenizer"))
+
+
+def _plain(state: State, config: Config, source: Path) -> State:
+    """The tensors of the form `full` as those of a network without LoRA."""
+    scaling = config.lora_alpha / config.lora_rank
+    return adapters.merge(adapters.plain_names(state), scaling=scaling, source=source)
+
+
+def _read_adapter(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+    config = note.config
+    if backbones.digest(config.backbone) != note.pretrained_sha256:
+        raise InputError(f"{folder}: backbone {clip(config.backbone)} has other weights than the one it was trained on")
+    weights = folder / backbones.WEIGHTS
+    pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
+    check_backbone(pretrained, config)
+    kept = adapters.read_tensors(weights)
+    dtypes = {value.dtype for value in kept.values()}
+    if dtypes not in ({torch.float16}, {torch.float32}):
+        raise InputError(f"{weights}: its weights are not all float16, nor all float32")
+    return _on_top_of(pretrained, kept, config, source=weights), encoder.load_tokenizer(config.backbone)
+
+
+def _on_top_of(pretrained: nn.Module, kept: State, config: Config, *, source: object) -> Network:
+    state = adapters.restore(kept, pretrained, source=source)
+    network = _network(pretrained, config)
+    adapters.fill(network, state, source=source)
+    return network
+
+
+def _network(backbone: nn.Module, config: Config) -> Network:
+    """A network around an encoder, whose other weights are to be read."""
+    return Network(backbone, config, titles=torch.zeros(len(cpc.CODES), backbone.config.hidden_size))
+
+
+def _of_encoder(backbone: nn.Module) -> State:
+    """The tensors of an encoder under their names in a network."""
+    return {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """sha256 of the files in encoder/ and tokenizer/, by their path in the folder."""
+    paths = [path for part in ("encoder", "tokenizer") for path in (folder / part).glob("*")]
+    files = sorted(path for path in paths if path.is_file())
+    return {str(path.relative_to(folder)): backbones.sha256(path) for path in files}
