@@ -59,7 +59,11 @@ def write(splits: Splits, trainer: Trainer, work: Path, identity: dict[str, Any]
     entries["baselines"] = baselines(held_out, config, matcher.regressor)
     entries["environment"] = environment(seed=config.seed)
 
-    tables = [frame.assign(split=name, prediction=predictions[name].scores) for name, frame in held_out.items()]
+    # as `Matcher.score` has them: the figures above are of what the model says of equal phrases, these are not
+    tables = []
+    for name, frame in held_out.items():
+        scored = predictions[name].with_equal(frame["anchor"] == frame["target"])
+        tables.append(frame.assign(split=name, prediction=scored.scores))
     table = pd.concat(tables, ignore_index=True)
     others = [column for column in table if column not in PREDICTION_COLUMNS]
     table[PREDICTION_COLUMNS + others].to_csv(run / "predictions.csv", index=False)

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.layouts.sampler import LengthGrouped
-from patsim_utils.method import encoder
+from patsim_utils.method import adapters
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.tool import cli
 from patsim_utils.training import devices, runs
@@ -58,7 +58,7 @@ TRAIN = """
     from pathlib import Path
     import torch
     from accelerate import PartialState
-    from patsim_utils.method import encoder
+    from patsim_utils.method import adapters
     from patsim_utils.tool import cli
     from patsim_utils.training import runs, trainer
     from tests.training.test_devices import first_steps
@@ -66,7 +66,7 @@ TRAIN = """
     folder, backbone, what, *words = sys.argv[1:]
     if what == "first steps":
         first_steps(backbone, Path(folder), rank=int(os.environ["RANK"]), devices=2)
-    for dropout in (torch.nn.Dropout, encoder.ByteDropout):
+    for dropout in (torch.nn.Dropout, adapters.ByteDropout):
         dropout.forward = lambda self, x: x  # else the two devices draw other parts than one
     runs.run_folder = Path(folder).joinpath
     trainer.CHECKPOINT_SECONDS = 0
@@ -145,7 +145,7 @@ def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_o
     killed, folder: Path, tiny_backbone, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(runs, "run_folder", folder.joinpath)
-    for dropout in (torch.nn.Dropout, encoder.ByteDropout):
+    for dropout in (torch.nn.Dropout, adapters.ByteDropout):
         monkeypatch.setattr(dropout, "forward", lambda self, x: x)
     assert cli.main(words(folder, tiny_backbone("bert"), "one")) == 0
     assert "Pearson" in capsys.readouterr().out
