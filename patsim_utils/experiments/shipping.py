@@ -81,7 +81,7 @@ def ship(run: Run, name: str, *, rank: int, command: str) -> dict[str, Any]:
 def measure(matcher: Matcher, run: Run) -> dict[str, Any]:
     """Pearson with its interval on validation, that of the uncompressed run, and the shares of `behaviour`."""
     frame = load(run.config.data, protocol=run.config.protocol, seed=run.config.seed)["validation"]
-    result = metrics.evaluate(frame, matcher.score(frame), seed=run.config.seed)
+    result = metrics.evaluate(frame, matcher.predictions(frame).scores, seed=run.config.seed)
     low, high = result["pearson_ci"]
     shares = behaviour.shares({"share": matcher.score})
     return {
@@ -105,10 +105,10 @@ def speed(matcher: Matcher, config: Config) -> dict[str, Any]:
     for count in CANDIDATES:
         pairs = query(frame, count)
         own_rate = count / seconds_of(partial(matcher.score, pairs))
-        with encoder.autocast(config.precision, matcher.device):
+        with encoder.autocast(config.precision, matcher.network.device):
             other_rate = count / seconds_of(lambda pairs=pairs: other.predict(texts(pairs), show_progress_bar=False))
         rates[f"1 x {count:,}"] = {"pairs_per_second": own_rate, "cross_encoder": other_rate}
-    uses_bf16 = encoder.uses_bf16(config.precision, matcher.device)
+    uses_bf16 = encoder.uses_bf16(config.precision, matcher.network.device)
     first = rates[f"1 x {CANDIDATES[0]:,}"]
     return {
         "pairs_per_second": first["pairs_per_second"],
