@@ -23,7 +23,8 @@ from patsim_utils.method import adapters, backbones, encoder
 from patsim_utils.method.adapters import State
 from patsim_utils.method.model import Network, check_backbone
 
-FORMAT = 3  # that is written; 2, which has the form `full`, is read, too
+FORMAT = 3
+FORMER_FORMAT = 2  # of the form `full`; its layout `packed` had a [SEP] behind each target
 FORMS = ("full", "adapter")
 NOTE = "matcher.json"
 SHIPPED = Path(__file__).parents[1] / "models"
@@ -119,10 +120,11 @@ def read_note(folder: Path) -> Note:
         raise InputError(f"{path}: may not be read ({error.strerror})") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged, or of another version of patsim") from error
-    if version not in (2, FORMAT) or codes != cpc.CODES or form not in FORMS:
+    if version not in (FORMER_FORMAT, FORMAT) or codes != cpc.CODES or form not in FORMS:
         raise InputError(f"{folder}: the model was written by another version of patsim")
-    if version == 2 and settings.get("layout") in ("packed", "listwise"):
-        raise InputError(f"{folder}: the model has a layout that this version of patsim has no more")
+    if version == FORMER_FORMAT and settings.get("layout") == "packed":
+        start = f"{folder}: the model was written by another version of patsim"
+        raise InputError(f"{start}, whose layout 'packed' was another one; train it again")
     if _digests(folder) != digests:
         raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
     if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):

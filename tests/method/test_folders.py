@@ -131,7 +131,7 @@ def test_a_folder_of_format_2_loads(tiny_backbone, pairs_frame, tmp_path) -> Non
     np.testing.assert_allclose(Matcher.load(tmp_path).score(pairs_frame), matcher.score(pairs_frame), atol=1e-6)
     note["config"]["layout"] = "packed"  # which then had a [SEP] behind each target
     path.write_text(json.dumps(note | {"format": 2}))
-    with pytest.raises(InputError, match="a layout that this version of patsim has no more"):
+    with pytest.raises(InputError, match="whose layout 'packed' was another one"):
         Matcher.load(tmp_path)
 
 
