@@ -74,9 +74,14 @@ def digest(batches: list[list[list[int]]]) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_batches_are_what_they_were(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LengthGrouped, "STRETCH", 4)  # several stretches also with so few rows
+    monkeypatch.setattr(LengthGrouped, "STRETCH", 4)  # several stretches, although the rows are few
     digests = [digest(batches_of(case, epoch)) for epoch in (0, 1)]
     assert digests == GOLDEN["digests"][case]
+
+
+def test_batches_of_whole_stretches_are_what_they_were() -> None:
+    digests = [digest(batches_of("pair 2", epoch)) for epoch in (0, 1)]
+    assert digests == GOLDEN["digests of pair 2, stretches as they are"]
 
 
 def test_the_first_batch_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
