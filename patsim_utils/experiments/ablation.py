@@ -1,7 +1,7 @@
 """The ablation: the runs of all variants, one by one and resumably.
 
-A variant and seed is the run `<folder>/<variant>-seed<k>`, made by a process of its own. Its numbers are kept, its
-model is not.
+A variant and seed is the run `<folder>/<variant>-seed<k>`, made by a process of its own. Its
+numbers are kept, its model is not.
 """
 
 import json
@@ -74,7 +74,7 @@ class Job:
 
 
 def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.0, processes: int = 1) -> None:
-    """Runs what is not done, every variant's first seed before any second one, with a line of progress each.
+    """Runs what is not done, every variant's first seed before any second one.
 
     A killed run goes on from its checkpoint.
 
@@ -83,7 +83,8 @@ def run_variants(variants: Sequence[Variant], folder: Path, *, share: float = 1.
         processes: that train at the same time and share the cores, at least 1.
 
     Raises:
-        InputError: a run of other settings or data is there, or one cannot be trained. Nothing has been trained then.
+        InputError: a run of other settings or data is there, or one cannot be trained. Nothing
+            has been trained then.
         VariantsError: some runs failed; all others have been made.
     """
     if not 0 < share <= 1:
@@ -127,7 +128,8 @@ def _run(jobs: Sequence[Job], *, processes: int) -> list[str]:
     with ThreadPoolExecutor(processes) as pool:
         started = {}
         for job in jobs:
-            future = pool.submit(children.run, "ablation", job.folder, threads=threads, log=job.beside("log"))
+            options = {"threads": threads, "log": job.beside("log")}
+            future = pool.submit(children.run, "ablation", job.folder, **options)
             started[future] = job.folder.name
         try:
             for count, future in enumerate(as_completed(started), 1):
@@ -136,7 +138,10 @@ def _run(jobs: Sequence[Job], *, processes: int) -> list[str]:
                 if ended.status:
                     failures.append(f"{name}: {ended.message} (status {ended.status})")
                 minutes = (time.time() - began) / count * (len(jobs) - count) / 60
-                print(f"{count} of {len(jobs)}: {name}, {ended.message}; about {minutes:,.0f} min left", flush=True)
+                print(
+                    f"{count} of {len(jobs)}: {name}, {ended.message}; about {minutes:,.0f} min left",
+                    flush=True,
+                )
         except BaseException:  # such as a signal to this process alone: its runs are to stop, too
             pool.shutdown(wait=False, cancel_futures=True)
             children.stop()
@@ -156,14 +161,15 @@ def splits_of(variant: Variant, *, share: float) -> dict[str, pd.DataFrame]:
 
 def _shuffled_classes(frame: pd.DataFrame) -> pd.DataFrame:
     """The groups, of one anchor in one class each, trade their classes."""
-    number = frame.groupby(["anchor", "context"], sort=False).ngroup()  # of each row's group, as they appear
+    # The number of each row's group, in the order in which groups appear.
+    number = frame.groupby(["anchor", "context"], sort=False).ngroup()
     contexts = frame.drop_duplicates(["anchor", "context"])["context"].to_numpy()
     order = np.random.default_rng(0).permutation(len(contexts))
     return frame.assign(context=contexts[order][number])
 
 
 def main() -> None:
-    """The process of one run: trains what the job beside the folder says, and leaves the run without its model."""
+    """The process of one run: trains what the job beside the folder says, and drops the model."""
     job = Job.read(Path(sys.argv[1]))
     metrics = fit(job.splits(), job.config, job.folder)
     shutil.rmtree(job.folder / "model", ignore_errors=True)

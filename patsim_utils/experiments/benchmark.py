@@ -30,7 +30,7 @@ Results = Mapping[str, dict[str, Any]]  # what `measure` returns, by a label of 
 
 
 def query(frame: pd.DataFrame, candidates: int) -> pd.DataFrame:
-    """One anchor in one class against distinct targets of the frame; a number follows them where these are too few."""
+    """One anchor in one class against distinct targets of the frame, numbered where they are too few."""
     targets = frame["target"].drop_duplicates().sample(frac=1, random_state=0).tolist()
     drawn = list(targets)
     turn = 0
@@ -38,7 +38,8 @@ def query(frame: pd.DataFrame, candidates: int) -> pd.DataFrame:
         turn += 1
         drawn += [f"{target} {turn}" for target in targets]
     first = frame.iloc[0]
-    return pd.DataFrame({"anchor": first["anchor"], "target": drawn[:candidates], "context": first["context"]})
+    columns = {"anchor": first["anchor"], "target": drawn[:candidates], "context": first["context"]}
+    return pd.DataFrame(columns)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -48,13 +49,14 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def measure(system: str, config: Config, *, share: float, threads: int, folder: Path) -> dict[str, Any]:
-    """Trains and times one of SYSTEMS in a process of its own, on a `share` of the training anchors.
+    """Trains and times one of SYSTEMS in a process of its own, on a `share` of the anchors.
 
-    What `folder` holds of the same request and data is read, not measured again. The time of training includes
-    tokenising and, for ours alone, checkpoints.
+    What `folder` holds of the same request and data is read, not measured again. The time of
+    training includes tokenising and, for ours alone, checkpoints.
 
     Returns:
-        system, train_seconds, peak_memory_mb (up to the end of training), precision, pairs_per_second {what: rate} and
+        system, train_seconds, peak_memory_mb (up to the end of training), precision,
+            pairs_per_second {what: rate} and
         the frame `validation` with a column `prediction`.
 
     Raises:
@@ -92,7 +94,7 @@ def _splits(config: Config, share: float) -> Splits:
 
 
 def main() -> None:
-    """The process that `measure` starts: reads request.json in the folder, writes scored.csv, then result.json."""
+    """The process that `measure` starts: reads request.json, writes scored.csv, then result.json."""
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request.json").read_text())
     config = Config.parse(request["config"])
@@ -124,11 +126,15 @@ def main() -> None:
 
 def _peers(results: Results) -> dict[str, dict[str, Any]]:
     """The CrossEncoder of each precision."""
-    return {measured["precision"]: measured for measured in results.values() if measured["system"] == "cross_encoder"}
+    peers = [measured for measured in results.values() if measured["system"] == "cross_encoder"]
+    return {measured["precision"]: measured for measured in peers}
 
 
 def rates(results: Results) -> pd.DataFrame:
-    """Pairs a second: system, what (training, 1 x 100 ...), rate, times (that of the CrossEncoder, same precision)."""
+    """Pairs a second.
+
+    Columns: system; what, such as training or 1 x 100; rate; times that of the CrossEncoder of the same precision.
+    """
     peers = _peers(results)
     rows = []
     for label, measured in results.items():
@@ -141,8 +147,9 @@ def rates(results: Results) -> pd.DataFrame:
 def accuracy(results: Results, *, seed: int = 0) -> pd.DataFrame:
     """How good each system is on validation.
 
-    Columns: system; pearson with its interval low, high; its paired difference to the CrossEncoder of the same
-    precision with difference_low, difference_high; seconds and memory_mb of training.
+    Columns: system; pearson with its interval low, high; its paired difference to the
+    CrossEncoder of the same precision with difference_low, difference_high; seconds and memory_mb
+    of training.
     """
     peers = _peers(results)
     rows = []

@@ -1,4 +1,4 @@
-"""What the variants of an ablation are worth, each beside the one it is measured against: a table, and sentences."""
+"""What the variants of an ablation are worth, each beside another one: a table, and sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,8 @@ class Measured:
         config = self.variant.config
         pearsons = [entry["validation"]["pearson"] for entry in self.metrics]
         seconds = [entry["train"]["seconds"] for entry in self.metrics]
-        low, high = metrics.pearson_interval(self.pairs["anchor"], self.pairs["score"], *self.predictions)
+        labels = self.pairs["anchor"], self.pairs["score"]
+        low, high = metrics.pearson_interval(*labels, *self.predictions)
         first = self.metrics[0]
         return {
             "variant": self.variant.name,
@@ -88,9 +89,14 @@ class Measured:
         return reference.variant.stem != self.variant.stem and self.pairs.equals(reference.pairs)
 
     def gain(self, reference: "Measured | None") -> dict[str, float]:
-        """The columns that say what the variant adds to the `reference`; NaN where there is nothing to compare."""
+        """The columns that say what the variant adds to the `reference`; NaN without a comparable one."""
         if reference is None or not self.comparable(reference):
-            return {"compared": 0, "difference": np.nan, "difference_low": np.nan, "difference_high": np.nan}
+            return {
+                "compared": 0,
+                "difference": np.nan,
+                "difference_low": np.nan,
+                "difference_high": np.nan,
+            }
         seeds = min(len(self.predictions), len(reference.predictions))
         paired = metrics.paired_difference(
             self.pairs["anchor"],
@@ -107,10 +113,10 @@ class Measured:
 
 
 def effects(variants: Sequence[Variant], folder: Path) -> pd.DataFrame:
-    """What each variant adds to the one it is measured against, the largest first, in the columns COLUMNS.
+    """What each variant adds to the one it is measured against, the largest first: COLUMNS.
 
-    A difference is NaN where a variant has nothing to be compared with, is the very same run, or was measured on other
-    pairs. InputError where a run is missing.
+    A difference is NaN where a variant has nothing to be compared with, is the very same run, or
+    was measured on other pairs. InputError where a run is missing.
     """
     measured: dict[str, Measured] = {}
     rows = []
@@ -131,7 +137,8 @@ def sentences(table: pd.DataFrame) -> str:
 def _verdict(row: Any) -> str:
     """The end of a variant's sentence; whether the interval leaves out zero decides."""
     if not row.compared:
-        return f"reaches {explore.interval(row.pearson, row.low, row.high)} and is compared with no other"
+        level = explore.interval(row.pearson, row.low, row.high)
+        return f"reaches {level} and is compared with no other"
     if row.difference_low > 0:
         verb = "is significantly better than"
     elif row.difference_high < 0:

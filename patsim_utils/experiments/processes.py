@@ -1,4 +1,4 @@
-"""Modules of this room that run in processes of their own, so that each has its memory and threads to itself."""
+"""Modules of this room in processes of their own: each has its memory and threads to itself."""
 
 import os
 import subprocess
@@ -24,14 +24,24 @@ class Processes:
         self.children: list[subprocess.Popen] = []
 
     def run(self, module: str, folder: Path, *, threads: int, log: Path) -> Ended:
-        """Runs the `main` of a module of this room on a folder and waits; an exception here kills the process.
+        """Runs the `main` of a module of this room on a folder; an exception here kills the process.
 
         `threads`: for computing. `log`: file for all that it writes.
         """
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-u", "-m", f"patsim_utils.experiments.{module}", str(folder.resolve())]
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            f"patsim_utils.experiments.{module}",
+            str(folder.resolve()),
+        ]
         with log.open("w") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            pipes = {"stdout": output, "stderr": output}
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
             self.children.append(process)
             try:
                 status = process.wait()

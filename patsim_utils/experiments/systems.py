@@ -1,7 +1,8 @@
 """The systems of the benchmark, on the same pairs, words, backbone and threads.
 
-`ours` is a Matcher. `cross_encoder` is the CrossEncoder of sentence-transformers with its own trainer, what people
-would otherwise train. `bi_encoder` is the cosine of the pretrained backbone, which learns nothing here.
+`ours` is a Matcher. `cross_encoder` is the CrossEncoder of sentence-transformers with its own
+trainer, what people would otherwise train. `bi_encoder` is the cosine of the pretrained backbone,
+which learns nothing here.
 """
 
 import time
@@ -35,7 +36,7 @@ Splits = dict[str, pd.DataFrame]
 class Trained:
     """A system that is ready to score."""
 
-    score: Callable[[pd.DataFrame], np.ndarray]  # columns anchor, target, context (n rows) -> scores (n,)
+    score: Callable[[pd.DataFrame], np.ndarray]  # anchor, target, context (n rows) -> scores (n,)
     seconds: float  # of its training; 0 where there was none
 
 
@@ -45,14 +46,14 @@ def ours(splits: Splits, config: Config, folder: Path) -> Trained:
     seconds = cost["seconds"] - cost["evaluation_seconds"]
     if config.features != "none":
         began = time.perf_counter()
-        Regressor.fit(splits["train"], config)  # `fit` has done so, too, behind the last step and uncounted
+        Regressor.fit(splits["train"], config)  # `fit` does so after the last step, uncounted
         seconds += time.perf_counter() - began
     matcher = Matcher.load(folder / "run")
     return Trained(matcher.score, seconds)
 
 
 def trained_cross_encoder(splits: Splits, config: Config, folder: Path) -> Trained:
-    """A CrossEncoder that has learned the scores by binary cross-entropy, its default; nothing is saved."""
+    """A CrossEncoder that has learned the scores by binary cross-entropy, its default."""
     path = backbones.path(config.backbone)
     model = sentence_transformers.CrossEncoder(path, num_labels=1, max_length=LONGEST)
     loss = cross_encoder.losses.BinaryCrossEntropyLoss(model)
@@ -81,11 +82,15 @@ def pretrained_bi_encoder(splits: Splits, config: Config, folder: Path) -> Train
     return Trained(score, seconds=0.0)
 
 
-SYSTEMS = {"ours": ours, "cross_encoder": trained_cross_encoder, "bi_encoder": pretrained_bi_encoder}
+SYSTEMS = {
+    "ours": ours,
+    "cross_encoder": trained_cross_encoder,
+    "bi_encoder": pretrained_bi_encoder,
+}
 
 
 def words(config: Config) -> Callable[[pd.DataFrame], list[tuple[str, str]]]:
-    """A function from a frame to (anchor, target [SEP] class text) of each row: the words of our `pair` layout."""
+    """A function from a frame to (anchor, target [SEP] class text): the words of our `pair` layout."""
     matcher = Matcher(config.model_copy(update={"layout": "pair"}))
     endings = _class_texts(matcher)
 
@@ -97,7 +102,7 @@ def words(config: Config) -> Callable[[pd.DataFrame], list[tuple[str, str]]]:
 
 
 def _class_texts(matcher: Matcher) -> dict[str, str]:
-    """What the `pair` layout reads of each class: [SEP] and its text; nothing of one without text."""
+    """What the `pair` layout reads of each class: [SEP] and its text, or nothing."""
     codes = cpc.CODES[1:]
     pairs = matcher.pairs(pd.DataFrame({"anchor": "a", "target": "a", "context": codes}))
     separator = matcher.tokenizer.sep_token_id
@@ -112,7 +117,7 @@ def _class_texts(matcher: Matcher) -> dict[str, str]:
 
 
 def training_arguments(config: Config, folder: Path) -> dict[str, Any]:
-    """Arguments of another trainer: epochs, batch, rate, schedule and precision of ours; nothing is saved."""
+    """Arguments of another trainer: epochs, batch, rate, schedule and precision of ours."""
     return {
         "output_dir": str(folder),
         "seed": config.seed,

@@ -1,7 +1,7 @@
 """Variants: configurations that each change one thing, read from `notebooks/variants/<name>.yaml`.
 
-The file maps a variant's name to its `idea`, the variant `against` which it is measured, what it lets `change` in the
-base configuration, its `seeds` and, as a control, `shuffle_context`.
+The file maps a variant's name to its `idea`, the variant `against` which it is measured, what it
+lets `change` in the base configuration, its `seeds` and, as a control, `shuffle_context`.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ class Variant(BaseModel):
     against: str = ""
     config: Config
     seeds: int = Field(1, ge=1, le=100)
-    shuffle_context: bool = False  # a control: groups of pairs trade their classes, which then say nothing
-    stem: str  # of its run folders: its own name, or that of a variant above it with the same configuration
+    shuffle_context: bool = False  # a control: groups trade their classes, which then say nothing
+    stem: str  # of its run folders: its name, or that of an equal variant above it
 
     def runs(self, folder: Path) -> dict[int, Path]:
         """Run folder of each seed, from the configuration's own seed on."""
@@ -59,14 +59,23 @@ def read_variants(name: str, base: Config) -> list[Variant]:
         raise InputError(f"{file}: is no mapping of variants ({clip(error)})") from error
     variants: dict[str, Variant] = {}
     for title, entry in entries.items():
-        variants[title] = _read_entry(title, entry, base, variants, source=f"{file}: variant {clip(title)}")
+        source = f"{file}: variant {clip(title)}"
+        variants[title] = _read_entry(title, entry, base, variants, source=source)
     return list(variants.values())
 
 
-def _read_entry(title: str, entry: Any, base: Config, above: Mapping[str, Variant], *, source: str) -> Variant:
-    """One variant of the file, which holds those `above` before it; InputError that begins with `source`."""
+def _read_entry(
+    title: str,
+    entry: Any,
+    base: Config,
+    above: Mapping[str, Variant],
+    *,
+    source: str,
+) -> Variant:
+    """One variant of the file, with those `above` it; InputError that begins with `source`."""
     if not isinstance(entry, dict) or not isinstance(entry.get("change", {}), dict):
-        raise InputError(f"{source}: is no mapping such as {{idea: squared error, change: {{loss: mse}}}}")
+        example = "{idea: squared error, change: {loss: mse}}"
+        raise InputError(f"{source}: is no mapping such as {example}")
     unknown = [key for key in entry if key not in KEYS]
     if unknown:
         raise InputError(f"{source}: {clip(unknown[0])} is none of {', '.join(KEYS)}")
@@ -82,5 +91,6 @@ def _read_entry(title: str, entry: Any, base: Config, above: Mapping[str, Varian
         raise InputError(f"{source}: {fault['loc'][0]}: {fault['msg']}") from error
     for other in above.values():
         if other.config == config and other.shuffle_context == variant.shuffle_context:
-            return variant.model_copy(update={"stem": other.stem})  # its runs are not made a second time
+            # Its runs are not made a second time.
+            return variant.model_copy(update={"stem": other.stem})
     return variant

@@ -11,7 +11,7 @@ from patsim_utils.errors import clip
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder; newer ones that a kill or a full disk left incomplete are deleted."""
+    """The newest whole checkpoint in a folder; newer ones that are incomplete are deleted."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
     for path in checkpoints:
         try:

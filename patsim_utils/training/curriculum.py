@@ -1,7 +1,8 @@
-"""Curriculum: which anchors a training epoch draws on, from easy to all (Xu et al., ACL 2020, with two controls).
+"""Curriculum: which anchors an epoch draws on, from easy to all (Xu et al., ACL 2020).
 
-An anchor is difficult where a model that never saw it is wrong about it: its mean absolute error out of fold. The model
-is a small one on how alike the phrases look, so that the order costs seconds and no training of its own.
+An anchor is difficult where a model that never saw it is wrong about it: its mean absolute error
+out of fold. The model is a small one on how alike the phrases look, so that the order costs
+seconds and no training of its own.
 """
 
 import math
@@ -29,8 +30,8 @@ ORDERS = {
 def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     """Mean absolute out-of-fold error of each anchor, in [0, 1], index `anchor`.
 
-    A gradient-boosted tree on the pretrained backbone's cosine, shared words and lengths predicts the score; folds are
-    grouped by anchor.
+    A gradient-boosted tree on the pretrained backbone's cosine, shared words and lengths predicts
+    the score; folds are grouped by anchor.
 
     Raises:
         InputError: fewer than two anchors.
@@ -46,18 +47,21 @@ def difficulty(frame: pd.DataFrame, *, backbone: str) -> pd.Series:
     )
     fold = grouped_folds(frame, folds=min(FOLDS, frame["anchor"].nunique()))
     model = HistGradientBoostingRegressor(random_state=0)
-    predicted = cross_val_predict(model, features, frame["score"], groups=fold, cv=LeaveOneGroupOut())
+    splitter = LeaveOneGroupOut()
+    predicted = cross_val_predict(model, features, frame["score"], groups=fold, cv=splitter)
     errors = (predicted - frame["score"]).abs()
     return errors.groupby(frame["anchor"]).mean()
 
 
 def pools(frame: pd.DataFrame, config: Config) -> list[np.ndarray]:
-    """The rows that each epoch draws on, the last one on all of them: e of E epochs on e / E of the anchors.
+    """The rows that each epoch draws on: epoch e of E on e / E of the anchors, the last on all.
 
-    `easy_first` adds harder anchors from epoch to epoch, `hard_first` easier ones, `random` any: at equal steps, what
-    `easy_first` gains beyond `random` is due to the order, and the rest to seeing few anchors more often.
+    `easy_first` adds harder anchors from epoch to epoch, `hard_first` easier ones, `random` any:
+    at equal steps, what `easy_first` gains beyond `random` is due to the order, and the rest to
+    seeing few anchors more often.
     """
-    easy_to_hard = difficulty(frame, backbone=config.backbone).sort_values(kind="stable").index.to_numpy()
+    difficulties = difficulty(frame, backbone=config.backbone)
+    easy_to_hard = difficulties.sort_values(kind="stable").index.to_numpy()
     anchors = ORDERS[config.curriculum](easy_to_hard, config.seed)
     rows = []
     for epoch in range(1, config.epochs + 1):

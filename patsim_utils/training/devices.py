@@ -1,7 +1,8 @@
 """One training in several processes, one a device, as torchrun starts them.
 
-Each lays out its part of every batch and reads it; the outputs are gathered, so that each computes the loss of the
-whole batch, whatever that loss compares. The first process evaluates and writes.
+Each lays out its part of every batch and reads it; the outputs are gathered, so that each
+computes the loss of the whole batch, whatever that loss compares. The first process evaluates and
+writes.
 """
 
 import subprocess
@@ -18,11 +19,18 @@ from patsim_utils.config import Config
 from patsim_utils.method.model import Outputs
 from patsim_utils.training.runs import Run
 
-LABELS = ("rows", "rank", "rating", "anchor_text", "target_text", "teacher")  # what losses read of a batch's rows
+LABELS = (
+    "rows",
+    "rank",
+    "rating",
+    "anchor_text",
+    "target_text",
+    "teacher",
+)  # what losses read of a batch's rows
 
 
 def processes() -> PartialState:
-    """Which of the training's processes this is: one for each device, as torchrun started them, or the only one."""
+    """Which of the training's processes this is: torchrun starts one for each device."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
@@ -75,25 +83,41 @@ def joined(outputs: Outputs, batch: dict[str, Tensor], accelerator: Accelerator)
 
 
 def launch(config: Config, name: str, *, devices: int, replace: bool = False, report_to: str = "none") -> Config:
-    """Trains study `name` in one process a device, in the way of torchrun; `fit` then finds the finished run.
+    """Trains study `name` in one process a device, as torchrun does; `fit` then finds the run.
 
-    Returns the run's configuration, whose paths start at the repository. The processes are started anew, since those
-    that accelerate starts from a notebook need one that has not used a GPU yet.
+    Returns the run's configuration, whose paths start at the repository. The processes are
+    started anew, since those that accelerate starts from a notebook need one that has not used a
+    GPU yet.
 
     Raises:
         RuntimeError: one of them failed; their output has been shown.
     """
     settings = config.model_dump() | {"report_to": report_to}
     data = settings.pop("data")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    command += ["-m", "patsim_utils", "train", "--preset=sample", f"--name={name}", f"--data={data}"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={devices}",
+    ]
+    command += [
+        "-m",
+        "patsim_utils",
+        "train",
+        "--preset=sample",
+        f"--name={name}",
+        f"--data={data}",
+    ]
     if replace:
         command.append("--replace")
     for key, value in settings.items():
         command += ["-p", key, str(value)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **pipes) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
-        raise RuntimeError(f"the training on {devices} devices failed (exit status {process.returncode})")
+        fault = f"the training on {devices} devices failed"
+        raise RuntimeError(f"{fault} (exit status {process.returncode})")
     return Run.open(name).config

@@ -1,9 +1,10 @@
-"""One training run: a configuration in, a run folder out (config, history, metrics, predictions, model).
+"""One training run: a configuration in, a run folder out.
 
-The loop is Hugging Face's Trainer. What stands in this room is what it cannot know: the dual loss, batches of like
-length, two learning rates, evaluation by the same code that scores, every step's terms, a stop at the first one that is
-not finite, a resumption that ends where the run would have ended without the interruption, and the loss of a batch that
-several devices share: `torchrun --nproc-per-node 2 -m patsim_utils train --preset described --name real`.
+The loop is Hugging Face's Trainer. What stands in this room is what it cannot know: the dual
+loss, batches of like length, two learning rates, evaluation by the same code that scores, every
+step's terms, a stop at the first one that is not finite, a resumption that ends where the run
+would have ended without the interruption, and the loss of a batch that several devices share:
+`torchrun --nproc-per-node 2 -m patsim_utils train --preset described --name real`.
 """
 
 import errno
@@ -35,34 +36,36 @@ from patsim_utils.training.trainer import MAX_GRAD_NORM, WARMUP, DualLossTrainer
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 Splits = dict[str, pd.DataFrame]
+Metrics = dict[str, Any]
 
 
 def check_ratings(splits: Splits, config: Config) -> None:
     """InputError where ratings are to be learned from data that has none."""
     if config.rating_weight and "rating" not in splits["train"]:
-        raise InputError("parameter rating_weight: the training data has no column rating; 0 does without")
+        fault = "the training data has no column rating; 0 does without"
+        raise InputError(f"parameter rating_weight: {fault}")
 
 
-def fit(
-    splits: Splits, config: Config, folder: Path, *, replace: bool = False, report_to: str = "none"
-) -> dict[str, Any]:
+def fit(splits: Splits, config: Config, folder: Path, *, replace: bool = False, report_to: str = "none") -> Metrics:
     """Trains on `splits["train"]`, keeps the best epoch on `validation`, evaluates the other splits.
 
-    A finished run of the same configuration, data and files in `folder` is not touched: its metrics are returned. A
-    killed one goes on from its newest whole checkpoint. Writes config.json, history.csv, metrics.json, predictions.csv
-    and model/, all at once when everything is there, and returns the metrics. `report_to`: experiment trackers that
-    follow it.
+    A finished run of the same configuration, data and files in `folder` is not touched: its
+    metrics are returned. A killed one goes on from its newest whole checkpoint. Writes
+    config.json, history.csv, metrics.json, predictions.csv and model/, all at once when
+    everything is there, and returns the metrics. `report_to`: experiment trackers that follow it.
 
     Raises:
-        InputError: settings that cannot work with this backbone or data; another run in `folder` and not `replace`;
-            another process is training under this name.
+        InputError: settings that cannot work with this backbone or data; another run in `folder`
+            and not `replace`; another process is training under this name.
         FloatingPointError: a non-finite loss or gradient, with the step and the rows.
-        OSError: the disk is full, or may not be written. The next call goes on from the newest whole checkpoint.
+        OSError: the disk is full, or may not be written. The next call goes on from the newest
+            whole checkpoint.
     """
     check_ratings(splits, config)
     names = trackers(report_to)
     if "tensorboard" in names:  # else its events would lie among the checkpoints, and go with them
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / ".tensorboard" / folder.name))
+        events = folder.parent / ".tensorboard" / folder.name
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(events))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return _fit(splits, config, folder, replace=replace, report_to=names)
@@ -70,21 +73,23 @@ def fit(
         reason = disk_fault(error)
         if reason is None:
             raise
-        raise OSError(f"{named(folder)}: the run cannot be written ({reason}); make room and start it again") from error
+        fault = f"{named(folder)}: the run cannot be written ({reason})"
+        raise OSError(f"{fault}; make room and start it again") from error
 
 
 def disk_fault(error: Exception) -> str | None:
-    """What a disk did where an error says that a file could not be written, in a few words; else None."""
+    """Why a file could not be written, where an error is about that, in a few words; else None."""
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         return error.strerror
     if isinstance(error, SafetensorError):
         return clip(str(error).rpartition("I/O error: ")[2])
-    if "inline_container" in str(error):  # how torch says that an archive of tensors could not be written
+    # The name of torch's writer is all that its error says.
+    if "inline_container" in str(error):
         return "a checkpoint is incomplete"
     return None
 
 
-def _fit(splits: Splits, config: Config, folder: Path, *, replace: bool, report_to: list[str]) -> dict[str, Any]:
+def _fit(splits: Splits, config: Config, folder: Path, *, replace: bool, report_to: list[str]) -> Metrics:
     work = runs.work_folder(folder)
     is_main = devices.processes().is_main_process
     lock = nullcontext()
@@ -106,7 +111,7 @@ def _fit(splits: Splits, config: Config, folder: Path, *, replace: bool, report_
         return devices.shared(metrics)
 
 
-def _begin(splits: Splits, config: Config, folder: Path, work: Path, *, replace: bool) -> dict[str, Any] | None:
+def _begin(splits: Splits, config: Config, folder: Path, work: Path, *, replace: bool) -> Metrics | None:
     """The metrics of a finished run, or None with a work folder of this very run in place."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
@@ -125,7 +130,7 @@ def _begin(splits: Splits, config: Config, folder: Path, work: Path, *, replace:
 
 
 def _train(splits: Splits, config: Config, work: Path, *, report_to: list[str]) -> DualLossTrainer:
-    """The trainer at the end of the training, which begins at the newest checkpoint in `work`, if there is one."""
+    """The trainer at the end of the training, which begins at the newest checkpoint in `work`."""
     began = time.perf_counter()
     set_seed(config.seed)
     state = devices.processes()
@@ -136,16 +141,22 @@ def _train(splits: Splits, config: Config, work: Path, *, report_to: list[str]) 
         checkpoint = newest_checkpoint(work / "checkpoints")
     checkpoint = devices.shared(checkpoint)
     sampler = _sampler(matcher, splits["train"], state)
-    arguments = _arguments(config, steps=config.epochs * len(sampler), folder=work / "checkpoints", report_to=report_to)
-    trainer = DualLossTrainer(matcher, sampler=sampler, validation=splits["validation"], work=work, args=arguments)
+    steps = config.epochs * len(sampler)
+    trainer = DualLossTrainer(
+        matcher,
+        sampler=sampler,
+        validation=splits["validation"],
+        work=work,
+        args=_arguments(config, steps=steps, folder=work / "checkpoints", report_to=report_to),
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.clock = began
     if checkpoint:
         trainer.clock -= seconds_of(checkpoint)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    if state.process_index:
-        torch.manual_seed(config.seed + state.process_index)  # its dropout is not that of the first device
+    if state.process_index:  # so that its dropout is not that of the first device
+        torch.manual_seed(config.seed + state.process_index)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
@@ -166,7 +177,7 @@ def _sampler(matcher: Matcher, train: pd.DataFrame, state: PartialState) -> Leng
 
 
 def _arguments(config: Config, *, steps: int, folder: Path, report_to: list[str]) -> TrainingArguments:
-    """The Trainer's own settings: a cosine schedule, evaluation and checkpoint after each epoch, a log of each step."""
+    """The Trainer's own settings: cosine schedule, evaluation and checkpoint after each epoch."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
@@ -186,5 +197,6 @@ def _arguments(config: Config, *, steps: int, folder: Path, report_to: list[str]
         seed=config.seed,
         disable_tqdm=not transformers.utils.is_in_notebook(),
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would split a batch over all GPUs that this process sees
+    # The Trainer would split a batch over all GPUs that this process sees.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments

@@ -1,4 +1,4 @@
-"""What a finished training leaves: figures, predictions, history and model, written into a run folder."""
+"""What a finished training leaves in its run folder: figures, predictions, history and model."""
 
 import json
 import shutil
@@ -22,17 +22,35 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import to_rank
 from patsim_utils.training import devices
 
-HISTORY_COLUMNS = ["step", "epoch", "loss", "ordinal", "contrast", "rating", "learning_rate", "grad_norm", "seconds"]
-PREDICTION_COLUMNS = ["split", "anchor", "target", "context", "score", "prediction"]  # before those of the data
+HISTORY_COLUMNS = [
+    "step",
+    "epoch",
+    "loss",
+    "ordinal",
+    "contrast",
+    "rating",
+    "learning_rate",
+    "grad_norm",
+    "seconds",
+]
+PREDICTION_COLUMNS = [
+    "split",
+    "anchor",
+    "target",
+    "context",
+    "score",
+    "prediction",
+]  # before those of the data
 
 Splits = dict[str, pd.DataFrame]
-System = Callable[[pd.DataFrame], np.ndarray]  # columns anchor, target, context (n rows) -> scores (n,)
+System = Callable[[pd.DataFrame], np.ndarray]  # anchor, target, context (n rows) -> scores (n,)
 
 
 def figures(frame: pd.DataFrame, cumulative: Tensor, config: Config) -> dict[str, Any]:
-    """The entry of one split in metrics.json: cumulative logits (n, 4) against the frame's scores."""
+    """One split's entry in metrics.json: cumulative logits (n, 4) against the frame's scores."""
     rank = torch.from_numpy(to_rank(frame["score"].to_numpy()))
-    loss = losses.ordinal_loss(cumulative, rank, kind=config.loss, alpha=config.alpha, beta=config.beta)
+    settings = {"kind": config.loss, "alpha": config.alpha, "beta": config.beta}
+    loss = losses.ordinal_loss(cumulative, rank, **settings)
     scores = ordinal.score(cumulative).double().numpy()
     return metrics.evaluate(frame, scores, loss=loss.item(), seed=config.seed)
 
@@ -59,7 +77,8 @@ def write(splits: Splits, trainer: Trainer, work: Path, identity: dict[str, Any]
     entries["baselines"] = baselines(held_out, config, matcher.regressor)
     entries["environment"] = environment(seed=config.seed)
 
-    # as `Matcher.score` has them: the figures above are of what the model says of equal phrases, these are not
+    # Predictions are those of `Matcher.score`, which knows that equal phrases are the same; the
+    # figures above are of what the network says of them.
     tables = []
     for name, frame in held_out.items():
         scored = predictions[name].with_equal(frame["anchor"] == frame["target"])
@@ -74,7 +93,7 @@ def write(splits: Splits, trainer: Trainer, work: Path, identity: dict[str, Any]
 
 
 def _best_model(epochs: pd.DataFrame, train: pd.DataFrame, config: Config, work: Path) -> Matcher:
-    """The model of the epoch with the highest Pearson, in the run folder and with its regressor, if it has one."""
+    """The model of the epoch with the highest Pearson, with its regressor, in the run folder."""
     best = epochs.loc[epochs["eval_pearson"].idxmax(), "epoch"]
     run = work / "run"
     shutil.copytree(work / f"epoch-{round(best)}", run / "model")
@@ -96,7 +115,7 @@ def _epoch(row: pd.Series) -> dict[str, Any]:
 
 
 def _cost(train: pd.DataFrame, trainer: Trainer, history: pd.DataFrame) -> dict[str, Any]:
-    """The entry `train` of the metrics; seconds are of all processes that the run has had, if it was resumed."""
+    """The entry `train` of the metrics; seconds are of all processes that a resumed run has had."""
     config = trainer.matcher.config
     seconds = float(history["seconds"].max())
     trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
@@ -117,7 +136,7 @@ def _cost(train: pd.DataFrame, trainer: Trainer, history: pd.DataFrame) -> dict[
 
 
 def baselines(held_out: Splits, config: Config, regressor: Regressor | None) -> dict[str, Any]:
-    """What words, pretrained backbone and features alone reach on the evaluated splits; None where undefined."""
+    """What words, pretrained backbone and features alone reach on each split; None where undefined."""
     systems: dict[str, System] = {
         "word_jaccard": metrics.word_jaccard,
         "pretrained_cosine": partial(_pretrained_cosine, backbone=config.backbone),

@@ -1,4 +1,4 @@
-"""A run folder, config.json, metrics.json, history.csv, predictions.csv and model/: opened, and told from others."""
+"""A run folder: config.json, metrics.json, history.csv, predictions.csv and model/."""
 
 import json
 from dataclasses import dataclass
@@ -14,14 +14,20 @@ from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip, named
 
 PACKAGED = ("minilm", "mpnet")  # backbones that are checked against known content wherever they lie
-ENCODER_FILES = (".json", ".safetensors", ".txt", ".model")  # endings of what is read of a backbone's folder
+ENCODER_FILES = (
+    ".json",
+    ".safetensors",
+    ".txt",
+    ".model",
+)  # endings of what is read of a backbone's folder
 # Entries of `identity`'s files, as a message names them.
 FILES = {"backbone": "the backbone's files", "cpc_titles": "the title list's content"}
-TEXT_COLUMNS = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)  # of predictions.csv
+# Columns of predictions.csv that are text, also where it looks like a number or a gap.
+TEXT_COLUMNS = dict.fromkeys(("split", "anchor", "target", "context", "rating"), str)
 
 
 def run_folder(name: str) -> Path:
-    """Folder of what the training of study `name` leaves: config, metrics, history, predictions, model."""
+    """The run folder of the study `name`."""
     return ROOT / "runs" / name
 
 
@@ -36,7 +42,7 @@ class Run:
 
     folder: Path
     config: Config
-    metrics: dict[str, Any]  # metrics.json: one entry a split, `train`, `epochs`, `baselines`, `environment`
+    metrics: dict[str, Any]  # one entry a split, `train`, `epochs`, `baselines`, `environment`
     history: pd.DataFrame  # one row a step
     predictions: pd.DataFrame  # one row a held-out pair
 
@@ -47,7 +53,8 @@ class Run:
         Text without a slash is a name; a `Path` is always a folder.
 
         Raises:
-            InputError: no finished run is there (the message lists those that are), or it is damaged.
+            InputError: no finished run is there (the message lists those that are), or it is
+                damaged.
         """
         folder = Path(run)
         if isinstance(run, str) and folder.name == run:
@@ -57,9 +64,11 @@ class Run:
             settings = _read_object(folder / "config.json")
             metrics = _read_object(folder / "metrics.json")
             history = pd.read_csv(folder / "history.csv")
-            predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False, dtype=TEXT_COLUMNS)
+            path = folder / "predictions.csv"
+            predictions = pd.read_csv(path, keep_default_na=False, dtype=TEXT_COLUMNS)
         except FileNotFoundError as error:
-            raise InputError(f"{named(folder)}: there is no finished run here{_others(folder)}") from error
+            fault = f"{named(folder)}: there is no finished run here"
+            raise InputError(fault + _others(folder)) from error
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{named(folder)}: the run is damaged ({clip(error)})") from error
         config = Config.parse(settings, source=named(folder / "config.json"))
@@ -86,7 +95,7 @@ def _others(folder: Path) -> str:
 
 
 def identity(config: Config, splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the result of a run depends on: its settings, the rows of its data, the files that its settings name.
+    """What a run's result depends on: its settings, the rows of its data, files that its settings name.
 
     Data is known by its rows, wherever it lies; a file by its path and its content.
     """
@@ -113,7 +122,7 @@ def _file_digests(config: Config) -> dict[str, str]:
 
 
 def finished(config: Config, splits: dict[str, pd.DataFrame], folder: Path) -> dict[str, Any] | None:
-    """Metrics of the finished run of this configuration and data in `folder`, None where nothing is there.
+    """Metrics of the finished run of this configuration and data in `folder`; None without one.
 
     InputError: another run is there.
     """

@@ -1,4 +1,4 @@
-"""The training loop: Hugging Face's Trainer with the dual loss, two learning rates and evaluation by what scores."""
+"""The training loop: Hugging Face's Trainer with the method's loss and two learning rates."""
 
 import json
 import math
@@ -25,34 +25,44 @@ from patsim_utils.training.objective import objective
 WARMUP = 0.1  # share of the steps in which the learning rates rise
 WEIGHT_DECAY = 0.01  # of weight matrices; biases and norms have none
 MAX_GRAD_NORM = 1.0
-CHECKPOINT_SECONDS = 120.0  # at least, between two checkpoints within an epoch: one takes as long as several steps
+# At least so long after the last checkpoint comes one within an epoch: it takes as long as several steps.
+CHECKPOINT_SECONDS = 120.0
 PROGRESS_SECONDS = 5.0  # at least, between two notes of the progress
 
 
 def loader(sampler: LengthGrouped) -> DataLoader:
-    """The sampler's batches; where there is a GPU, two processes lay them out, so that it need not wait for them."""
+    """The sampler's batches; two processes lay them out where a GPU would have to wait for them."""
     options = {}
     if torch.cuda.is_available():
         options = {"pin_memory": True, "num_workers": 2}
-    return DataLoader(sampler.pairs, batch_sampler=sampler, collate_fn=sampler.pairs.collate, **options)
+    pairs = sampler.pairs
+    return DataLoader(pairs, batch_sampler=sampler, collate_fn=pairs.collate, **options)
 
 
 class DualLossTrainer(Trainer):
     """Trainer on the sum of the terms of `objective`.
 
-    The terms of each step and the seconds since the start go to the log history, from which `history.csv` is made. An
-    evaluation saves the model to `work / "epoch-<n>"` where it is the best so far.
+    The terms of each step and the seconds since the start go to the log history, from which
+    `history.csv` is made. An evaluation saves the model to `work / "epoch-<n>"` where it is the
+    best so far.
     """
 
     def __init__(
-        self, matcher: Matcher, *, sampler: LengthGrouped, validation: pd.DataFrame, work: Path, **kwargs: Any
+        self,
+        matcher: Matcher,
+        *,
+        sampler: LengthGrouped,
+        validation: pd.DataFrame,
+        work: Path,
+        **kwargs: Any,
     ) -> None:
         super().__init__(matcher.network, eval_dataset=matcher.pairs(validation), **kwargs)
         self.matcher = matcher
         self.sampler = sampler
         self.validation = validation
         self.work = work
-        self.clock = time.perf_counter()  # when the training began; earlier by the time of processes that were killed
+        # When the training began; of a resumed one earlier, by the time that the killed processes took.
+        self.clock = time.perf_counter()
         self.terms: dict[str, float] = {}  # of the last step's loss
         self.add_callback(Schedule(sampler))
         self.add_callback(Progress(work / "progress.json", seconds=self.seconds))
@@ -62,19 +72,23 @@ class DualLossTrainer(Trainer):
         return round(time.perf_counter() - self.clock, 3)
 
     def get_train_dataloader(self) -> DataLoader:
-        return loader(self.sampler)  # not prepared by accelerate, which would give each device batches of its own
+        """Not prepared by accelerate, which would give each device batches of its own."""
+        return loader(self.sampler)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; the encoder (or its adapter) at `learning_rate`, all that is new at `head_learning_rate`."""
+        """AdamW: the encoder (or its adapter) at `learning_rate`, what is new at `head_learning_rate`."""
         config = self.matcher.config
         decayed = set(self.get_decay_parameter_names(self.model))
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            rate = config.learning_rate if name.startswith("backbone.") else config.head_learning_rate
+            rate = config.head_learning_rate
+            if name.startswith("backbone."):
+                rate = config.learning_rate
             decay = WEIGHT_DECAY if name in decayed else 0.0
-            group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+            empty_group = {"params": [], "lr": rate, "weight_decay": decay}
+            group = groups.setdefault((rate, decay), empty_group)
             group["params"].append(parameter)
         self.optimizer = torch.optim.AdamW(list(groups.values()), fused=True)
         return self.optimizer
@@ -98,7 +112,7 @@ class DualLossTrainer(Trainer):
         loss = sum(terms.values())
         if processes == 1:
             return loss
-        # Each device has the gradient of its own rows, and DistributedDataParallel takes the mean over devices.
+        # Each device has the gradient of its own rows; DistributedDataParallel takes the mean of them.
         return loss.detach() + processes * (loss - loss.detach())
 
     def _refuse_not_finite(self, rows: Tensor) -> None:
@@ -106,18 +120,20 @@ class DualLossTrainer(Trainer):
             if not math.isfinite(value):
                 fault = f"step {self.state.global_step + 1}: the {name} loss is {value}"
                 numbers = ", ".join(str(row) for row in rows.tolist())
-                raise FloatingPointError(f"{fault}; rows of the training split in this batch: {numbers}")
+                message = f"{fault}; rows of the training split in this batch: {numbers}"
+                raise FloatingPointError(message)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the loss's terms and the seconds; FloatingPointError where the gradient is not finite."""
+        """Adds the loss's terms and the seconds; FloatingPointError where a gradient is not finite."""
         if "loss" in logs:
             logs = logs | self.terms
-            if not math.isfinite(logs["grad_norm"]):
-                raise FloatingPointError(f"step {self.state.global_step}: the gradient's norm is {logs['grad_norm']}")
+            norm = logs["grad_norm"]
+            if not math.isfinite(norm):
+                raise FloatingPointError(f"step {self.state.global_step}: the gradient's norm is {norm}")
         super().log(logs | {"seconds": self.seconds()}, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Loss, Pearson and Spearman on validation, by the code that scores, on the first device."""
+        """Loss, Pearson and Spearman on validation, on the first device, by the code that scores."""
         began = time.perf_counter()
         figures = None
         if self.accelerator.is_main_process:
@@ -125,8 +141,10 @@ class DualLossTrainer(Trainer):
         figures = devices.shared(figures)
         logs = {f"eval_{name}": value for name, value in figures.items()}
         self.log(logs | {"eval_runtime": time.perf_counter() - began})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, dict(logs))
-        if self.args.disable_tqdm and self.accelerator.is_main_process:  # else the notebook's table shows it
+        handler = self.callback_handler
+        self.control = handler.on_evaluate(self.args, self.state, self.control, dict(logs))
+        shown_in_notebook = not self.args.disable_tqdm
+        if self.accelerator.is_main_process and not shown_in_notebook:
             text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
             print(f"epoch {round(self.state.epoch)}: validation {text}", flush=True)
         return logs
@@ -136,12 +154,12 @@ class DualLossTrainer(Trainer):
         predictions = self.matcher.run(self.eval_dataset)
         figures = results.figures(self.validation, predictions.logits, self.matcher.config)
         if figures["pearson"] > max(earlier, default=-math.inf):
-            # A folder that a kill left half-written is written anew: the checkpoint to resume from is older.
+            # A kill in between does no harm: the checkpoint to resume from is older.
             self.matcher.save(self.work / f"epoch-{round(self.state.epoch)}")
         return {name: figures[name] for name in ("loss", "pearson", "spearman")}
 
     def _save(self, output_dir: str, state_dict: dict[str, Tensor] | None = None) -> None:
-        """The weights of a checkpoint, also where two names share memory; each process of a torchrun calls this."""
+        """The weights of a checkpoint; each process of a torchrun calls this, and the first one writes."""
         if not self.args.should_save:
             return
         folder = Path(output_dir)
@@ -150,10 +168,10 @@ class DualLossTrainer(Trainer):
 
 
 class Schedule(TrainerCallback):
-    """Tells the sampler its epoch, also on a resumed run, and asks for a checkpoint within an epoch now and then.
+    """Tells the sampler its epoch, and asks for a checkpoint within an epoch now and then.
 
-    None is asked for at the last step of an epoch: written before the evaluation, it would make a resumed run leave
-    that out.
+    None is asked for at the last step of an epoch: written before the evaluation, it would make a
+    resumed run leave that out.
     """
 
     def __init__(self, sampler: LengthGrouped) -> None:
@@ -169,7 +187,8 @@ class Schedule(TrainerCallback):
         if state.global_step % every or state.global_step % len(self.sampler) == 0:
             return
         due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
-        if devices.shared(due):  # one clock decides for all devices, which write a checkpoint together
+        # One clock decides for all devices, which write a checkpoint together.
+        if devices.shared(due):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -177,12 +196,12 @@ class Schedule(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """Notes how far a training is in `<work>/progress.json`, at the first step and then every PROGRESS_SECONDS.
+    """Notes in `<work>/progress.json` how far a training is, first at once, then every PROGRESS_SECONDS.
 
-    The file holds one JSON object and is replaced as a whole: {"step": 20, "steps": 120, "seconds": 31.5}. `step` is
-    the number of steps that are done, `steps` of the whole training, `seconds` the time that they took, also in
-    processes that were killed. The work folder of the run in `folder` is `runs.work_folder(folder)`; it goes when the
-    run is finished.
+    The file holds one JSON object and is replaced as a whole: {"step": 20, "steps": 120,
+    "seconds": 31.5}. `step` is the number of steps that are done, `steps` of the whole training,
+    `seconds` the time that they took, also in processes that were killed. The work folder of the
+    run in `folder` is `runs.work_folder(folder)`; it goes when the run is finished.
     """
 
     def __init__(self, path: Path, *, seconds: Callable[[], float]) -> None:
@@ -200,7 +219,7 @@ class Progress(TrainerCallback):
 
 
 def trackers(report_to: str) -> list[str]:
-    """Names of experiment trackers, as the Trainer's `report_to` has them: "tensorboard, mlflow"; "none" for none.
+    """Names of experiment trackers in a text such as "tensorboard, mlflow"; "none" for none.
 
     InputError where transformers does not know one, or its package is not installed.
     """
@@ -210,5 +229,6 @@ def trackers(report_to: str) -> list[str]:
         for callback in get_reporting_integration_callbacks(names):
             callback()
     except (ImportError, RuntimeError, ValueError) as error:
-        raise InputError(f"parameter report_to: {clip(report_to)} does not work here ({clip(error)})") from error
+        fault = f"parameter report_to: {clip(report_to)} does not work here"
+        raise InputError(f"{fault} ({clip(error)})") from error
     return names
