@@ -41,7 +41,7 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     frame = read_corpus(table)
     if storage.digest(table) != source["table"]:
         raise InputError(f"{named(table)}: was changed while it was read; give the command again")
-    retrievers.load(retriever_folder, source["retriever"])  # one that cannot be loaded leaves nothing behind
+    retrievers.load(retriever_folder, source["retriever"])  # if it cannot be, nothing is left behind
     with storage.lock(storage.companion(folder, "lock"), named(folder)):
         if not is_current(folder, source):  # another process may have made it meanwhile
             fresh = storage.companion(folder, "new")
@@ -83,7 +83,8 @@ def refuse_foreign(folder: Path) -> None:
         raise InputError(f"{named(folder)}: is no index that patsim made; {advice}")
     read_note(folder)
     for path in folder.iterdir():
-        is_temporary = any(path.name.startswith(f".{name}.") for name in OWN)  # of `storage.write`, left by a kill
+        # left by a kill within `storage.write`
+        is_temporary = any(path.name.startswith(f".{name}.") for name in OWN)
         if path.name not in OWN and not is_temporary:
             raise InputError(f"{named(path)}: is no file of an index, which is to be made anew; move it away")
 
@@ -118,7 +119,10 @@ def _holds_first_rows(index: Index, frame: pd.DataFrame) -> bool:
 
 def _finish(fresh: Path, source: Source) -> None:
     """Notes what an index was made of, and the sizes of its files, by which a cut one is noticed."""
-    (fresh / BEGUN).unlink()
-    files = [path for path in sorted(fresh.rglob("*")) if path.is_file()]
-    sizes = {str(path.relative_to(fresh)): path.stat().st_size for path in files}
+    sizes = {}
+    for path in sorted(fresh.rglob("*")):
+        name = str(path.relative_to(fresh))
+        if path.is_file() and name not in (SOURCE, BEGUN):
+            sizes[name] = path.stat().st_size
     storage.write_text(fresh / SOURCE, json.dumps(source | {"files": sizes}))
+    (fresh / BEGUN).unlink()

@@ -140,7 +140,7 @@ def test_workers_read_the_phrases_of_an_index_in_their_order(cluster, tmp_path, 
 def test_a_worker_reads_as_this_process_does(tmp_path) -> None:
     part = pd.DataFrame({"phrase": ["steel", "robust material"], "part": [3, 3]})
     index = Index(tmp_path, retriever="minilm", create=True)
-    found = scale.Reader(index.retriever)(part)
+    found = scale.Reader(str(index.retriever))(part)
     np.testing.assert_allclose(np.stack(found["value"]), vectors(index.model, part["phrase"]), atol=1e-6)
     assert found["part"].tolist() == [3, 3]
 
