@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     _add_ask(command)
     _add_score(command)
     _add_search(command)
+    _add_serve(command)
     command("models", "list the models that ship, with figure, size and speed")
     command("readme", "write the recorded results into README.md")
     command("record", "share a study: reports/recorded/NAME")("name", metavar="NAME")
@@ -180,6 +181,15 @@ def _add_search(command: Callable[..., Add]) -> None:
     add("-o", "--output", default="-", help="json, csv, tsv, parquet or xlsx; - for standard output (default)")
     _add_written(add)
     _add_engine(add)
+
+
+def _add_serve(command: Callable[..., Add]) -> None:
+    add = command("serve", "answer over HTTP with one model in memory: /rerank, /score, /search, /docs")
+    add("--port", type=whole, default=8080, help="port to listen on (default: 8080)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--corpus", help="table with a column phrase, an index, or sample, for /search (default: none)")
+    _add_model(add)
+    _add_threads(add)
 
 
 def _add_model(add: Add) -> None:

@@ -13,6 +13,7 @@ import pytest
 from patsim_utils.study import notebooks, parameters
 from patsim_utils.study.pages import record
 from patsim_utils.tool import cli
+from patsim_utils.tool.commands import studies
 from patsim_utils.training import runs
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, monkeypatch, pre
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     data = make(tmp_path / "data", rated=rated)
     stems = ["1_explore", "2_train", "3_errors"][rated:]  # the first is the same for all that has ratings
-    for module in (cli, notebooks, parameters, runs, record):
+    for module in (studies, notebooks, parameters, runs, record):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PATSIM_P", TINY)

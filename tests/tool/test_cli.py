@@ -77,7 +77,10 @@ WRONG = [
     ["check-name", "../x"],
     ["ablation", "--preset", "sample", "--share", "2"],
     ["models", "all"],
+    ["serve", "--run", "nowhere"],
+    ["serve", "--run", ".", "--port", "-1"],
 ]
+NEEDLESS = {"peft", "sklearn", "sentence_transformers", "lancedb", "matplotlib", "openpyxl", "ray", "papermill"}
 PROGRAM = """
 import json, sys
 from patsim_utils.tool import cli
@@ -97,6 +100,15 @@ def test_what_is_wrong_is_said_before_anything_slow_is_imported(pairs: Path) -> 
     lines = done.stderr.splitlines()
     assert len(lines) == len(WRONG)
     assert all(line.startswith("error: ") for line in lines)
+
+
+def test_a_score_imports_nothing_that_it_does_not_need(run: Path, pairs: Path) -> None:
+    program = "import sys; from patsim_utils.tool import cli; status = cli.main(sys.argv[1:]); print(*sys.modules)"
+    words = ["score", "--run", str(run), str(pairs), "-o", "scored.csv", "--explain"]
+    command = [sys.executable, "-c", f"{program}; sys.exit(status)", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not NEEDLESS & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,14 @@ def _forget_paths(model: Path) -> None:
     note_path = model / "matcher.json"
     note = json.loads(note_path.read_text("utf-8"))
     note["config"]["cpc_titles"] = ""  # the titles themselves are in the note
-    note["config"]["backbone"] = _public_name(note["config"]["backbone"])
+    backbone = note["config"]["backbone"]
+    note["config"]["backbone"] = _public_name(backbone)
+    if note.get("form") == "adapter" and backbone != _public_name(backbone):
+        raise InputError(f"backbone {clip(backbone)}: is a folder of this machine, without which the model is none")
     for name in ("encoder/config.json", "tokenizer/tokenizer_config.json"):
         path = model / name
+        if not path.is_file():  # the model is what was added to a pretrained one
+            continue
         settings = json.loads(path.read_text("utf-8"))
         paths = [key for key in ("_name_or_path", "name_or_path") if key in settings]
         for key in paths:

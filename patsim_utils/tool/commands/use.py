@@ -1,0 +1,135 @@
+"""The commands that use a model: ask, models, score, search, serve."""
+
+import argparse
+import importlib.util
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from patsim_utils.errors import InputError
+from patsim_utils.tool import models, outputs, work
+from patsim_utils.tool.commands import checks
+
+SEARCH_FORMS = (".json", *outputs.FORMS)
+SERVE_NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def run_ask(words: argparse.Namespace) -> None:
+    """`patsim ask`."""
+    folder = checks.model_folder(words)
+    clock = work.Clock()
+    from patsim_utils.method.matcher import Matcher
+    from patsim_utils.tool import answers
+
+    work.use_threads(words.threads, clock)
+    print(answers.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
+
+
+def run_models(words: argparse.Namespace) -> None:
+    """`patsim models`."""
+    print(models.listing())
+
+
+def run_score(words: argparse.Namespace) -> int:
+    """`patsim score`; 2 also where rows or tables had something wrong and the others were scored."""
+    checks.check_engine(words)
+    folder = checks.model_folder(words)
+    source = words.pairs
+    target = outputs.destination(words.output)
+    checks.check_readable(source)
+    if source.is_dir():
+        outputs.check_folder(target, source, overwrite=words.overwrite)
+    else:
+        if target is not None and target.is_dir():
+            target = target / source.name
+        outputs.check_output(target, overwrite=words.overwrite)
+    if words.status is not None:
+        outputs.check_output(words.status, overwrite=True, forms=(".json",))
+    clock = work.Clock()
+    from patsim_utils.tool import scoring
+
+    options = scoring.Options(
+        names=scoring.Columns(words.anchor_column, words.target_column, words.context_column, words.context),
+        unknown=words.unknown,
+        explain=words.explain,
+        skip_errors=words.on_error == "skip",
+        columns=words.columns,
+        spreadsheet_safe=words.spreadsheet_safe,
+        overwrite=words.overwrite,
+        workers=words.workers if words.engine == "ray" else 0,
+        status=words.status,
+    )
+    prepare = partial(work.use_threads, words.threads, clock) if words.engine == "local" else None
+    model = scoring.Model(folder, prepare=prepare)
+    score = scoring.score_folder if source.is_dir() else scoring.score_table
+    return 2 if score(source, target, model, options) else 0
+
+
+def run_search(words: argparse.Namespace) -> None:
+    """`patsim search`: the phrases of a corpus that mean the same as a query in a class, or as each of many."""
+    checks.check_engine(words)
+    _check_query(words)
+    folder = checks.model_folder(words)
+    output = outputs.destination(words.output)
+    outputs.check_output(output, overwrite=words.overwrite, forms=SEARCH_FORMS)
+    if words.corpus != "sample":
+        checks.check_readable(Path(words.corpus))
+    clock = work.Clock()
+    from patsim_utils.search.corpus import read_queries
+    from patsim_utils.search.search import Search, check_count
+    from patsim_utils.tool import scale
+
+    check_count(words.top, where="--top")
+    check_count(words.candidates, where="--candidates")
+    queries = None if words.queries is None else read_queries(words.queries)
+    note = work.use_threads(words.threads, clock)
+    progress = work.Progress(0, unit="phrases of the index", note=note)
+    encode = scale.encoder(words.workers) if words.engine == "ray" else None
+    try:
+        options = {"retriever": words.retriever, "encode": encode, "progress": progress.reach}
+        search = Search.open(folder, words.corpus, **options)
+    finally:
+        progress.close()
+    options = {"top": words.top, "candidates": words.candidates, "only_class": words.only_class}
+    answer = search(words.query, words.context, **options) if queries is None else search.table(queries, **options)
+    if answer.empty:
+        print("no phrase of such a class is in this corpus", file=sys.stderr)
+    outputs.write_table(answer, output, spreadsheet_safe=words.spreadsheet_safe)
+
+
+def _check_query(words: argparse.Namespace) -> None:
+    """InputError where the words of a search name no query, or two kinds of them."""
+    if words.query is None and words.queries is None:
+        raise InputError("query: is missing; name a phrase, or a table with --queries")
+    if words.query is not None and words.queries is not None:
+        raise InputError("--queries: a query is given, too; name one of both")
+    if words.query is not None and words.context is None:
+        raise InputError("--context: is missing; name a CPC class, such as H04")
+    if words.queries is not None and words.context is not None:
+        raise InputError("--context: is not for --queries, whose table has a column context")
+    if words.queries is not None:
+        checks.check_readable(words.queries)
+
+
+def run_serve(words: argparse.Namespace) -> None:
+    """`patsim serve`: until Ctrl-C; PATSIM_TOKEN is the token that clients have to send, if it is set."""
+    missing = [package for package in SERVE_NEEDS if not importlib.util.find_spec(package)]
+    if missing:
+        raise InputError(f"serve: {missing[0]} is not installed; pip install -e '.[serve]'")
+    folder = checks.model_folder(words)
+    if words.corpus not in (None, "sample"):
+        checks.check_readable(Path(words.corpus))
+    clock = work.Clock()
+    import uvicorn
+
+    from patsim_utils.method.matcher import Matcher
+    from patsim_utils.search.search import Search
+    from patsim_utils.tool.web import serve
+
+    note = work.use_threads(words.threads, clock)
+    search = None if words.corpus is None else Search.open(folder, words.corpus)
+    matcher = Matcher.load(folder) if search is None else search.matcher
+    application = serve.application(matcher, search=search, token=os.environ.get("PATSIM_TOKEN", ""))
+    print(f"http://{words.host}:{words.port}/docs, {note}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    uvicorn.run(application, host=words.host, port=words.port, log_level="warning")

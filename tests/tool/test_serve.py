@@ -1,0 +1,93 @@
+"""The service: its answers are the model's, requests share batches, limits and errors are one line."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from patsim_utils.config import Config
+from patsim_utils.method.matcher import Matcher
+
+testclient = pytest.importorskip("fastapi.testclient", reason="the extra serve is not installed")
+serve = pytest.importorskip("patsim_utils.tool.web.serve", reason="the extra serve is not installed")
+
+TEXTS = ["paper", "steel", "robust material"]
+
+
+@pytest.fixture(scope="module")
+def matcher(tiny_backbone) -> Matcher:
+    torch.manual_seed(0)
+    return Matcher(Config(backbone=tiny_backbone("bert"), contrast_layer=1, precision="fp32"))
+
+
+@pytest.fixture
+def client(matcher: Matcher) -> Iterator:
+    with testclient.TestClient(serve.application(matcher)) as client:
+        yield client
+
+
+def expected(matcher: Matcher) -> np.ndarray:
+    return matcher.score(pd.DataFrame({"anchor": "strong material", "target": TEXTS, "context": "E04"}))
+
+
+def test_answers_are_those_of_the_model(matcher: Matcher, client) -> None:
+    scores = expected(matcher)
+    body = {"query": "strong material", "texts": TEXTS, "context": "E04", "return_text": True}
+    ranked = client.post("/rerank", json=body).json()
+    assert [entry["index"] for entry in ranked] == np.argsort(-scores).tolist()
+    assert [entry["text"] for entry in ranked] == [TEXTS[entry["index"]] for entry in ranked]
+    np.testing.assert_allclose([entry["score"] for entry in ranked], np.sort(scores)[::-1], atol=6e-5)
+    pairs = [{"anchor": "strong material", "target": text, "context": "e04b"} for text in TEXTS]
+    np.testing.assert_allclose(client.post("/score", json={"pairs": pairs}).json()["scores"], scores, atol=6e-5)
+    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/openapi.json").json()["info"]["title"] == "patsim"
+
+
+def test_requests_that_come_together_are_scored_together(matcher: Matcher, monkeypatch) -> None:
+    monkeypatch.setattr(serve, "WAIT", 60)
+    monkeypatch.setattr(serve, "MOST_PAIRS", 3)  # at which a batch is full
+    sizes: list[int] = []
+    score = matcher.score
+
+    def counted(frame: pd.DataFrame) -> np.ndarray:
+        sizes.append(len(frame))
+        return score(frame)
+
+    monkeypatch.setattr(matcher, "score", counted)
+    bodies = [{"query": "strong material", "texts": [text], "context": "E04"} for text in TEXTS]
+    with testclient.TestClient(serve.application(matcher)) as client, ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda body: client.post("/rerank", json=body).json()[0]["score"], bodies))
+    assert sizes == [3]
+    monkeypatch.undo()
+    np.testing.assert_allclose(answers, expected(matcher), atol=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/rerank", {"query": "a", "texts": ["b"]}, 422, "context: Field required"),
+        ("/rerank", {"query": "a", "texts": ["b"], "context": "Q1"}, 422, "'Q1' is no CPC class"),
+        ("/rerank", {"query": "a", "texts": [" "], "context": "E04"}, 422, "' ' is an empty phrase"),
+        ("/rerank", {"query": "a", "texts": ["b"] * 1001, "context": "E04"}, 413, "more than the 1000 of a request"),
+        ("/score", {"pairs": []}, 422, "pairs: List should have at least 1 item"),
+        ("/search", {"query": "a", "context": "E04"}, 404, "the service has no index"),
+        ("/score", {"pairs": ["x" * 2_000_000]}, 413, "at most 1,000,000 bytes"),
+    ],
+)
+def test_what_is_wrong_is_one_line(client, path: str, body: dict, status: int, said: str) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+    assert answer.json()["error"].isprintable()
+    assert f'patsim_requests_total{{path="{path}",status="{status}"}} 1.0' in client.get("/metrics").text
+
+
+def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher) -> None:
+    with testclient.TestClient(serve.application(matcher, token="secret")) as client:
+        body = {"query": "strong material", "texts": TEXTS, "context": "E04"}
+        assert client.post("/rerank", json=body).status_code == 401
+        assert client.post("/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert client.get("/health").status_code == 200
