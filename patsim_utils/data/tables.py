@@ -1,7 +1,7 @@
 """Tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
 
-Limits: a .gz file unpacks to at most 1 GiB, a workbook to 512 MiB; a table has at most 50 million
-cells (rows times columns), a sheet of a workbook 20 million.
+Limits: a .gz file unpacks to at most 256 MiB, a workbook to 512 MiB; a table that is read at once
+has at most 50 million cells (rows times columns), a sheet of a workbook 20 million.
 """
 
 import gzip
@@ -18,8 +18,9 @@ from patsim_utils.data.names import COLUMNS, clean_name
 from patsim_utils.errors import InputError, clip, named
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")
-LARGEST_UNPACKED = 2**30  # bytes of an unpacked .gz file
+LARGEST_UNPACKED = 2**28  # bytes of an unpacked .gz file
 PIECE = 2**20  # bytes that are unpacked at a time
+PIECE_ROWS = 100_000  # rows that are read at a time; a frame takes less memory than its rows as lists
 
 Row = tuple[int, list[str]]  # where it begins, and its values
 
@@ -50,35 +51,27 @@ def read_table(path: str | Path, content: bytes | None = None) -> tuple[pd.DataF
         frame = parquet.read(source, content)
         frame.columns = _header(source, 1, list(map(str, frame.columns)))
         return frame, list(range(2, len(frame) + 2))
-    return _assembled(source, list(_rows(path, content)))
+    rows = _rows(path, content, most_cells=csv_text.MOST_CELLS)
+    return _together(list(_pieces(source, rows, PIECE_ROWS)))
 
 
-def read_batches(path: str | Path, *, rows: int = 100_000) -> Iterator[tuple[pd.DataFrame, list[int]]]:
+def read_batches(path: str | Path, *, rows: int = PIECE_ROWS) -> Iterator[tuple[pd.DataFrame, list[int]]]:
     """`read_table` in pieces of at most so many rows, each with all columns.
 
     Columns without a name at the end stay, since later pieces may fill them; a table without rows
-    gives no piece.
+    gives one piece without any.
     """
     path = Path(path)
     source = named(path)
     content = read_bytes(path)
-    if _is_parquet(path, content):
-        first = 2
-        for frame in parquet.read_batches(source, content, rows):
-            frame.columns = _header(source, 1, list(map(str, frame.columns)))
-            yield frame, list(range(first, first + len(frame)))
-            first += len(frame)
+    if not _is_parquet(path, content):
+        yield from _pieces(source, _rows(path, content, most_cells=None), rows)
         return
-    filled_rows = (row for row in _rows(path, content) if _filled(row[1]))
-    header_line, header = next(filled_rows, (0, []))
-    if not header:
-        raise InputError(f"{source}: is empty")
-    width = len(header)
-    names = _header(source, header_line, header)
-    for piece in iter(lambda: list(itertools.islice(filled_rows, rows)), []):
-        values = [_of_width(source, row, width, least=_filled(header)) for row in piece]
-        lines = [line for line, _ in piece]
-        yield pd.DataFrame(values, columns=names, dtype=str), lines
+    first = 2
+    for frame in parquet.read_batches(source, content, rows):
+        frame.columns = _header(source, 1, list(map(str, frame.columns)))
+        yield frame, list(range(first, first + len(frame)))
+        first += len(frame)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -94,7 +87,7 @@ def _is_parquet(path: Path, content: bytes) -> bool:
     return path.name.lower().endswith(".parquet") or content[:4] == b"PAR1"
 
 
-def _rows(path: Path, content: bytes) -> Iterable[Row]:
+def _rows(path: Path, content: bytes, *, most_cells: int | None) -> Iterable[Row]:
     """The rows of a workbook or a text file, the header among them."""
     source = named(path)
     name = path.name.lower()
@@ -103,7 +96,7 @@ def _rows(path: Path, content: bytes) -> Iterable[Row]:
     if name.endswith(".gz") or content[:2] == b"\x1f\x8b":
         content = _unpacked(source, content)
     separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
-    return csv_text.read_rows(source, content, separator)
+    return csv_text.read_rows(source, content, separator, most_cells=most_cells)
 
 
 def _unpacked(source: str, content: bytes) -> bytes:
@@ -121,23 +114,45 @@ def _unpacked(source: str, content: bytes) -> bytes:
         raise InputError(f"{source}: is no whole gzip file ({clip(error)})") from error
 
 
-def _assembled(source: str, rows: list[Row]) -> tuple[pd.DataFrame, list[int]]:
-    """The frame below the header, without what is empty at its ends, and where its rows begin."""
-    while rows and not _filled(rows[-1][1]):
-        rows.pop()
-    start = 0
-    while start < len(rows) and not _filled(rows[start][1]):
-        start += 1
-    rows = rows[start:]
-    if not rows:
+def _pieces(source: str, rows: Iterable[Row], size: int) -> Iterator[tuple[pd.DataFrame, list[int]]]:
+    """Frames of at most `size` rows, and where their rows begin; at least one, of the columns."""
+    rows = _without_empty_ends(rows)
+    header_line, header = next(rows, (0, []))
+    if not header:
         raise InputError(f"{source}: is empty")
-    header_line, header = rows[0]
-    widths = [_filled(values) for _, values in rows]
-    width = max(width for width in widths if width <= len(header))
-    values = [_of_width(source, row, width, least=width) for row in rows[1:]]
-    names = _header(source, header_line, header[:width])
-    frame = pd.DataFrame(values, columns=names, dtype=str)
-    return frame, [line for line, _ in rows[1:]]
+    names = _header(source, header_line, header)
+    piece = list(itertools.islice(rows, size))
+    while True:
+        values = [_of_width(source, row, len(header), least=_filled(header)) for row in piece]
+        lines = [line for line, _ in piece]
+        yield pd.DataFrame(values, columns=names, dtype=str), lines
+        piece = list(itertools.islice(rows, size))
+        if not piece:
+            return
+
+
+def _without_empty_ends(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows from the first to the last that is not empty."""
+    begun = False
+    empty: list[Row] = []
+    for row in rows:
+        if _filled(row[1]):
+            begun = True
+            yield from empty
+            empty.clear()
+            yield row
+        elif begun:
+            empty.append(row)
+
+
+def _together(pieces: list[tuple[pd.DataFrame, list[int]]]) -> tuple[pd.DataFrame, list[int]]:
+    """One frame of all pieces, without empty columns at the end that have no name."""
+    frame = pd.concat([piece for piece, _ in pieces], ignore_index=True)
+    lines = list(itertools.chain.from_iterable(lines for _, lines in pieces))
+    width = len(frame.columns)
+    while not frame.columns[width - 1] and not frame.iloc[:, width - 1].str.strip().any():
+        width -= 1
+    return frame.iloc[:, :width], lines
 
 
 def _filled(values: list[str]) -> int:

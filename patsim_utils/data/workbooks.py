@@ -83,6 +83,7 @@ class _Rows:
         self.header: list[str] = []  # names in lower case
         self.width = 0  # columns up to the last value
         self.cells = 0
+        self.known: dict[str, str] = {}  # equal texts are kept once
         self.may_hold_formulas = False
         self.numbers = 0  # cells with a number in a column of phrases
         self.first_number = ""
@@ -96,6 +97,7 @@ class _Rows:
         filled = [column for column, text in texts.items() if text.strip()]
         width = filled[-1] + 1 if filled else 0
         values = [texts.get(column, "") for column in range(width)]
+        values = [self.known.setdefault(text, text) for text in values]
         if values and not self.header:
             self.header = [clean_name(value).lower() for value in values]
         if width > len(self.header) + MOST_UNNAMED:
@@ -127,9 +129,7 @@ class _Rows:
 
     def say_numbers(self) -> None:
         if self.numbers:
-            count = (
-                "1 number is read as a phrase" if self.numbers == 1 else f"{self.numbers:,} numbers are read as phrases"
-            )
+            count = f"numbers that are read as phrases: {self.numbers:,}"
             say_once(f"{self.source}: {count}, such as {self.first_number}")
 
     def _refuse_size(self, number: int) -> NoReturn:

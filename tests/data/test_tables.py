@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import Workbook
 
-from patsim_utils.data import parquet, tables, workbooks
+from patsim_utils.data import csv_text, parquet, tables, workbooks
 from patsim_utils.data.tables import read_batches, read_table
 from patsim_utils.errors import InputError
 
@@ -287,7 +287,7 @@ def test_a_number_that_is_a_phrase_is_said(tmp_path: Path, caplog) -> None:
     rows = [("Anchor", "target", "context", "id"), (100, "a", "H01", 7), ("b", 0.5, "H01", 8), ("c", True, "H01", None)]
     frame, _ = read_table(saved(tmp_path / "a.xlsx", *rows))
     assert frame["target"].tolist() == ["a", "0.5", "TRUE"]
-    assert "a.xlsx: 3 numbers are read as phrases, such as row 2, column anchor: '100'" in caplog.text
+    assert "a.xlsx: numbers that are read as phrases: 3, such as row 2, column anchor: '100'" in caplog.text
 
 
 def with_rows(path: Path, rows: str) -> Path:
@@ -343,6 +343,12 @@ def test_limits_of_size_are_looked_at_before_anything_is_unpacked(tmp_path: Path
     with pytest.raises(InputError, match="unpacks to more than 1,000 bytes"):
         read_table(written(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n" * 251, mtime=0)))
     assert len(read_table(written(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n" * 250, mtime=0)))[0]) == 249
+    monkeypatch.setattr(csv_text, "MOST_CELLS", 9)
+    assert len(read_table(written(tmp_path, "a.csv", TEXT))[0]) == 2
+    path = written(tmp_path, "a.csv", TEXT + "a,b,F16\n")
+    with pytest.raises(InputError, match="has about 12 values, more than 9"):
+        read_table(path)
+    assert len(list(read_batches(path, rows=2))) == 2
     monkeypatch.setattr(workbooks, "LARGEST_UNPACKED", 1000)
     with pytest.raises(InputError, match="unpacks to .* bytes, more than 1,000"):
         read_table(saved(tmp_path / "a.xlsx", ("phrase",)))
@@ -351,6 +357,20 @@ def test_limits_of_size_are_looked_at_before_anything_is_unpacked(tmp_path: Path
     with pytest.raises(InputError, match="has 6 cells, more than 5"):
         read_table(tmp_path / "a.parquet")
     assert len(list(read_batches(tmp_path / "a.parquet", rows=1))) == 2
+
+
+def test_a_table_of_more_rows_than_are_read_at_a_time_is_one_table(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "PIECE_ROWS", 2)
+    text = "\n,\nx,x,note,\n1,2,3,,\n4,5,6\n7,8,9,\n,,,\n\n10,11,12,,,\n,,\n"
+    frame, lines = read_table(written(tmp_path, "a.csv", text))
+    assert frame.columns.tolist() == ["x", "x", "note"]
+    assert frame["note"].tolist() == ["3", "6", "9", "", "12"]
+    assert frame.index.tolist() == [0, 1, 2, 3, 4]
+    assert lines == [4, 5, 6, 7, 9]
+    frame, lines = read_table(written(tmp_path, "b.csv", "a,b,\n1,2,\n3,4,\n5,6,x\n"))
+    assert frame[""].tolist() == ["", "", "x"]
+    frame, lines = read_table(written(tmp_path, "c.csv", "a,b,,\n"))
+    assert (frame.columns.tolist(), len(frame), lines) == (["a", "b"], 0, [])
 
 
 def test_a_note_beside_the_table_is_carried_along(tmp_path: Path) -> None:
