@@ -51,7 +51,7 @@ def read_queries(path: Path) -> pd.DataFrame:
         raise InputError(f"{named(path)}: has no row below its header")
     for line, query, context in zip(lines, frame["query"], frame["context"], strict=True):
         check_query(query, where=f"{named(path)}, row {line}, column query")
-        class_of(as_text(context), where=f"{named(path)}, row {line}, column context")
+        class_of(context, where=f"{named(path)}, row {line}, column context")
     return frame
 
 
@@ -63,9 +63,9 @@ def check_query(query: object, *, where: str = "query") -> None:
         raise InputError(f"{where}: {clip(query)} holds half a character")
 
 
-def class_of(context: str, *, where: str = "--context") -> str:
+def class_of(context: object, *, where: str = "--context") -> str:
     """The CPC class of a context; InputError, which begins with `where`, where that is none."""
-    code = cpc.class_of(context)
+    code = cpc.class_of(as_text(context))
     if code is None:
         raise InputError(f"{where}: {clip(context)} is no CPC class, such as H04")
     return code

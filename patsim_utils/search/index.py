@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from patsim_utils import storage
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.search import retriever as retrievers
-from patsim_utils.search.corpus import as_text
+from patsim_utils.search.corpus import ANSWER, as_text, refuse_names
 from patsim_utils.search.nearest import Approximate, Candidates, Exact, Nearest, unpacked
 
 FORMAT = 2  # of an index
@@ -119,6 +119,9 @@ class Index:
 
     def _stored(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows as they are stored: text, and numbers as names, since LanceDB minds some names."""
+        if "phrase" not in frame:
+            raise InputError("frame: has no column phrase")
+        refuse_names(frame.columns, ANSWER, where="frame")
         columns = [name for name in frame.columns if name not in ("phrase", "context")]
         if self.table is None:
             self.columns = columns

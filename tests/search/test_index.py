@@ -103,6 +103,12 @@ def test_an_index_that_does_not_suit_is_one_line(small_retriever: Path, tmp_path
     with pytest.raises(InputError, match="holds no phrases"):
         made.candidates("steel")
     made.add(CORPUS)
+    for frame, reason in (
+        (CORPUS.rename(columns={"id": "Rank"}), "'Rank' has a name that the answer needs"),
+        (CORPUS.rename(columns={"phrase": "text"}), "has no column phrase"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            made.add(frame)
     with pytest.raises(InputError, match="carries other columns along than this table: 'id'"):
         made.add(CORPUS.rename(columns={"id": "number"}))
     (tmp_path / "other").mkdir()

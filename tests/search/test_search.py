@@ -69,6 +69,8 @@ def test_many_queries_have_the_answers_of_single_ones(search: Search, tmp_path: 
         assert rows["phrase"].tolist() == alone["phrase"].tolist()
         np.testing.assert_allclose(rows["score"], alone["score"], atol=2e-4)
         np.testing.assert_allclose(rows["order"], alone["order"], atol=2e-3)
+    with pytest.raises(InputError, match="is no CPC class"):
+        search.table(pd.DataFrame({"query": ["steel"], "context": [None]}))
     listed = search(["steel", "handset"], ["E04", "H04"], top=2)
     assert listed["query"].tolist() == ["steel", "steel", "handset", "handset"]
     assert listed["phrase"].tolist() == table["phrase"].tolist()[:4]
