@@ -36,7 +36,8 @@ CASES = [
 
 def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None:
     """Loss and gradients of the first batch and the rows of an epoch of each case, as rank<rank>.pt."""
-    found, frame = [], load("sample")["train"].head(40)
+    results = []
+    frame = load("sample")["train"].head(40)
     for case in CASES:
         config = Config.parse({"backbone": backbone, "batch_size": 8, "contrast_layer": 1, "precision": "fp32"} | case)
         torch.manual_seed(0)
@@ -49,8 +50,8 @@ def first_steps(backbone: str, folder: Path, *, rank: int, devices: int) -> None
         loss = trainer.compute_loss(wrapped, sampler.pairs.collate([sampler.pairs[rows] for rows in batches[0]]))
         loss.backward()
         gradients = {name: p.grad for name, p in matcher.network.named_parameters() if p.requires_grad}
-        found.append((loss.item(), gradients, [np.concatenate(batch).tolist() for batch in batches]))
-    torch.save(found, folder / f"rank{rank}.pt")
+        results.append((loss.item(), gradients, [np.concatenate(batch).tolist() for batch in batches]))
+    torch.save(results, folder / f"rank{rank}.pt")
 
 
 TRAIN = """
@@ -97,11 +98,12 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A small data set; beside it are `one`, `two` and `notebook`, runs on one device and on two."""
-    place, sample = tmp_path_factory.mktemp("devices"), load("sample")
-    (place / "data").mkdir()
+    parent = tmp_path_factory.mktemp("devices")
+    sample = load("sample")
+    (parent / "data").mkdir()
     for name, split in (("train", "validation"), ("validation", "test")):
-        sample[split].head(200).to_csv(place / "data" / f"{name}.csv", index=False)
-    return place
+        sample[split].head(200).to_csv(parent / "data" / f"{name}.csv", index=False)
+    return parent
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +153,8 @@ def test_a_killed_device_ends_the_other_and_the_resumed_run_has_the_metrics_of_o
     assert "Pearson" in capsys.readouterr().out
 
     assert killed.returncode != 0
-    told = [line for line in killed.stderr.splitlines() if line.startswith(("error: ", "stopped"))]
-    assert len(told) == 1, killed.stderr
+    messages = [line for line in killed.stderr.splitlines() if line.startswith(("error: ", "stopped"))]
+    assert len(messages) == 1, killed.stderr
     assert not (folder / "two").exists()
     assert list((folder / ".two.work").glob("checkpoints/checkpoint-*"))
     resumed = torchrun(folder, tiny_backbone("bert"), "go on", *words(folder, tiny_backbone("bert"), "two"))
@@ -183,11 +185,11 @@ def test_a_notebook_starts_a_process_a_device_and_finds_their_run(
     with monkeypatch.context() as patch:
         patch.setattr(devices, "subprocess", SimpleNamespace(Popen=popen, PIPE=None, STDOUT=None))
         patch.setattr(runs, "run_folder", folder.joinpath)
-        found = devices.launch(config, "notebook", devices=2)
+        launched = devices.launch(config, "notebook", devices=2)
         assert capsys.readouterr().out.endswith("epoch 1\n")
         paths = {"backbone", "data"}  # which start at the repository
-        assert found.model_dump(exclude=paths) == config.model_dump(exclude=paths)
-        assert fit(load(config.data), found, folder / "notebook")["train"]["steps"] > 0  # nothing is trained
+        assert launched.model_dump(exclude=paths) == config.model_dump(exclude=paths)
+        assert fit(load(config.data), launched, folder / "notebook")["train"]["steps"] > 0  # nothing is trained
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
         devices.launch(config, "notebook", devices=2)
