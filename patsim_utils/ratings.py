@@ -54,3 +54,22 @@ def to_rank(score: np.ndarray) -> np.ndarray:
     highest = RANKS - 1
     nearest = np.floor(np.asarray(score, dtype=np.float64) * highest + 0.5)
     return np.clip(nearest, 0, highest).astype(np.int64)
+
+
+# An answer in words, by the least score of which it is true
+VERDICTS = {
+    0.875: "very likely the same",
+    0.625: "probably nearly the same",
+    0.375: "related: one narrower, broader or alike in structure",
+    0.125: "of the same field, but something else",
+    0.0: "unrelated",
+}
+
+
+def in_words(score: float) -> str:
+    """What a score in [0, 1] means.
+
+    >>> in_words(0.92)
+    'very likely the same'
+    """
+    return next(words for least, words in VERDICTS.items() if score >= least)

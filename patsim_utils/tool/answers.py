@@ -5,16 +5,8 @@ import pandas as pd
 from patsim_utils.data import cpc
 from patsim_utils.errors import clip
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import RELATIONS, SCORES
+from patsim_utils.ratings import RELATIONS, SCORES, in_words
 
-# How an answer in words begins, by the least score of which it is true
-VERDICTS = {
-    0.875: "very likely the same",
-    0.625: "probably nearly the same",
-    0.375: "related: one narrower, broader or alike in structure",
-    0.125: "of the same field, but something else",
-    0.0: "unrelated",
-}
 # What each score means
 MEANINGS = {
     0.0: "unrelated",
@@ -25,15 +17,6 @@ MEANINGS = {
 }
 
 
-def verdict(score: float) -> str:
-    """A score in words.
-
-    >>> verdict(0.9)
-    'very likely the same'
-    """
-    return next(words for least, words in VERDICTS.items() if score >= least)
-
-
 def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
     """What the model says of one pair, in words: score, probability of each score, relation."""
     pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
@@ -42,7 +25,7 @@ def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
     score = float(predictions.scores[0])
     code = cpc.class_of(context) or context
     lines = [
-        f"{clip(anchor)} and {clip(target)} in {code} ({matcher.titles.get(code, '')}): {verdict(score)}",
+        f"{clip(anchor)} and {clip(target)} in {code} ({matcher.titles.get(code, '')}): {in_words(score)}",
         f"score {score:.4f}",
     ]
     for value, probability in zip(SCORES, predictions.probabilities[0], strict=True):

@@ -1,0 +1,88 @@
+"""The form of notebook 0: an answer in words, a list that is ranked, a line for what a person forgot."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from patsim_utils.data import cpc
+from patsim_utils.study import app
+
+
+class Fake:
+    """A model that finds phrases alike by their first letter."""
+
+    titles = cpc.titles()
+    network = SimpleNamespace(rating_head=None)
+
+    def score(self, anchor: str, target: str) -> float:
+        return 0.92 if anchor[0] == target[0] else 0.05
+
+    def explain(self, frame: pd.DataFrame) -> pd.DataFrame:
+        scores = [self.score(row.anchor, row.target) for row in frame.itertuples()]
+        return pd.DataFrame({"score": scores, "rating": "3"})
+
+    def rank(self, query: str, candidates: list[str], *, context: str) -> pd.DataFrame:
+        scores = [self.score(query, candidate) for candidate in candidates]
+        table = pd.DataFrame({"rank": 1, "target": candidates, "score": scores})
+        return table.sort_values("score", ascending=False)
+
+
+@pytest.fixture
+def form() -> app.Form:
+    return app.Form(Fake(), anchor="bolt", target="bar", context="F16", candidates="screw; bar ;; <b>lamp")
+
+
+def test_two_phrases_get_an_answer_in_words(form: app.Form) -> None:
+    form.compare()
+    said = "very likely the same; .92; kind of relation, most probably: high: synonym or abbreviation"
+    assert form.answer.value == f"<p><strong>{said}</strong></p>"
+    form.target.value = "screw"
+    form.compare()
+    assert "unrelated; .05" in form.answer.value
+    assert app.short_number(1.0) == "1"
+    assert app.short_number(0.999) == "1"
+
+
+def test_a_list_is_ranked_and_its_text_stays_text(form: app.Form) -> None:
+    form.rank()
+    assert "3 phrases, the nearest to “bolt” first" in form.ranking.value
+    assert form.ranking.value.index(">bar<") < form.ranking.value.index(">screw<")
+    assert "&lt;b&gt;lamp" in form.ranking.value
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("anchor", "The field “phrase” is empty"),
+        ("target", "The field “other phrase” is empty"),
+        ("context", "Choose a class"),
+    ],
+)
+def test_an_empty_field_gets_a_line(form: app.Form, field: str, said: str) -> None:
+    getattr(form, field).value = "  "
+    form.compare()
+    assert form.answer.value.startswith(f'<p role="alert">{said}')
+
+
+def test_an_empty_list_and_a_class_that_is_none_get_a_line(form: app.Form) -> None:
+    form.candidates.value = " ;\n"
+    form.rank()
+    assert "The list is empty" in form.ranking.value
+    form.context.value = "<i>Q99"
+    form.compare()
+    assert "Choose a class" in form.answer.value
+
+
+def test_a_class_is_found_by_its_code_or_its_title(form: app.Form) -> None:
+    assert form.context.value == f"F16 {cpc.titles()['F16']}"
+    assert len(form.context.options) == len(cpc.CLASSES)
+    form.context.value = "h04w 4/00"
+    assert form._code() == "H04"
+
+
+def test_a_model_is_loaded_by_folder_or_name(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(app.Matcher, "load", lambda path=None: path)
+    assert app.load() is None  # the model that ships
+    assert app.load(str(tmp_path)) == tmp_path
+    assert app.load("mine") == app.run_folder("mine")
