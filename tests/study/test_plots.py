@@ -2,16 +2,17 @@
 
 import html
 import re
-from base64 import b64decode
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from patsim_utils.study import plots
-from patsim_utils.study.html_tables import Link
+from patsim_utils.study import plots, run_plots
+from patsim_utils.study.look.figures import BLUE, Picture
+from patsim_utils.study.look.html_tables import Folded, Link
 
 NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
 GROUPS = pd.DataFrame({"group": NAMES, "pearson": [0.5, -0.1, 0.25], "other": [0.5, 0.2, 0.3]})
@@ -25,24 +26,41 @@ COUNTS = pd.DataFrame([[3, 1], [0, 0]], index=RANKS, columns=RANKS)
 
 def epochs(cosine: dict | None) -> Figure:
     rows = [{"epoch": 1, "pearson": 0.4}, {"epoch": 2, "pearson": 0.55}]
-    return plots.epochs({"epochs": rows, "baselines": {"pretrained_cosine": {"validation": cosine}}})
+    return run_plots.epochs({"epochs": rows, "baselines": {"pretrained_cosine": {"validation": cosine}}})
 
 
-def page(figure: plots.Picture) -> str:
+def page(figure: Picture) -> str:
     """Caption of a figure, after the checks that hold for all of them."""
     assert isinstance(figure, Figure)
     shown = figure._repr_html_()
-    png = b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', shown)[1])
-    assert len(png) < 60_000
+    assert len(shown) < 60_000
+    assert not re.search(r'<style|<g id=|font-family|(?<!xlink:)href="(?!#)', shown)
     assert f"<figcaption>{html.escape(figure.caption)}</figcaption>" in shown
-    assert f'alt="{html.escape(figure.alt)}"' in shown
+    assert f'aria-label="{html.escape(figure.alt)}"' in shown
     assert re.search(r"\d", figure.alt)
     assert "nan" not in re.findall(r"\w+", f"{figure.caption} {figure.alt}".lower())
     assert plt.get_fignums() == []
     return figure.caption
 
 
-def marks(figure: plots.Picture, marker: str) -> dict[str, list[float]]:
+def test_a_figure_follows_the_page_and_its_text_stays_text() -> None:
+    plots.style()
+    shown = plots.forest(GROUPS, "group", caption="<Groups>")._repr_html_()
+    texts = re.findall(r"<text[^>]*>([^<]*)", shown)
+    assert {"one", "two $5 to $10_a^b", "0.500"} <= {*texts}
+    assert "currentColor" in shown
+    assert "#1c2733" not in shown
+    assert "<figcaption>&lt;Groups&gt;" in shown
+
+
+def test_numbers_of_a_heatmap_stand_out_from_their_squares() -> None:
+    for share in np.linspace(0, 1, 101):
+        colour = colormaps["Blues"](share)
+        assert plots.contrast(plots.legible_on(colour), colour) >= plots.LEGIBLE
+    assert plots.contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def marks(figure: Picture, marker: str) -> dict[str, list[float]]:
     """Places of the marks of one form, by their filling."""
     lines = [line for line in figure.axes[0].lines if line.get_marker() == marker]
     return {line.get_markerfacecolor(): list(line.get_xdata()) for line in lines if len(line.get_xdata())}
@@ -50,7 +68,7 @@ def marks(figure: plots.Picture, marker: str) -> dict[str, list[float]]:
 
 def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     figure = plots.forest(GROUPS, "group", caption="Groups", reference=("all", 0.3))
-    assert marks(figure, "o") == {plots.BLUE: [0.5, -0.1, 0.25]}
+    assert marks(figure, "o") == {BLUE: [0.5, -0.1, 0.25]}
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
     lowest = "two $5 to $10_a^b: -0.100 [-0.300, 0.100]"
     assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
@@ -58,7 +76,7 @@ def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     assert figure.alt == seen
     differences = GROUPS.rename(columns={"pearson": "difference"})
     figure = plots.forest(differences, "group", value="difference", caption="What is not significant is grey and open")
-    assert marks(figure, "o") == {plots.BLUE: [0.5, 0.25], "white": [-0.1]}
+    assert marks(figure, "o") == {BLUE: [0.5, 0.25], "white": [-0.1]}
     figure = plots.forest(GROUPS, "group", caption="Both", mark="other")
     assert marks(figure, "D") == {"none": [0.5, 0.2, 0.3]}
     assert page(figure) == f"Both: farthest from its other: {lowest}, other 0.200."
@@ -86,12 +104,12 @@ def test_bars_keep_alike_names_apart_and_their_order():
 @pytest.mark.parametrize(
     ("draw", "panels", "said"),
     [
-        (lambda: plots.losses(HISTORY), 2, "ordinal loss 1.5 to 0.0506; weight x contrast 0.5 to 0.5."),
-        (lambda: plots.losses(HISTORY.assign(rating=1.5)), 3, "contrast 0.5 to 0.5; weight x rating 1.5 to 1.5."),
+        (lambda: run_plots.losses(HISTORY), 2, "ordinal loss 1.5 to 0.0506; weight x contrast 0.5 to 0.5."),
+        (lambda: run_plots.losses(HISTORY.assign(rating=1.5)), 3, "contrast 0.5 to 0.5; weight x rating 1.5 to 1.5."),
         (lambda: epochs(None), 1, "kept: Pearson 0.4 to 0.55."),
         (lambda: epochs({"pearson": 0.3}), 1, "kept: Pearson 0.400 to 0.550; dashed line: pretrained cosine 0.300."),
         (lambda: plots.heatmap(COUNTS, caption="C"), 1, "C: 75 % of these pairs are on the diagonal."),
-        (lambda: plots.calibration(BINS), 1, "(single pairs by more), significantly in 1 of the bins."),
+        (lambda: run_plots.calibration(BINS), 1, "(single pairs by more), significantly in 1 of the bins."),
         (lambda: plots.histogram(WORDS, "words", hue="side", axis="w", caption="W"), 1, "2.5; b 2 to 2, mean 2.0."),
     ],
 )
@@ -109,6 +127,7 @@ def test_tables_escape_align_and_keep_the_frame():
     assert "<figcaption>Four &lt;kinds&gt;.</figcaption>" in shown
     for cell in (html.escape(frame["a"][0]), "1,234", "0.250", "–"):
         assert f"<td>{cell}</td>" in shown
+    assert '<th scope="col">a</th>' in shown
     assert re.findall(r"nth-child\((\d)\) {text-align:left}", shown) == ["1"]  # numbers stand right
 
 
@@ -120,6 +139,17 @@ def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
     best, pearson, interval, recall, *_, last, _ = re.findall(r"<td>(.*?)</td>", shown)
     assert (best, pearson) == ('<a href="a.html">&lt;best&gt;</a>', "0.800")
     assert (interval, recall, last) == ("[0.750,\u00a00.850]", "[0.100,\u00a00.200]", "–")
+
+
+def test_a_column_has_as_many_decimals_as_its_largest_number_needs() -> None:
+    frame = pd.DataFrame({"<b>": [0.1234, -0.0001], "ms": [12.345, 1.5], "s": [1234.5, np.nan]})
+    frame["what"] = pd.Series(["minilm", Folded("<lora>")], dtype=object)
+    shown = plots.table(frame, "C")._repr_html_()
+    cells = re.findall(r"<td>(.*?)</td>", shown)
+    assert cells[:4] == ["0.123", "12.3", "1,234", "minilm"]
+    assert cells[4:7] == ["0.000", "1.5", "–"]
+    assert cells[7] == "<details><summary>settings</summary>&lt;lora&gt;</details>"
+    assert '<th scope="col">&lt;b&gt;</th>' in shown
 
 
 def test_search_tables_do_not_share_their_script():
