@@ -1,10 +1,9 @@
-"""The tables behind every figure of the notebooks: tidy frames in, tidy frames out, nothing drawn here.
+"""The tables of notebook 3, where a model fails: tidy frames in, tidy frames out, nothing drawn here.
 
-`splits` is what `data.load` returns; `frame` holds scored pairs, the rows of a run's predictions.csv. Intervals are of
-95 %, by a bootstrap over anchors. First what notebook 1 shows, the data; then the run, then its errors.
+`frame` holds scored pairs, the rows of a run's predictions.csv, as `with_errors` returns them. Intervals are of 95 %,
+by a bootstrap over anchors.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,19 +16,29 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.metrics import mean_interval
 from patsim_utils.ratings import MEANINGS, SCORES, to_rank
 
-MIN_ROWS, MIN_ANCHORS = 40, 3  # below either, a group gets no correlation of its own
+MIN_ROWS = 40  # of a group; below it has no correlation of its own
+MIN_ANCHORS = 3  # of a group, that vary by themselves: then hardly a resample is without a correlation
+MOST_PAIRS = 50  # of the worst that a page shows
+LONGEST_RANKING = 4000  # rows of which all pairs are compared
+OVERLAPS = ("no word shared", "up to 40 % shared", "more than 40 % shared")
+WORDS = {1: "1 word", 2: "2 words", 3: "3 words", 4: "4 or more"}
+THRESHOLDS = np.arange(0.1, 0.95, 0.05).round(2)
+CANDIDATES = (1, 3, 5, 10)  # first ones of a ranking
+PAIR_COLUMNS = ["anchor", "target", "score", "prediction", "error", "rating", "context", "field"]
 
 
 def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
     """Adds error (prediction - score), its size, section, overlap (word-Jaccard in three bins), words of the target."""
     frame = predictions.reset_index(drop=True)
-    names = ["no word shared", "up to 40 % shared", "more than 40 % shared"]
+    error = frame["prediction"] - frame["score"]
     words = frame["target"].str.split().str.len().clip(upper=4)
-    frame = frame.assign(error=frame["prediction"] - frame["score"], section=frame["context"].str[0])
+    overlap = pd.cut(metrics.word_jaccard(frame), [-1, 0, 0.4, 1], labels=OVERLAPS)
     return frame.assign(
-        size=frame["error"].abs(),
-        overlap=pd.cut(metrics.word_jaccard(frame), [-1, 0, 0.4, 1], labels=names),
-        words=words.map({1: "1 word", 2: "2 words", 3: "3 words", 4: "4 or more"}),
+        error=error,
+        size=error.abs(),
+        section=frame["context"].str[0],
+        overlap=overlap,
+        words=words.map(WORDS),
     )
 
 
@@ -40,53 +49,77 @@ def by_group(frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None =
     """
     rows = []
     for value, group in frame.groupby(key, sort=True, observed=True):
-        # with this many anchors that vary by themselves, hardly a resample is without a correlation
         varying = group.groupby("anchor")[["score", "prediction"]].nunique().gt(1).all(axis=1).sum()
-        found = metrics.evaluate_or_none(group, group["prediction"], seed=seed) if varying >= MIN_ANCHORS else None
-        if found and len(group) >= MIN_ROWS:
-            row = (value, f"{value} {names[value]}" if names else str(value), len(group), group["anchor"].nunique())
-            rows.append((*row, found["pearson"], *found["pearson_ci"], found["mae"], group["error"].mean()))
+        if len(group) < MIN_ROWS or varying < MIN_ANCHORS:
+            continue
+        figures = metrics.evaluate_or_none(group, group["prediction"], seed=seed)
+        if figures is None:
+            continue
+        low, high = figures["pearson_ci"]
+        row = {
+            key: value,
+            "label": f"{value} {names[value]}" if names else str(value),
+            "n": len(group),
+            "anchors": group["anchor"].nunique(),
+            "pearson": figures["pearson"],
+            "low": low,
+            "high": high,
+            "mae": figures["mae"],
+            "bias": group["error"].mean(),
+        }
+        rows.append(row)
     return pd.DataFrame(rows, columns=[key, "label", "n", "anchors", "pearson", "low", "high", "mae", "bias"])
 
 
 def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
     """How often each true value (rows) got each guess (columns), both in `order`: counts; without true ones outside."""
     known = np.isin(true, list(order))  # a split without ratings may stand beside one with them
-    pair = (pd.Categorical(np.asarray(values)[known], list(order)) for values in (true, guess))
-    return pd.crosstab(*pair, rownames=["given"], colnames=["predicted"], dropna=False)
+    rows = pd.Categorical(np.asarray(true)[known], list(order))
+    columns = pd.Categorical(np.asarray(guess)[known], list(order))
+    return pd.crosstab(rows, columns, rownames=["given"], colnames=["predicted"], dropna=False)
 
 
 def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """`confusion` of the scores with the nearest score to each prediction."""
-    return confusion(frame["score"], np.take(SCORES, to_rank(frame["prediction"])), SCORES)
+    nearest = np.take(SCORES, to_rank(frame["prediction"]))
+    return confusion(frame["score"], nearest, SCORES)
 
 
 def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.DataFrame:
     """Mean score against mean prediction in bins of equally many rows: prediction, score, low, high, n."""
-    quantile = pd.qcut(frame["prediction"].rank(method="first"), min(bins, len(frame)), labels=False)
-    rows = [
-        (group["prediction"].mean(), *mean_interval(group["anchor"], group["score"], seed=seed), len(group))
-        for _, group in frame.groupby(quantile)
-    ]
-    return pd.DataFrame(rows, columns=["prediction", "score", "low", "high", "n"])
+    order = frame["prediction"].rank(method="first")
+    quantile = pd.qcut(order, min(bins, len(frame)), labels=False)
+    rows = []
+    for _, group in frame.groupby(quantile):
+        mean, low, high = mean_interval(group["anchor"], group["score"], seed=seed)
+        prediction = group["prediction"].mean()
+        rows.append({"prediction": prediction, "score": mean, "low": low, "high": high, "n": len(group)})
+    return pd.DataFrame(rows)
 
 
 def rank_shares(frame: pd.DataFrame, probabilities: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
     """Share of each score, as seen and as the probabilities (n, 5) expect it: seen, low, high, label, expected."""
-    seen = [mean_interval(frame["anchor"], frame["score"] == score, seed=seed) for score in SCORES]
-    table = pd.DataFrame(seen, columns=["seen", "low", "high"])
-    return table.assign(label=[f"score {score:g}" for score in SCORES], expected=probabilities.mean(0))
+    rows = []
+    for score, expected in zip(SCORES, probabilities.mean(axis=0), strict=True):
+        seen, low, high = mean_interval(frame["anchor"], frame["score"] == score, seed=seed)
+        rows.append({"seen": seen, "low": low, "high": high, "label": f"score {score:g}", "expected": expected})
+    return pd.DataFrame(rows)
 
 
 def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Mean prediction of each rating of MIN_ANCHORS anchors or more: rating, label, score, n, prediction, low, high."""
+    columns = ["rating", "label", "score", "n", "prediction", "low", "high"]
     rows = []
     for rating, meaning in MEANINGS.items():
-        group = frame[frame["rating"] == rating] if "rating" in frame else frame[:0]
-        if group["anchor"].nunique() >= MIN_ANCHORS:
-            mean = mean_interval(group["anchor"], group["prediction"], seed=seed)
-            rows.append((rating, f"{rating} {meaning}", int(rating[0]) / 4, len(group), *mean))
-    return pd.DataFrame(rows, columns=["rating", "label", "score", "n", "prediction", "low", "high"])
+        if "rating" not in frame:
+            continue
+        group = frame[frame["rating"] == rating]
+        if group["anchor"].nunique() < MIN_ANCHORS:
+            continue
+        prediction, low, high = mean_interval(group["anchor"], group["prediction"], seed=seed)
+        row = {"rating": rating, "label": f"{meaning} ({rating})", "score": int(rating[0]) / 4, "n": len(group)}
+        rows.append(row | {"prediction": prediction, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=columns)
 
 
 def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,11 +130,11 @@ def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
     return table[table["n"] >= 8].sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
 
 
-def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 50) -> pd.DataFrame:
+def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = MOST_PAIRS) -> pd.DataFrame:
     """The rows with the largest error: anchor, target, score, prediction, error, rating (if known), context, field."""
-    rows = frame.sort_values(["size", "anchor", "target"], ascending=[False, True, True], ignore_index=True).head(count)
-    wanted = ["anchor", "target", "score", "prediction", "error", "rating", "context", "field"]
-    return rows.assign(field=rows["context"].map(titles)).filter(wanted)
+    order = ["size", "anchor", "target"]
+    rows = frame.sort_values(order, ascending=[False, True, True], ignore_index=True).head(count)
+    return rows.assign(field=rows["context"].map(titles)).filter(PAIR_COLUMNS)
 
 
 def right_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 20) -> pd.DataFrame:
@@ -119,12 +152,15 @@ def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping
         return pd.DataFrame(columns=["code", "title", "pairs", "nearest", "cosine"])
     cosine = (used @ used.T).to_numpy(copy=True)
     np.fill_diagonal(cosine, -np.inf)
-    near, code = used.index[cosine.argmax(1)], used.index.to_series()
-    table = pd.DataFrame({"code": code, "title": code.map(titles), "pairs": counts[used.index]})
-    table["nearest"], table["cosine"] = [f"{one} {titles[one]}" for one in near], cosine.max(1)
-    table["same section"] = code.str[0] == near.str[0]
+    code = used.index.to_series()
+    nearest = used.index[cosine.argmax(axis=1)]
     others = code.groupby(code.str[0]).transform("size") - 1
-    return table.assign(chance=others / (len(used) - 1)).reset_index(drop=True)
+    table = pd.DataFrame({"code": code, "title": code.map(titles), "pairs": counts[used.index]})
+    table["nearest"] = [f"{other} {titles[other]}" for other in nearest]
+    table["cosine"] = cosine.max(axis=1)
+    table["same section"] = code.str[0] == nearest.str[0]
+    table["chance"] = others / (len(used) - 1)
+    return table.reset_index(drop=True)
 
 
 def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -132,27 +168,21 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
     difference (to the frame's own predictions, paired over anchors), low, high. Without what cannot be measured.
     """
     # groups stay as they are, since the score of a listwise model depends on them
-    scores = {"no class": matcher.score(frame.assign(context="none for " + frame["context"]), unknown="embedding")}
+    without = frame.assign(context="none for " + frame["context"])
+    scores = {"no class": matcher.score(without, unknown="embedding")}
     classes = np.random.default_rng(seed).permutation(sorted(set(frame["context"])))
     if len(classes) > 1:
         wrong = dict(zip(classes, np.roll(classes, 1), strict=True))
         scores["a wrong class"] = matcher.score(frame.assign(context=frame["context"].map(wrong)))
-    rows, columns = [], (frame["anchor"], frame["score"], [frame["prediction"]])
+    rows = []
     for context, other in scores.items():
-        if found := metrics.evaluate_or_none(frame, other, seed=seed):
-            difference = metrics.paired_difference(*columns, [other], seed=seed)
-            rows.append({"context": context, "pearson": found["pearson"]} | difference)
+        figures = metrics.evaluate_or_none(frame, other, seed=seed)
+        if figures is None:
+            continue
+        own = [frame["prediction"]]
+        difference = metrics.paired_difference(frame["anchor"], frame["score"], own, [other], seed=seed)
+        rows.append({"context": context, "pearson": figures["pearson"]} | difference)
     return pd.DataFrame(rows, columns=["context", "pearson", "difference", "low", "high"])
-
-
-def ask(matcher: Matcher, anchor: str, target: str, context: str, *others: str) -> pd.DataFrame:
-    """What a model says of a pair in one class or several: `Matcher.explain` beside the pair, relations in words."""
-    rows = pd.DataFrame({"anchor": anchor, "target": target, "context": [context, *others]})
-    said = matcher.explain(rows).replace({"rating": MEANINGS}).rename(columns={"rating": "most probable relation"})
-    return pd.concat([rows, said], axis=1)
-
-
-THRESHOLDS = np.arange(0.1, 0.95, 0.05).round(2)
 
 
 def thresholds(frame: pd.DataFrame, *, relevant: float, seed: int = 0) -> pd.DataFrame:
@@ -161,14 +191,16 @@ def thresholds(frame: pd.DataFrame, *, relevant: float, seed: int = 0) -> pd.Dat
     Returns threshold, kept (share of all pairs), precision (share of the kept that are relevant, NaN where nothing is
     kept), recall (share of the relevant that are kept), each of the last two with _low and _high.
     """
-    rows, wanted = [], frame["score"] >= relevant
-    for threshold in THRESHOLDS if wanted.any() else ():
+    names = [f"{name}{end}" for name in ("precision", "recall") for end in ("", "_low", "_high")]
+    wanted = frame["score"] >= relevant
+    rows = []
+    for threshold in THRESHOLDS:
+        if not wanted.any():
+            continue
         kept = frame["prediction"] >= threshold
         precision = mean_interval(frame["anchor"], wanted, among=kept, seed=seed)
-        rows.append(
-            (threshold, kept.mean(), *precision, *mean_interval(frame["anchor"], kept, among=wanted, seed=seed))
-        )
-    names = [f"{name}{end}" for name in ("precision", "recall") for end in ("", "_low", "_high")]
+        recall = mean_interval(frame["anchor"], kept, among=wanted, seed=seed)
+        rows.append((threshold, kept.mean(), *precision, *recall))
     return pd.DataFrame(rows, columns=["threshold", "kept", *names])
 
 
@@ -178,30 +210,50 @@ def first_candidates(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Precision at k: share rated .5 or more, and .75 or more, of groups with k targets or more. nDCG@10 (gain: the
     score), of groups in which something is rated above 0.
     """
-    found, rows = [], []
+    measured = []
     for (anchor, _), group in frame.groupby(["anchor", "context"], sort=False):
         best = group.sort_values("prediction", ascending=False, kind="stable")["score"].to_numpy()
-        row = {"anchor": anchor}
-        for level, k in itertools.product((0.5, 0.75), (1, 3, 5, 10)):
-            hits = (best[:k] >= level).mean() if len(best) >= k else np.nan
-            row[f"rated {level:g} or more among the first {k}"] = hits
-        if len(best) > 1 and best.any():
-            row["nDCG@10"] = ndcg_score(best[None], -np.arange(len(best))[None], k=10)
-        found.append(row)
-    for what, value in pd.DataFrame(found).set_index("anchor").items():
-        if len(value := value.dropna()):
-            rows.append((what, *mean_interval(value.index, value, seed=seed), len(value)))
-    return pd.DataFrame(rows, columns=["what", "value", "low", "high", "groups"])
+        measured.append({"anchor": anchor} | _ranking(best))
+    rows = []
+    for what, column in pd.DataFrame(measured).set_index("anchor").items():
+        values = column.dropna()
+        if len(values):
+            mean, low, high = mean_interval(values.index, values, seed=seed)
+            rows.append({"what": what, "value": mean, "low": low, "high": high, "groups": len(values)})
+    return pd.DataFrame(rows)
+
+
+def _ranking(scores: np.ndarray) -> dict[str, float]:
+    """Measures of one ranking: the scores (n,) of its targets, the best by prediction first."""
+    measures = {}
+    for level in (0.5, 0.75):
+        for k in CANDIDATES:
+            share = np.nan
+            if len(scores) >= k:
+                share = (scores[:k] >= level).mean()
+            measures[f"rated {level:g} or more among the first {k}"] = share
+    if len(scores) > 1 and scores.any():
+        order = -np.arange(len(scores))
+        measures["nDCG@10"] = ndcg_score([scores], [order], k=10)
+    return measures
 
 
 def ranked_rightly(frame: pd.DataFrame) -> float:
     """Of two pairs with unlike scores, how often the model ranks the better one higher, in [0, 1]; ties count half.
 
-    Of at most 4,000 rows, the same ones every time. ValueError where all scores are equal.
+    Of at most LONGEST_RANKING rows, the same ones every time. ValueError where all scores are equal.
     """
-    drawn = frame.sample(n=min(4000, len(frame)), random_state=0)
-    score, prediction = (drawn[column].to_numpy()[:, None] for column in ("score", "prediction"))
+    drawn = frame.sample(n=min(LONGEST_RANKING, len(frame)), random_state=0)
+    score = drawn["score"].to_numpy()[:, None]
+    prediction = drawn["prediction"].to_numpy()[:, None]
     above = score > score.T
     if not above.any():
         raise ValueError("all pairs have the same score")
     return float((np.sign(prediction - prediction.T)[above].mean() + 1) / 2)
+
+
+def ask(matcher: Matcher, anchor: str, target: str, context: str, *others: str) -> pd.DataFrame:
+    """What a model says of a pair in one class or several: `Matcher.explain` beside the pair, relations in words."""
+    rows = pd.DataFrame({"anchor": anchor, "target": target, "context": [context, *others]})
+    answers = matcher.explain(rows).replace({"rating": MEANINGS})
+    return pd.concat([rows, answers.rename(columns={"rating": "most probable relation"})], axis=1)

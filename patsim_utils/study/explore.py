@@ -1,4 +1,7 @@
-"""study.explore: to be written."""
+"""The tables of notebooks 1 and 2: what is in the data and in a batch, what a run has reached and what it cost.
+
+`splits` is what `data.splits.load` returns, a frame for each split; `metrics` is a run's metrics.json.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from patsim_utils import metrics
+from patsim_utils import metrics as measures
 from patsim_utils.ratings import MEANINGS
 
 BATCH = {
@@ -24,16 +27,39 @@ BATCH = {
     "target_text": "which phrase the target is",
 }
 SYSTEMS = {"word_jaccard": "word-Jaccard", "pretrained_cosine": "pretrained cosine", "features": "features alone"}
+EVALUATED = ("validation", "test")
 
 
 def interval(value: float, low: float, high: float) -> str:
     """A number with its interval, if it has one, three decimals: `0.736 [0.701, 0.769]`."""
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if np.isnan(low):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def percent(share: float) -> str:
     """A share in [0, 1] as text: `12 %`, and `0.4 %` where whole percents would say nothing."""
-    return f"{100 * share:.0f} %" if share >= 0.095 or share == 0 else f"{100 * share:.1f} %"
+    if share >= 0.095 or share == 0:
+        return f"{100 * share:.0f} %"
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it: `0.4 s`, `22 s`, `12 min`, `2.3 h`."""
+    if seconds < 9.5:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 5970:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def memory(mebibytes: float) -> str:
+    """A size of memory as one says it: `412 MiB`, `1.3 GiB`."""
+    if mebibytes < 1000:
+        return f"{mebibytes:.0f} MiB"
+    return f"{mebibytes / 1024:.1f} GiB"
 
 
 def overview(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -64,7 +90,9 @@ def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str
     """
     counts = {}
     for name, frame in splits.items():
-        values = frame["context"].str[0] if column == "section" else frame.get(column, pd.Series())
+        values = frame.get(column, pd.Series())
+        if column == "section":
+            values = frame["context"].str[0]
         counts[name] = values.value_counts().reindex(list(names), fill_value=0)
     table = pd.concat(counts, names=["split", column]).rename("rows").reset_index()
     table["share"] = table["rows"] / table["split"].map({name: len(frame) for name, frame in splits.items()})
@@ -91,8 +119,11 @@ def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
     repeated = pairs[pairs["context"] > 1]
     if repeated.empty:
         return "No pair is rated in two classes, so that the labels cannot show what the class changes."
-    said = f"{len(repeated):,} of {len(pairs):,} distinct pairs are rated in two or more classes;"
-    return f"{said} {percent((repeated['score'] > 1).mean())} of them have another score in another class."
+    changed = percent((repeated["score"] > 1).mean())
+    return (
+        f"{len(repeated):,} of {len(pairs):,} distinct pairs are rated in two or more classes; "
+        f"{changed} of them have another score in another class."
+    )
 
 
 def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -105,8 +136,10 @@ def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray
     """As `results`, what needs no training: word-Jaccard, and the pretrained `cosine` (n,) of each split to measure."""
     rows = []
     for name, values in cosine.items():
-        for system, guess in (("word-Jaccard", metrics.word_jaccard(splits[name])), ("pretrained cosine", values)):
-            rows.append(_measured(system, name, metrics.evaluate_or_none(splits[name], guess, seed=seed)))
+        frame = splits[name]
+        guesses = {"word-Jaccard": measures.word_jaccard(frame), "pretrained cosine": values}
+        for system, guess in guesses.items():
+            rows.append(_measured(system, name, measures.evaluate_or_none(frame, guess, seed=seed)))
     return pd.DataFrame(rows)
 
 
@@ -117,47 +150,80 @@ def batch_table(batch: Mapping[str, Tensor]) -> pd.DataFrame:
     return table.assign(meaning=table["name"].map(BATCH).fillna(""))
 
 
-def _measured(system: str, split: str, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """One row of a table of systems; `found` is an entry of metrics.json, None where the system is undefined."""
-    names = ("n", "pearson", "low", "high", "spearman")
-    values = (found["n"], found["pearson"], *found["pearson_ci"], found["spearman"]) if found else [np.nan] * len(names)
-    return {"system": system, "split": split, "label": f"{system}, {split}"} | dict(zip(names, values, strict=True))
+def _measured(system: str, split: str, entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One row of a table of systems; `entry` is one of metrics.json, None where the system is undefined."""
+    row = {"system": system, "split": split, "label": f"{system}, {split}"}
+    if entry is None:
+        return row | dict.fromkeys(("n", "pearson", "low", "high", "spearman"), np.nan)
+    low, high = entry["pearson_ci"]
+    return row | {
+        "n": entry["n"],
+        "pearson": entry["pearson"],
+        "low": low,
+        "high": high,
+        "spearman": entry["spearman"],
+    }
 
 
-def results(found: Mapping[str, Any]) -> pd.DataFrame:
+def results(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Baselines and model of a run's metrics: system, split, label, n, pearson, low, high, spearman, mae, qwk.
 
     NaN where a baseline is undefined, and in mae and qwk of baselines, which are on no scale of scores.
     """
     rows = []
-    for split in [name for name in ("validation", "test") if name in found]:
-        for key, baseline in found["baselines"].items():
-            rows.append(_measured(SYSTEMS.get(key, key), split, baseline[split]) | {"n": found[split]["n"]})
-        model = {key: found[split][key] for key in ("mae", "qwk")}
-        rows.append(_measured("trained model", split, found[split]) | model)
+    for split in evaluated(metrics):
+        entry = metrics[split]
+        for key, baseline in metrics["baselines"].items():
+            row = _measured(SYSTEMS.get(key, key), split, baseline[split])
+            rows.append(row | {"n": entry["n"]})
+        model = _measured("trained model", split, entry)
+        rows.append(model | {"mae": entry["mae"], "qwk": entry["qwk"]})
     return pd.DataFrame(rows)
 
 
-def summary(found: Mapping[str, Any]) -> str:
-    """The headline of a run's metrics with split, pairs, protocol and seed, beside the pretrained cosine (Markdown)."""
-    lines = []
-    unseen = "anchors unseen" if found["protocol"] == "anchor_disjoint" else "rows split at random, anchors seen"
-    for split in [name for name in ("validation", "test") if name in found]:
-        ours, cosine = found[split], found["baselines"]["pretrained_cosine"][split]
-        figures = f"**Pearson {interval(ours['pearson'], *ours['pearson_ci'])} on {split}** ({ours['n']:,} pairs"
-        beside = f"{cosine['pearson']:.3f}" if cosine else "undefined"
-        lines.append(f"{figures}, {unseen}, seed {found['environment']['seed']}); pretrained cosine {beside}.")
-    return "\n\n".join(lines)
+def evaluated(metrics: Mapping[str, Any]) -> list[str]:
+    """The splits that a run was measured on."""
+    return [split for split in EVALUATED if split in metrics]
 
 
-def leak(found: Mapping[str, Any], random: Mapping[str, Any]) -> pd.DataFrame:
+def summary(metrics: Mapping[str, Any]) -> str:
+    """A line for each split: what a run reaches, on which pairs and with which seed, beside the pretrained cosine."""
+    unseen = "anchors unseen"
+    if metrics["protocol"] != "anchor_disjoint":
+        unseen = "rows split at random, anchors seen"
+    sentences = []
+    for split in evaluated(metrics):
+        ours = metrics[split]
+        cosine = metrics["baselines"]["pretrained_cosine"][split]
+        beside = "undefined"
+        if cosine:
+            beside = f"{cosine['pearson']:.3f}"
+        figures = interval(ours["pearson"], *ours["pearson_ci"])
+        conditions = f"{ours['n']:,} pairs, {unseen}, seed {metrics['environment']['seed']}"
+        sentences.append(f"Pearson {figures} on {split} ({conditions}); pretrained cosine {beside}.")
+    return "\n".join(sentences)
+
+
+def leak(metrics: Mapping[str, Any], random: Mapping[str, Any]) -> pd.DataFrame:
     """The same method under both protocols, from the metrics of both runs, as `results` has them."""
-    both = {"anchors unseen": found, "rows at random": random}.items()
-    return pd.DataFrame([_measured(name, "validation", run["validation"]) for name, run in both])
+    runs = {"anchors unseen": metrics, "rows at random": random}
+    return pd.DataFrame([_measured(name, "validation", run["validation"]) for name, run in runs.items()])
 
 
-def cost(found: Mapping[str, Any]) -> pd.DataFrame:
-    """Time (s), memory (MiB) and size of the training: what, value."""
-    units = {"n": "pairs", "peak_memory_mb": "peak memory, MiB", "padding": "padding, share of tokens"}
-    rows = [(units.get(name, name.replace("_", " ")), value) for name, value in found["train"].items()]
-    return pd.DataFrame(rows, columns=["what", "value"])
+def cost(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Time, memory and size of the training, in words: what, value (text)."""
+    train = metrics["train"]
+    texts = {
+        "pairs": f"{train['n']:,}",
+        "epochs": f"{train['epochs']}",
+        "steps": f"{train['steps']:,}",
+        "time of training": duration(train["seconds"]),
+        "pairs a second": f"{train['pairs_per_second']:,.3g}",
+        "time of evaluation": duration(train["evaluation_seconds"]),
+        "peak memory": memory(train["peak_memory_mb"]),
+        "trained weights": f"{train['trainable_parameters']:,}",
+        "padding, share of tokens": percent(train["padding"]),
+        "device": str(train["device"]),
+        "precision": str(train["precision"]),
+    }
+    return pd.DataFrame(texts.items(), columns=["what", "value"])

@@ -8,10 +8,8 @@ import json
 import logging
 import os
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,19 +24,20 @@ from traitlets import default
 
 from patsim_utils import storage
 from patsim_utils.config import Config, Parameters
-from patsim_utils.data.splits import load
+from patsim_utils.data.splits import fingerprint, load
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.study import progress
 from patsim_utils.study.pages import page, summary
 from patsim_utils.study.pages.index import RECORDS, write_index
 from patsim_utils.study.parameters import KEYWORDS
 from patsim_utils.training import runs
+from patsim_utils.training.runs import Run
 from patsim_utils.training.trainer import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
 OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run of the study's name
-PROGRESS_SECONDS = 30.0
 
 
 class StudyError(RuntimeError):
@@ -69,7 +68,7 @@ class ThisInterpreter(AsyncKernelManager):
 def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Parameters:
     """Tries all that a study needs: notebooks, data, titles, backbone, a name under which no other run is.
 
-    Returns the parameters, with rating_weight 0 where the data has no ratings.
+    Says what the study is about to do. Returns the parameters, with rating_weight 0 where the data has no ratings.
     """
     for stem in notebooks:
         _check_notebook(stem)
@@ -90,6 +89,8 @@ def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Pa
             leaked = parameters.config.model_copy(update={"protocol": "random"})
             rows = load(leaked.data, protocol="random", seed=leaked.seed)
             _check_free(f"{parameters.name}-leak", leaked, rows, replace=parameters.replace)
+    if notebooks:  # `patsim train` has none
+        progress.announce(parameters, len(splits["train"]), list(notebooks))
     return parameters
 
 
@@ -116,36 +117,6 @@ def _check_free(name: str, config: Config, splits: dict[str, pd.DataFrame], *, r
     with storage.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
         if not replace:
             runs.finished(config, splits, run)
-
-
-@contextmanager
-def told(label: str, name: str) -> Iterator[None]:
-    """Says on stdout when `label` starts and ends and, now and then, how far the training of study `name` has come."""
-    began, done = time.time(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(PROGRESS_SECONDS):
-            line = f"{label}: {time.time() - began:.0f} s"
-            works = [runs.work_folder(runs.run_folder(one)) for one in (f"{name}-leak", name)]
-            saved = [path for work in works for path in work.glob("checkpoints/*/trainer_state.json")]
-            try:
-                state = json.loads(max(saved, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
-                step, steps, seconds = state["global_step"], state["max_steps"], state["log_history"][-1]["seconds"]
-                left = round(seconds * (steps - step) / step / 60)
-                line += f", past step {step} of {steps}" + f", about {left} min of training left" * (left > 0)
-            except (OSError, ValueError):  # no checkpoint yet, or one that is being written or replaced
-                pass
-            print(line, flush=True)
-
-    print(f"{label}: started", flush=True)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-    print(f"{label}: done in {time.time() - began:.0f} s", flush=True)
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
@@ -194,23 +165,27 @@ def study(parameters: Parameters, *, notebooks: Sequence[str], before: Callable 
             for stem in notebooks:
                 copy = work / f"{stem}.ipynb"
                 try:
-                    with told(f"{name}/{stem}", name):
+                    with progress.watched(f"{name}/{stem}", name):
                         execute(ROOT / "notebooks" / copy.name, copy, settings)
                 except Exception as error:
                     raise StudyError(_failed(name, copy, error)) from error
-            _publish(name, notebooks, work)
+            verdict = _publish(parameters, notebooks, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+    progress.conclude(name, verdict, list(notebooks))
 
 
 def _failed(name: str, copy: Path, error: Exception) -> str:
     """Keeps the notebook that failed and notes it for the index; returns what to tell."""
-    kind, text = type(error).__name__, str(error)
+    kind = type(error).__name__
+    text = str(error)
     if isinstance(error, papermill.PapermillExecutionError):
-        kind, text = error.ename, error.evalue
+        kind = error.ename
+        text = error.evalue
     last = (text.strip().splitlines() or [""])[-1][:300]
     reason = f"{kind}: {''.join(letter for letter in last if letter.isprintable())}"
-    folder, reports = ROOT / "runs" / f".{name}.failed", ROOT / "reports"
+    folder = ROOT / "runs" / f".{name}.failed"
+    reports = ROOT / "reports"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in copy.parent.glob(f"{copy.stem}.*"):
@@ -221,20 +196,27 @@ def _failed(name: str, copy: Path, error: Exception) -> str:
     return f"{copy.stem} failed: {reason} (see {os.path.relpath(folder / copy.name)})"
 
 
-def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
-    """Renders the executed copies in `work` and puts them, with older pages of other notebooks, at `reports/<name>`."""
-    reports, run, fresh = ROOT / "reports", runs.run_folder(name), work / "pages"
+def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> str:
+    """Renders the executed copies in `work` and puts them, with older pages of other notebooks, at `reports/<name>`.
+
+    Returns the verdict on the run, if there is one.
+    """
+    name = parameters.name
+    reports = ROOT / "reports"
+    run = runs.run_folder(name)
+    fresh = work / "pages"
     if (reports / name).is_dir():
         shutil.copytree(reports / name, fresh)
     fresh.mkdir(exist_ok=True)
-    stems = sorted({*notebooks, *(one.stem for one in fresh.glob("*.html"))})
+    stems = sorted({*notebooks, *(path.stem for path in fresh.glob("*.html"))})
     titles = {stem: page.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}
-    told = summary.summary(run)
+    top = summary.summary(run)
+    credit = _credit(parameters, run)
     for stem in notebooks:
-        top = None if stem in OTHER_RUNS else told
-        html = page.page(work / f"{stem}.ipynb", name=name, titles=titles, reports=reports, summary=top)
+        about_run = None if stem in OTHER_RUNS else top
+        copy = work / f"{stem}.ipynb"
+        html = page.page(copy, name=name, titles=titles, reports=reports, summary=about_run, credit=credit)
         (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
-        print(f"{os.path.relpath(reports / name / stem)}.html: {len(html.encode()) / 1e6:.2f} MB")
     for record in RECORDS:
         if (run / record).is_file():  # not after the first notebook alone
             shutil.copyfile(run / record, fresh / record)
@@ -242,4 +224,15 @@ def _publish(name: str, notebooks: Sequence[str], work: Path) -> None:
     (reports / f".{name}.failed.json").unlink(missing_ok=True)
     shutil.rmtree(ROOT / "runs" / f".{name}.failed", ignore_errors=True)
     write_index(reports)
-    print(os.path.relpath(reports / "index.html"))
+    return top["verdict"] if top else ""
+
+
+def _credit(parameters: Parameters, run: Path) -> str:
+    """Whose phrases the pages show: those of the finished run's data, else of the data that was asked for."""
+    try:
+        finished = Run.open(run)
+    except InputError:
+        with chdir(ROOT):
+            rows = load(parameters.data, protocol=parameters.protocol, seed=parameters.seed)
+        return summary.credit(parameters.data, fingerprint(rows)["train"])
+    return summary.credit(finished.config.data, str(finished.metrics["data"]["train"]))

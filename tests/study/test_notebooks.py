@@ -28,7 +28,10 @@ def broken_rules(notebook: NotebookNode) -> list[str]:
     rules = {
         "title": re.match(r"# \S", first),
         "questions": 3 <= len(re.findall(r"^\d\. .*\?$", first, flags=re.MULTILINE)) <= 5,
-        "tags": ["parameters" in cell.metadata.get("tags", []) for cell in code] == [True] + [False] * (len(code) - 1),
+        "tags": ["parameters" in cell.metadata.get("tags", []) for cell in code] == [True] + [False] * (len(code) - 1)
+        and all(
+            cell.metadata.get("tags", ["engineers"]) == ["engineers"] for cell in notebook.cells if cell is not code[0]
+        ),
         "environment": last.cell_type == "code" and "environment(" in last.source,
         f"parameters {wrong}": not wrong,
         "lines": all(len(list(filter(str.strip, cell.source.splitlines()))) <= 15 for cell in code[1:]),

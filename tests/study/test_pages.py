@@ -89,17 +89,19 @@ def test_pages_are_true_for_their_configuration(tmp_path: Path, monkeypatch, pre
         assert sentence in together
     for sentence in unsaid:
         assert sentence not in together
-    headline = re.search(r"Pearson -?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\] on validation", texts["2_train"])[0]
-    anchors = re.search(r"pairs of (\d+) <button.*?>anchors", texts["2_train"], flags=re.DOTALL)[1]
-    assert anchors == str(pd.read_csv(data / "validation.csv")["anchor"].nunique())
-    for page in texts.values():
-        header = page.partition("</header>")[0]
-        assert headline in re.sub(r"<span[^>]*\bpopover\b.*?</span>|<[^>]*>", "", header)  # without its explanations
-        assert f"pairs of {anchors} " in page
+    for stem, page in texts.items():
+        verdict = re.search(r'<p class="verdict">(.*?)</p>', page, flags=re.DOTALL)[1]
+        plain = re.sub(r"<span[^>]*\bpopover\b.*?</span>|<[^>]*>", "", verdict)  # without its explanations
+        assert re.search(r"orders \d+ of 100 pairs rightly", plain)
+        assert re.search(r"Pearson -?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\] on validation", plain)
+        assert page.index("<h1>") < page.index('class="verdict"') < page.index("<h2")
         assert "<strong>Pearson</strong>" in page  # explained, for a reader who has this page alone
-        assert re.search(r"better one higher in \d+ of 100 cases", page)
-        assert page.count('<h2 id="s') == page.count('<li><a href="#s')
-        assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<[^>]*>", " ", page))
+        assert ('class="tiles"' in page) == (stem == "2_train")  # the summary stands once
+        sections = len(re.findall(r'<(?:h2|details class="engineers") id="s\d+"', page))
+        assert page.count('<li><a href="#s') == 2 * sections  # at the side, and on top of a narrow page
+        assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<svg.*?</svg>|<[^>]*>", " ", page, flags=re.DOTALL))
+    anchors = pd.read_csv(data / "validation.csv")["anchor"].nunique()
+    assert re.search(rf"pairs of {anchors} anchors", re.sub("<[^>]*>", "", texts["2_train"]))
     assert max(map(len, pages.values())) < 1.2e6
     if shutil.which("chromium"):
         for stem, page in pages.items():

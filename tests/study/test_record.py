@@ -120,31 +120,32 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     told = {name: row for row in rows for name in ("one", "random", "cut", "odd", "gone") if f"|{name}|" in row}
     assert "0.700|" in told["one"]
     assert "[0.650,\u00a00.750]" in told["one"]
+    assert "|MiniLM, the small model, few added weights trained|" in told["one"]
     assert html.escape(Config().describe()) in told["one"]
     assert RANDOM in told["random"]
     assert "broken: JSONDecodeError" in told["cut"]
-    assert "broken: config.json: there is no parameter &#x27;epocs&#x27;; did you mean epochs?" in told["odd"]
+    assert "broken: config.json: there is no parameter &#39;epocs&#39;; did you mean epochs?" in told["odd"]
     assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in told["gone"]
     assert sum("two" in row for row in rows) == 0
     assert '<a href="one/2_train.html">one</a>' in found
     assert found.count('href="recorded/shared/2_train.html"') == 1
     ablations = re.findall(r'href="(.*?)">', found[found.index("What each idea") :])
     assert sorted(ablations) == ["ideas/5_ablation.html", "recorded/older/5_ablation.html"]
-    assert ">Errors</a>" not in found  # the best one has no such page
     (root / "reports" / "recorded" / "shared" / "3_errors.html").touch()
     (root / "reports" / "one" / "3_errors.html").touch()
     write_index(root / "reports")
-    assert re.search(
-        r'<a href="(one|recorded/shared)/3_errors.html">Errors</a>', (root / "reports" / "index.html").read_text()
-    )
-    own, found = found.split("<strong>Start here", 1)
+    found = (root / "reports" / "index.html").read_text()
+    start = found[found.index("<strong>Start here") : found.index("Each study below")]
+    assert re.findall(r'href="(.*?)"', start)[0] in ("one/3_errors.html", "recorded/shared/3_errors.html")
+    own = found[found.index("Your own studies") :]
+    own = own[: own.index("</p>")]
     assert "gone (the last run failed), " in own
-    assert '<a href="one/2_train.html">one</a>, ' in own
+    assert '<a href="one/3_errors.html">one</a>, ' in own
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
-    assert single < found.index('<a href="one/2_train.html">one</a>', single) < leaked < found.index(">random<")
-    assert found.index("Listwise") < found.index(">together<") < leaked
+    assert single < found.index('<a href="one/3_errors.html">one</a>', single) < leaked < found.rindex(">random<")
+    assert single < found.index("Listwise") < found.rindex(">together<") < leaked
     for other in ("random", "together", "elsewhere"):  # where to start: a figure of another kind is no better one
-        assert other not in found[:single]
+        assert other not in start
     assert "|validation, other data|" in next(row for row in rows if "|elsewhere|" in row)
     config = root / "reports" / "recorded" / "shared" / "config.json"
     for broken in (

@@ -16,7 +16,7 @@ import pytest
 from patsim_utils import storage
 from patsim_utils.config import Parameters
 from patsim_utils.errors import InputError
-from patsim_utils.study import notebooks, parameters
+from patsim_utils.study import notebooks, parameters, progress
 from patsim_utils.study.pages import record
 from patsim_utils.tool import cli
 from patsim_utils.training import runs
@@ -105,13 +105,13 @@ def test_a_study_that_ends_well(
 def test_a_page_about_other_runs_has_no_headline_of_this_one(root: Path, tmp_path_factory, monkeypatch) -> None:
     tops, folders = {}, []
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    monkeypatch.setattr(notebooks.summary, "summary", lambda run: {"headline": run.name})
+    monkeypatch.setattr(notebooks.summary, "summary", lambda run: {"verdict": run.name})
     monkeypatch.setattr(notebooks.page, "page", lambda path, *, summary, **_: str(tops.setdefault(path.stem, summary)))
     put(root, "4_speed", "ends_well")
     notebooks.study(
         Parameters(name="one"), notebooks=["1_explore", "4_speed"], before=lambda: folders.append(Path.cwd())
     )
-    assert tops == {"1_explore": {"headline": "one"}, "4_speed": None}
+    assert tops == {"1_explore": {"verdict": "one"}, "4_speed": None}
     assert folders == [root]  # where the paths of its parameters start
 
 
@@ -165,8 +165,8 @@ def test_a_failed_run_loses_nothing(
         (["-p", "layers", "99"], "parameter layers: 99 is more than the 6 of backbone 'minilm'"),
         (["--preset", "huge"], "--preset: 'huge' is none of tiny"),
         (["--notebooks", "4_more"], "--notebooks: '4_more' is no notebook"),
-        (["--data", "nowhere"], "/nowhere: no such folder"),
-        (["--data", "x" * 300], "parameter data: 'xxx"),
+        (["--data", "nowhere"], "nowhere: cannot be read ('No such file"),
+        (["--data", "x" * 300], "xxx: cannot be read ('File name too long"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_runs(
@@ -252,7 +252,8 @@ def test_data_without_ratings_leaves_their_task_out(
     checked = notebooks.check(asked)
     assert checked.config.rating_weight == 0.0
     assert checked.chosen["rating_weight"] == 0.0  # so that the notebooks are told
-    assert capsys.readouterr().out == "rating_weight 0: the data has no column rating to learn from\n"
+    out = capsys.readouterr().out
+    assert out.count("rating_weight 0: the data has no column rating to learn from\n") == 1
 
 
 def test_another_run_of_this_name_is_replaced_only_if_told(
@@ -311,13 +312,25 @@ def test_a_stopped_study_says_how_to_go_on(root: Path, folder: Path) -> None:
 
 
 def test_progress_tells_the_step(root: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(notebooks, "PROGRESS_SECONDS", 0.02)
-    for step in (90, 1200):
-        folder = root / "runs" / ".one.work" / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        state = {"global_step": step, "max_steps": 4000, "log_history": [{"seconds": 3.0 * step}]}
-        (folder / "trainer_state.json").write_text(json.dumps(state))
-        os.utime(folder / "trainer_state.json", (step, step))
-    with notebooks.told("work", "one"):
+    monkeypatch.setattr(progress, "SECONDS", 0.02)
+    for run, step in (("one-leak", 90), ("one", 1200)):
+        work = root / "runs" / f".{run}.work"
+        work.mkdir(parents=True)
+        (work / "progress.json").write_text(json.dumps({"step": step, "steps": 4000, "seconds": 3.0 * step}))
+        os.utime(work / "progress.json", (step, step))
+    with progress.watched("work", "one"):
         time.sleep(0.3)
-    assert "past step 1200 of 4000, about 140 min of training left" in capsys.readouterr().out
+    assert "step 1,200 of 4,000, about 2.3 h of training left" in capsys.readouterr().out
+    (work / "progress.json").write_text("{")  # while it is being replaced
+    assert "step 90 of 4,000" in progress.training("one")
+    assert progress.training("two") == ""
+
+
+def test_a_study_says_what_it_does_and_what_to_open(root: Path, folder: Path, capsys) -> None:
+    assert run(folder, "--notebooks", "2_train") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("study one: 4 training pairs of ")
+    assert out[1].startswith("training: minilm, LoRA r=4")
+    assert out[1].endswith("; about 2 steps of 32 pairs")
+    assert out[-1].startswith("open ")
+    assert "one/2_train.html; all studies: " in out[-1]

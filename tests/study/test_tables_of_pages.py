@@ -86,17 +86,29 @@ def test_words_alone_may_be_undefined_and_a_batch_says_what_it_holds(frame):
 @pytest.mark.parametrize(("cosine", "beside"), [(found(0.5), "0.500"), (None, "undefined")])
 def test_results_summary_and_leak_of_a_run(cosine, beside):
     baselines = {"pretrained_cosine": {"validation": cosine}, "features": {"validation": found(0.6)}}
-    run = {"validation": found(0.7), "baselines": baselines, "train": {"n": 5, "peak_memory_mb": 7.0}}
+    run = {"validation": found(0.7), "baselines": baselines}
     run |= {"protocol": "anchor_disjoint", "environment": {"seed": 4}}
     table = explore.results(run)
     assert table["label"].to_list() == [f"{name}, validation" for name in table["system"]]
     assert table["pearson"].fillna(-1).to_list() == [0.5 if cosine else -1, 0.6, 0.7]
     assert (table["n"].to_list(), table["mae"].notna().to_list()) == ([9, 9, 9], [False, False, True])
-    start = "**Pearson 0.700 [0.100, 0.900] on validation** (9 pairs, anchors unseen, seed 4); "
+    start = "Pearson 0.700 [0.100, 0.900] on validation (9 pairs, anchors unseen, seed 4); "
     assert explore.summary(run) == f"{start}pretrained cosine {beside}."
     assert "anchors seen" in explore.summary(run | {"protocol": "random"})
     assert explore.leak(run, {"validation": found(0.8)})["pearson"].to_list() == [0.7, 0.8]
-    assert dict(explore.cost(run).to_numpy()) == {"pairs": 5, "peak memory, MiB": 7.0}
+
+
+def test_what_a_training_cost_is_said_as_one_says_it() -> None:
+    train = {"n": 1515, "seconds": 754.2, "epochs": 3, "steps": 141, "pairs_per_second": 6.0262, "padding": 0.0312}
+    train |= {"evaluation_seconds": 21.7, "peak_memory_mb": 1331.2, "trainable_parameters": 1213187}
+    texts = dict(explore.cost({"train": train | {"device": "cpu", "precision": "fp32"}}).to_numpy())
+    assert texts["time of training"] == "13 min"
+    assert texts["time of evaluation"] == "22 s"
+    assert texts["peak memory"] == "1.3 GiB"
+    assert texts["pairs a second"] == "6.03"
+    assert texts["trained weights"] == "1,213,187"
+    assert texts["padding, share of tokens"] == "3.1 %"
+    assert (explore.duration(0.42), explore.duration(8000), explore.memory(412)) == ("0.4 s", "2.2 h", "412 MiB")
 
 
 def test_with_errors_by_hand():
@@ -193,11 +205,11 @@ def test_context_effect_asks_without_the_class_and_with_a_wrong_one(frame):
 
 def test_a_summary_names_the_sections_that_differ_significantly(frame):
     shuffled = frame["prediction"].where(frame["section"] == "H", np.random.default_rng(1).permutation(84) / 83)
-    (higher, lower) = summary._fields(frame.assign(prediction=shuffled))
+    (higher, lower) = summary.fields(frame.assign(prediction=shuffled))
     assert higher.startswith("The correlation is higher than over all pairs (0.")
     assert " in H " in higher
     assert " in G " in lower
     alike = pd.concat([frame.assign(section=section) for section in "GH"], ignore_index=True)
     known = "2 of 2 sections have enough pairs and anchors for a correlation of their own"
-    assert summary._fields(alike) == [f"{known}; none is significantly higher or lower than that of all pairs."]
-    assert summary._fields(frame[:30]) == [known.replace("2 of 2", f"0 of {frame[:30]['section'].nunique()}") + "."]
+    assert summary.fields(alike) == [f"{known}; none is significantly higher or lower than that of all pairs."]
+    assert summary.fields(frame[:30]) == [known.replace("2 of 2", f"0 of {frame[:30]['section'].nunique()}") + "."]

@@ -1,4 +1,4 @@
-"""The index of all studies: one chart and one table, from the records beside their pages and reports/results.csv."""
+"""The index of all studies: charts and tables, from the records beside their pages and reports/results.csv."""
 
 import filecmp
 import json
@@ -10,123 +10,205 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError, clip
-from patsim_utils.study import html_tables, plots
+from patsim_utils.study import plots
+from patsim_utils.study.explore import evaluated
+from patsim_utils.study.look.figures import BLUE, GREY, ORANGE, style
+from patsim_utils.study.look.html_tables import Folded, Link, Table
 
-COLUMNS = ["study", "pearson", "low", "high", "seeds", "tested on", "minutes", "million trained weights"]
-COLUMNS += ["what", "date", "note"]
+COLUMNS = ["study", "what it is", "Pearson", "interval", "seeds", "tested on", "minutes", "date", "settings", "note"]
 RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 RANDOM = "split at random: training has seen the anchors"
 OTHER = "sample|other data"  # in the column `tested on`: figures that no other can be compared with
 LISTWISE = "listwise: scores depend on the other targets"
+TRACKS = {
+    "pair": "Single pairs",
+    "listwise": "Listwise: all targets of an anchor together",
+    "random": "Rows split at random, a leak: training has seen the anchors",
+}
+# What a study's settings mean for a reader without Python: a part of `Config.describe()`, and its words
+ENCODERS = {"mpnet": "MPNet, the larger model", "minilm": "MiniLM, the small model"}
+WORDS = {
+    "all weights trained": "all weights trained",
+    "LoRA": "few added weights trained",
+    "similarity features": "counts shared words and letters",
+    "features of the group": "reads the other candidates, too",
+}
+COLOURS = {"published": ORANGE, "baseline": GREY}  # by the first word of a row's name; one's own are blue
+# What a damaged record may raise
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def write_index(reports: Path, *, shared_too: bool = False) -> None:
     """Makes `reports/index.html` of all studies anew, and `reports/recorded/index.html` of the shared ones if asked."""
     loader = jinja2.FileSystemLoader(reports / "template")
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    template = template.get_template("studies.html.j2")
-    shared = reports / "recorded"
-    places = [(shared, "", [])] if shared_too else []  # the repository keeps it, so a study leaves it alone
-    for folder, link, own in (*places, (reports, "recorded/", _own(reports))):
-        rows = [*own, *_recorded(reports, link=link)]
-        table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])
-        table["study"] = pd.Series([row["study"] for row in rows], dtype=object)  # a column of text drops the links
-        leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
-        table["track"] = table["track"].astype(object).mask(leaked, "random")
-        other = table["tested on"].astype(str).str.contains(OTHER) | table["track"].isin(["listwise", "random"])
-        single = [row for row in table[~other].itertuples() if row.pearson > 0]
-        linked = [row for row in single if isinstance(row.study, html_tables.Link)]
-        best = max(linked, key=lambda row: row.pearson).study if linked else None
-        errors = f"{Path(best.href).parent}/3_errors.html" if best else ""
-        found = {"own": own, "best": best, "errors": errors if (folder / errors).is_file() else ""}
-        places = [place for part in ("recorded", ".") for place in folder.glob(f"{part}/[!.]*/5_ablation.html")]
-        pages = {place.parent.name: place.relative_to(folder).as_posix() for place in places}  # one's own goes first
-        found["ablations"] = [html_tables.Link(*one) for one in pages.items() if not one[0].endswith(".old")]
-        storage.write_text(folder / "index.html", template.render(tracks=_tracks(table), **found))
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.get_template("studies.html.j2")
+    own = own_rows(reports)
+    if shared_too:  # the repository keeps it, so a study leaves it alone
+        folder = reports / "recorded"
+        storage.write_text(folder / "index.html", template.render(_content(folder, recorded_rows(reports), [])))
+    rows = [*own, *recorded_rows(reports, link="recorded/")]
+    storage.write_text(reports / "index.html", template.render(_content(reports, rows, own)))
+
+
+def _content(folder: Path, rows: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the template of the index in `folder` wants."""
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "low", "high", "track"])
+    table["study"] = pd.Series([row["study"] for row in rows], dtype=object)  # a column of text drops the links
+    table["settings"] = pd.Series([row.get("settings", "") for row in rows], dtype=object)
+    leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
+    table["track"] = table["track"].astype(object).fillna("pair").mask(leaked, "random")
+    comparable = ~table["tested on"].astype(str).str.contains(OTHER) & (table["track"] == "pair")
+    best = None
+    ordered = table[comparable & table["Pearson"].notna()].sort_values("Pearson", ascending=False, kind="stable")
+    for name in ordered["study"]:
+        if isinstance(name, Link):
+            best = name
+            break
+    pages = {path.parent.name: path for path in folder.glob("recorded/[!.]*/5_ablation.html")}
+    pages |= {path.parent.name: path for path in folder.glob("[!.]*/5_ablation.html")}  # one's own goes first
+    links = [Link(name, path.relative_to(folder).as_posix()) for name, path in pages.items() if _is_study(name)]
+    return {"tracks": _tracks(table), "own": own, "best": best, "ablations": links}
+
+
+def _is_study(name: str) -> bool:
+    """Whether a folder of that name is a study's, not one that a swap left."""
+    return not name.endswith(".old")
 
 
 def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Title, chart and table (HTML) of each track, as the template wants them."""
-    plots.style()
-    found = []
-    for title, rows in (
-        ("Single pairs", table[~table["track"].isin(["listwise", "random"])]),
-        ("Listwise: all targets of an anchor together", table[table["track"] == "listwise"]),
-        ("Rows split at random, a leak: training has seen the anchors", table[table["track"] == "random"]),
-    ):
-        rows = rows.sort_values("pearson", ascending=False, kind="stable", ignore_index=True)
+    style()
+    tracks = []
+    for key, title in TRACKS.items():
+        rows = table[table["track"] == key]
+        rows = rows.sort_values("Pearson", ascending=False, kind="stable", ignore_index=True)
         if rows.empty:
             continue
-        known = rows[rows["pearson"].notna() & ~rows["tested on"].astype(str).str.contains(OTHER)]
+        known = rows[rows["Pearson"].notna() & ~rows["tested on"].astype(str).str.contains(OTHER)]
         known = known.assign(label=known["study"].map(str))
+        known["colour"] = known["label"].str.split(":").str[0].map(COLOURS).fillna(BLUE)
         caption = "Correlation with people's scores, mean over the seeds"
-        caption += "; what was published is of other pairs" * any(known["label"].str.startswith("published"))
-        chart = plots.forest(known, "label", caption=caption)
-        rows = rows.astype({"seeds": "Int64"}).assign(minutes=rows["minutes"].round().astype("Int64"))
-        shown = html_tables.Table(rows[COLUMNS], f"{title}: all studies.", search=True)
-        found.append({"title": title, "chart": chart._repr_html_(), "table": shown._repr_html_()})
-    return found
+        if (known["colour"] == ORANGE).any():
+            caption += "; what was published (orange) is of other pairs"
+        if (known["colour"] == GREY).any():
+            caption += "; grey: without training"
+        chart = plots.forest(known, "label", value="Pearson", colour="colour", caption=caption)
+        shown = rows.astype({"seeds": "Int64"})
+        shown["minutes"] = shown["minutes"].round().astype("Int64")
+        shown = shown[COLUMNS].drop(columns="interval")
+        shown.insert(3, "low", rows["low"])
+        shown.insert(4, "high", rows["high"])
+        empty = [column for column in ("note", "settings") if not shown[column].astype(bool).any()]
+        frame = Table(shown.drop(columns=empty), f"{title}: all studies.", search=True)
+        tracks.append({"title": title, "chart": Markup(chart._repr_html_()), "table": Markup(frame._repr_html_())})
+    return tracks
 
 
-def _recorded(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
+def recorded_rows(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
     """A row for each study, baseline and publication in results.csv, seeds merged; variants of an ablation are not."""
     if not (reports / "results.csv").is_file():
         return []
     table = pd.read_csv(reports / "results.csv")
     table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
     rows = []
-    for (study, variant), one in table.groupby(["study", table["variant"].fillna("")], sort=False):
-        one = one[one["split"].eq(one["split"].iloc[0]) | one["split"].isna()]
-        first, mean = one.iloc[0], one[["pearson", "low", "high", "seconds", "parameters"]].mean()
-        name = f"{study}: {variant}" if variant else study
-        pages = reports / "recorded" / study / "2_train.html"
-        tested = first["split"] if first["split"] in ("validation", "test") else "other pairs"
-        tested = "a tenth of train" if tested == "validation" and first["protocol"] == "random" else tested
-        row = {"study": html_tables.Link(name, f"{link}{study}/2_train.html") if pages.is_file() else name}
-        row |= mean[["pearson", "low", "high"]].to_dict()
-        row["seeds"] = len(one) if first["date"] == first["date"] else np.nan
-        try:
-            sample = json.loads((reports / "recorded" / study / "config.json").read_text("utf-8"))["data"] == "sample"
-        except (OSError, ValueError, KeyError, TypeError):  # its pages have gone, or their record is broken
-            sample = re.search(r"\bsample\b", name)
-        row |= {"tested on": "sample" if sample else tested, "minutes": mean["seconds"] / 60}
-        row |= {"million trained weights": mean["parameters"] / 1e6, "what": first["what"], "date": first["date"]}
-        note = RANDOM if first["protocol"] == "random" else LISTWISE if first["track"] == "listwise" else ""
-        rows.append(row | {"note": note, "track": first["track"]})
+    for (study, variant), seeds in table.groupby(["study", table["variant"].fillna("")], sort=False):
+        first_split = seeds["split"].iloc[0]
+        seeds = seeds[seeds["split"].eq(first_split) | seeds["split"].isna()]
+        rows.append(_recorded_row(reports, study, variant, seeds, link=link))
     return rows
 
 
-def _own(reports: Path) -> list[dict[str, Any]]:
+def _recorded_row(reports: Path, study: str, variant: str, seeds: pd.DataFrame, *, link: str) -> dict[str, Any]:
+    """The row of one study: means over its `seeds`, the rows of results.csv with the same split."""
+    first = seeds.iloc[0]
+    name = f"{study}: {variant}" if variant else study
+    mean = seeds[["pearson", "low", "high", "seconds"]].mean()
+    row: dict[str, Any] = {"study": _link(name, reports / "recorded" / study, f"{link}{study}")}
+    row |= {"Pearson": mean["pearson"], "low": mean["low"], "high": mean["high"], "minutes": mean["seconds"] / 60}
+    row["seeds"] = np.nan
+    if pd.notna(first["date"]):
+        row["seeds"] = len(seeds)
+    row["tested on"] = _tested_on(reports / "recorded" / study, name, first)
+    row |= {"date": first["date"], "track": first["track"], "note": ""}
+    row |= described(str(first["what"]))
+    if first["protocol"] == "random":
+        row["note"] = RANDOM
+    elif first["track"] == "listwise":
+        row["note"] = LISTWISE
+    return row
+
+
+def _tested_on(pages: Path, name: str, row: pd.Series) -> str:
+    """Which pairs a recorded figure is of."""
+    try:
+        sample = json.loads((pages / "config.json").read_text("utf-8"))["data"] == "sample"
+    except DAMAGE:  # its pages have gone, or their record is broken
+        sample = bool(re.search(r"\bsample\b", name))
+    if sample:
+        return "sample"
+    if row["split"] == "validation" and row["protocol"] == "random":
+        return "a tenth of train"
+    if row["split"] in ("validation", "test"):
+        return row["split"]
+    return "other pairs"
+
+
+def _link(name: str, pages: Path, address: str) -> str:
+    """The name as a link to the study's page Errors, else to its first page; without pages the name alone."""
+    stems = sorted(path.stem for path in pages.glob("*.html"))
+    for stem in ("3_errors", "2_train", *stems):
+        if stem in stems:
+            return Link(name, f"{address}/{stem}.html")
+    return name
+
+
+def described(what: str) -> dict[str, str]:
+    """The settings of a run (`Config.describe`) in plain words, and folded; other text stays as it is."""
+    encoder = what.partition(",")[0].removeprefix("older code: ")
+    words = [text for part, text in WORDS.items() if part in what]
+    if not words:
+        return {"what it is": what, "settings": ""}
+    plain = ", ".join([ENCODERS.get(encoder, encoder), *words])
+    return {"what it is": plain, "settings": Folded(what)}
+
+
+def own_rows(reports: Path) -> list[dict[str, Any]]:
     """A row for each study in `reports` that is not shared as it is, also where it failed or its record is broken."""
     names = {path.parent.name for path in reports.glob("[!.]*/*.html") if path.parent.name != "recorded"}
     shared = {path.parent.name for path in reports.glob("recorded/*/metrics.json")}
     linked = {name for name in shared if (reports / "recorded" / base(name) / "2_train.html").is_file()}
     names -= {name for name in linked & names if _same(reports / name, reports / "recorded" / name)}
     names |= {path.name.removeprefix(".").removesuffix(".failed.json") for path in reports.glob(".*.failed.json")}
-    rows = []
-    for name in sorted(name for name in names if not name.endswith(".old")):
-        pages = sorted((reports / name).glob("*.html"), key=lambda page: (page.stem != "2_train", page.stem))
-        row: dict[str, Any] = {"study": html_tables.Link(name, f"{name}/{pages[0].name}") if pages else name}
-        notes = []
-        for told in (_failure, _record):
-            try:
-                found, note = told(reports, name)
-                row |= found
-                notes += [note] if note else []
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                reason = error if isinstance(error, InputError) else f"{type(error).__name__} {clip(str(error))}"
-                notes.append(f"the record beside these pages is broken: {reason}")
-        rows.append(row | {"note": "; ".join(notes)})
-    return rows
+    return [_own_row(reports, name) for name in sorted(names) if _is_study(name)]
 
 
-def _same(one: Path, other: Path) -> bool:
-    return filecmp.cmpfiles(one, other, RECORDS, shallow=False)[0] == [*RECORDS]
+def _own_row(reports: Path, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"study": _link(name, reports / name, name)}
+    notes = []
+    for read in (_failure, _record):
+        try:
+            facts, note = read(reports, name)
+        except DAMAGE as error:
+            reason = f"{type(error).__name__} {clip(str(error))}"
+            if isinstance(error, InputError):
+                reason = str(error)
+            facts = {}
+            note = f"the record beside these pages is broken: {reason}"
+        row |= facts
+        if note:
+            notes.append(note)
+    return row | {"note": "; ".join(notes)}
+
+
+def _same(pages: Path, others: Path) -> bool:
+    return filecmp.cmpfiles(pages, others, RECORDS, shallow=False)[0] == [*RECORDS]
 
 
 def _failure(reports: Path, name: str) -> tuple[dict[str, Any], str]:
@@ -134,30 +216,39 @@ def _failure(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     path = reports / f".{name}.failed.json"
     if not path.is_file():
         return {}, ""
-    note = json.loads(path.read_text(encoding="utf-8"))
-    told = f"last run failed on {note['date']} ({note['notebook']}: {note['reason']})"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    note = f"last run failed on {record['date']} ({record['notebook']}: {record['reason']})"
     dates = [page.stat().st_mtime for page in (reports / name).glob("*.html")]
-    pages = f"pages are of {datetime.fromtimestamp(max(dates), UTC).date()}" if dates else "never succeeded"
-    return {}, f"{told}; {pages}"
+    if not dates:
+        return {}, f"{note}; never succeeded"
+    return {}, f"{note}; pages are of {datetime.fromtimestamp(max(dates), UTC).date()}"
 
 
 def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     """The figures of the run that the pages of a study are about, if they are about one."""
-    path = reports / name / "metrics.json"
-    if not path.is_file():
+    folder = reports / name
+    if not (folder / "metrics.json").is_file():
         return {}, ""
-    found, given = (json.loads((reports / name / record).read_text("utf-8")) for record in RECORDS)
-    config = Config.parse(given, source="config.json")
-    split = next((split for split in ("validation", "test") if split in found), None)
-    row = {"pearson": found[split]["pearson"], "seeds": 1, "what": config.describe()}
-    row |= dict(zip(("low", "high"), found[split]["pearson_ci"], strict=True))
-    known = found["data"]["train"] == GOOGLE or config.data == "kaggle"
-    tested = "a tenth of train" if found["protocol"] == "random" else split if known else f"{split}, other data"
-    row |= {"tested on": "sample" if config.data == "sample" else tested, "minutes": found["train"]["seconds"] / 60}
-    row |= {"million trained weights": found["train"]["trainable_parameters"] / 1e6}
-    row["date"] = found["environment"]["date"]
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    config = Config.parse(json.loads((folder / "config.json").read_text("utf-8")), source="config.json")
+    splits = evaluated(metrics)
+    if not splits:
+        raise KeyError("validation")
+    split = splits[0]
+    low, high = metrics[split]["pearson_ci"]
+    row = {"Pearson": float(metrics[split]["pearson"]), "low": float(low), "high": float(high), "seeds": 1}
+    row |= {"minutes": metrics["train"]["seconds"] / 60, "date": str(metrics["environment"]["date"])}
+    row |= described(config.describe())
+    known = metrics["data"]["train"] == GOOGLE or config.data == "kaggle"
+    row["tested on"] = split if known else f"{split}, other data"
     row["track"] = "listwise" if config.listwise else "pair"
-    return row, RANDOM if found["protocol"] == "random" else LISTWISE if config.listwise else ""
+    if config.data == "sample":
+        row["tested on"] = "sample"
+    elif metrics["protocol"] == "random":
+        row["tested on"] = "a tenth of train"
+    if metrics["protocol"] == "random":
+        return row, RANDOM
+    return row, LISTWISE if config.listwise else ""
 
 
 def base(name: str) -> str:

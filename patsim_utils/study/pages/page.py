@@ -1,7 +1,5 @@
-"""One executed notebook as a page that needs no other file: summary, contents, glossary, code behind one switch."""
+"""One executed notebook as a page that needs no other file: verdict, contents, glossary, code behind one switch."""
 
-import html
-import itertools
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +9,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from patsim_utils.environment import commit
+from patsim_utils.study.look.markup import fill
 
 # Explained where a page first uses them; the first word of each is also found in the plural.
 GLOSSARY = {
@@ -39,65 +38,110 @@ GLOSSARY = {
     "embedding": "A row of numbers that the model has learned for a class.",
 }
 _WORDS = "|".join(map(re.escape, GLOSSARY))
-_TERMS = re.compile(rf"<(h\d|code|a)\b.*?</\1>|<[^>]*>|\b({_WORDS})s?\b", flags=re.IGNORECASE | re.DOTALL)
+_UNTOUCHED = r"h\d|code|a|svg|button|summary"  # elements in which no term is explained
+_TERMS = re.compile(rf"<({_UNTOUCHED})\b.*?</\1>|<[^>]*>|\b({_WORDS})s?\b", flags=re.IGNORECASE | re.DOTALL)
 _KNOWN = {term.lower(): term for term in GLOSSARY}
+_HEADING = re.compile(r"^## +(.+?)\s*$", flags=re.MULTILINE)
+ENGINEERS = "engineers"  # tag of a section's first cell: it is folded
 
 
-class _Prose:
-    """Filters of the template for one page: headings get the places that its contents name, terms their explanation."""
+class Prose:
+    """Explains the terms of one page; `explained` are those that it has, in their order."""
 
     def __init__(self) -> None:
-        self.headings, self.told = itertools.count(1), []
+        self.explained: list[str] = []
 
-    def numbered(self, text: str) -> str:
-        """HTML whose <h2> have the ids s1, s2 ..."""
-        return re.sub("<h2[^>]*>", lambda _: f'<h2 id="s{next(self.headings)}">', text)
-
-    def explained(self, text: str) -> str:
+    def explain(self, text: str) -> str:
         """HTML in which each term of the glossary is a button where the page first uses it."""
-        return _TERMS.sub(self._explain, text)
+        return _TERMS.sub(self._button, str(text))
 
-    def _explain(self, found: re.Match) -> str:
-        term = _KNOWN.get((found[2] or "").lower())
-        if term is None or term in self.told:
-            return found[0]
-        self.told.append(term)
-        place = f"term-{len(self.told)}"
-        return (
-            f'<button type="button" class="term" popovertarget="{place}">{found[0]}</button>'
-            f'<span popover id="{place}" class="meaning"><strong>{term}</strong>: {html.escape(GLOSSARY[term])}</span>'
+    def _button(self, match: re.Match) -> str:
+        term = _KNOWN.get((match[2] or "").lower())
+        if term is None or term in self.explained:
+            return match[0]
+        self.explained.append(term)
+        template = (
+            '<button type="button" class="term" popovertarget="{id}">{text}</button>'
+            '<span popover id="{id}" class="meaning"><strong>{term}</strong>: {meaning}</span>'
         )
+        identity = f"term-{len(self.explained)}"
+        return str(fill(template, id=identity, text=match[0], term=term, meaning=GLOSSARY[term]))
+
+    @property
+    def glossary(self) -> list[tuple[str, str]]:
+        """The explained terms with their meanings, for paper."""
+        return [(term, GLOSSARY[term]) for term in self.explained]
 
 
 def page(
-    executed: Path, *, name: str, titles: dict[str, str], reports: Path, summary: dict[str, Any] | None = None
+    executed: Path,
+    *,
+    name: str,
+    titles: dict[str, str],
+    reports: Path,
+    summary: dict[str, Any] | None = None,
+    credit: str = "",
 ) -> str:
-    """The executed notebook of study `name` as one HTML page, with what `summary.summary` returns on top.
+    """The executed notebook of study `name` as one HTML page.
 
-    `titles` are the study's pages, file stem -> heading, which the page links to besides the index.
+    `titles` are the study's pages, file stem -> heading, which the page links to besides the index. `summary` is what
+    `summary.summary` returns: page 2_train shows all of it, other pages its verdict. `credit`: whose phrases these are.
     """
-    notebook, prose = nbformat.read(executed, as_version=4), _Prose()
+    notebook = nbformat.read(executed, as_version=4)
+    prose = Prose()
     study = {
         "name": name,
         "title": titles[executed.stem],
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
+        "credit": credit,
         "pages": [{"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()],
-        "contents": re.findall(r"^## +(.+?)\s*$", _markdown(notebook), flags=re.MULTILINE),
+        "contents": outline(notebook),
         "summary": summary,
+        "whole": executed.stem == "2_train",
     }
     options = {"template_name": "template", "extra_template_basedirs": [str(reports)], "exclude_anchor_links": True}
-    exporter = HTMLExporter(**options, filters={"numbered": prose.numbered, "explained": prose.explained})
-    found, _ = exporter.from_notebook_node(notebook, {"study": study})
-    return found.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
+    filters = {"explained": prose.explain, "glossary": lambda _: prose.glossary}
+    exporter = HTMLExporter(**options, filters=filters)
+    text, _ = exporter.from_notebook_node(notebook, {"study": study})
+    return text.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
+
+
+def outline(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
+    """Gives each section of a notebook its id, and folds those for engineers; returns id, heading, folded of each.
+
+    The cell with the title goes, since the page's top has the title. Where a folded section starts and ends is written
+    into the cells' metadata, which the template reads.
+    """
+    cells = notebook.cells
+    if cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# "):
+        cells.pop(0)
+    contents: list[dict[str, Any]] = []
+    last = None  # of an open folded section
+    for cell in cells:
+        heading = _HEADING.search(cell.source) if cell.cell_type == "markdown" else None
+        if heading:
+            if last is not None:
+                last.metadata["section_end"] = True
+                last = None
+            section = {"id": f"s{len(contents) + 1}", "heading": heading[1], "folded": False}
+            section["folded"] = ENGINEERS in cell.metadata.get("tags", [])
+            contents.append(section)
+            cell.source = _HEADING.sub("", cell.source, count=1)
+            cell.metadata["section"] = section
+            last = cell if section["folded"] else None
+        elif last is not None:
+            last = cell
+    if last is not None:
+        last.metadata["section_end"] = True
+    return contents
 
 
 def title(notebook: Path) -> str:
     """First heading of a notebook, which names its page; the file's stem where it has none or is gone."""
-    text = _markdown(nbformat.read(notebook, as_version=4)) if notebook.is_file() else ""
-    found = re.search(r"^# +(.+)$", text, flags=re.MULTILINE)
-    return found[1].strip() if found else notebook.stem
-
-
-def _markdown(notebook: nbformat.NotebookNode) -> str:
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    if not notebook.is_file():
+        return notebook.stem
+    cells = nbformat.read(notebook, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", text, flags=re.MULTILINE)
+    return heading[1].strip() if heading else notebook.stem

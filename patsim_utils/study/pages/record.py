@@ -12,36 +12,50 @@ from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
+from patsim_utils.study.explore import evaluated
 from patsim_utils.study.pages.index import base, write_index
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 SHOWN = ("best", "listwise", "described-mpnet", "described", "search", "best-random")  # studies in the README
+HEAD = "| study | Pearson [95 % over anchors] | split | minutes of training | what it is |"
+METHOD = ["what", "protocol", "track"]  # columns that all seeds of a study have in common
 
 
 def results_table(path: Path) -> str:
     """The studies SHOWN of `reports/results.csv` in Markdown, a row each; all figures are means over the seeds."""
     table = pd.read_csv(path)
-    rows = ["| study | Pearson [95 % over anchors] | split | minutes of training | what it is |", "|---" * 5 + "|"]
     table = table[table["variant"].isna()]
-    for study in [study for study in SHOWN if (table["study"] == study).any()]:
-        one = table[table["study"] == study]
-        one, first = one[one["split"] == one["split"].iloc[0]], one.iloc[0]
-        mean = one[["pearson", "low", "high", "seconds"]].mean()
-        figures = f"{mean['pearson']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
-        figures += f", {len(one)} seeds" if len(one) > 1 else ""
-        unseen = first["protocol"] == "anchor_disjoint"
-        split = f"{first['split']}, anchors unseen" if unseen else "rows at random, anchors seen in training"
-        split += ", listwise" * (first["track"] == "listwise")
-        rows.append(f"| `{study}` | {figures} | {split} | {mean['seconds'] / 60:.0f} | {first['what']} |")
-    return "\n".join(rows)
+    lines = [HEAD, "|---|---|---|---|---|"]
+    for study in SHOWN:
+        seeds = table[table["study"] == study]
+        if len(seeds):
+            lines.append(_line(study, seeds))
+    return "\n".join(lines)
+
+
+def _line(study: str, seeds: pd.DataFrame) -> str:
+    """The row of one study in Markdown; `seeds` are its rows of results.csv."""
+    seeds = seeds[seeds["split"] == seeds["split"].iloc[0]]
+    first = seeds.iloc[0]
+    mean = seeds[["pearson", "low", "high", "seconds"]].mean()
+    figures = f"{mean['pearson']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
+    if len(seeds) > 1:
+        figures += f", {len(seeds)} seeds"
+    split = "rows at random, anchors seen in training"
+    if first["protocol"] == "anchor_disjoint":
+        split = f"{first['split']}, anchors unseen"
+    if first["track"] == "listwise":
+        split += ", listwise"
+    return f"| `{study}` | {figures} | {split} | {mean['seconds'] / 60:.0f} | {first['what']} |"
 
 
 def write_readme() -> None:
     """Writes the table between the two marks of README.md; InputError where a mark is missing."""
     readme = ROOT / "README.md"
-    parts = re.fullmatch("(.*{}\n).*({}.*)".format(*README_MARKS), readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+    start, end = README_MARKS
+    parts = re.fullmatch(f"(.*{start}\n).*({end}.*)", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
     if not parts:
-        raise InputError(f"README.md: the marks {' and '.join(README_MARKS)} are not both there")
+        raise InputError(f"README.md: the marks {start} and {end} are not both there")
     storage.write_text(readme, f"{parts[1]}{results_table(ROOT / 'reports' / 'results.csv')}\n{parts[2]}")
 
 
@@ -52,15 +66,14 @@ def record(name: str) -> None:
     """
     reports = ROOT / "reports"
     with storage.lock(reports / ".record.lock", "reports/results.csv"):
-        variants = sorted((ROOT / "notebooks" / "variants").glob("*.yaml"))
-        ablations = [ROOT / "runs" / f"{name}-{one.stem}" / "effects.csv" for one in variants]
-        ablations = sorted((path for path in ablations if path.is_file()), key=lambda path: path.stat().st_mtime)
-        rows = _variants(ablations[-1], name) if ablations else []
         table = pd.read_csv(reports / "results.csv", dtype=str, keep_default_na=False)
-        table = table[(table["study"] != name) | (table["variant"] == "") | (not rows)]  # an older ablation's go
+        rows = _variants(name)
+        if rows:  # those of an older ablation go
+            table = table[(table["study"] != name) | (table["variant"] == "")]
         if not rows or (reports / name / "metrics.json").is_file():
-            rows += (own := _run(reports, name))
+            own = _run(reports / name)
             table = _without_others(table, own[0], name)
+            rows += own
         filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
         table = pd.concat([table, pd.DataFrame(filled)])
         table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
@@ -80,41 +93,64 @@ def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.D
 
     So a study whose method has changed begins anew with the seed that has its plain name.
     """
-    own = (table["study"] == row["study"]) & (table["variant"] == "")
-    method = ["what", "protocol", "track"]
-    others = own & (table[method] != [row[key] for key in method]).any(axis=1)
-    if name == row["study"]:
+    study = row["study"]
+    own = (table["study"] == study) & (table["variant"] == "")
+    others = own & (table[METHOD] != [row[key] for key in METHOD]).any(axis=1)
+    if name == study:
         return table[~others]
-    if others.any() or not name.endswith(f"-seed{row['seed']}"):
-        told = f"is no seed of {row['study']}, which has other settings" if others.any() else f"has seed {row['seed']}"
-        raise InputError(f"--name: {name} {told}; choose another name")
+    if others.any():
+        raise InputError(f"--name: {name} is no seed of {study}, which has other settings; choose another name")
+    if not name.endswith(f"-seed{row['seed']}"):
+        raise InputError(f"--name: {name} has seed {row['seed']}; choose another name")
     return table
 
 
-def _variants(effects: Path, name: str) -> list[dict[str, str]]:
-    """The rows of an ablation, of the table that its notebook has written."""
-    table = pd.read_csv(effects).rename(columns={"idea": "what"}).assign(study=name, split="validation")
+def _variants(name: str) -> list[dict[str, str]]:
+    """The rows of the latest ablation of study `name`, of the table that its notebook has written; [] without one."""
+    stems = [path.stem for path in (ROOT / "notebooks" / "variants").glob("*.yaml")]
+    tables = [ROOT / "runs" / f"{name}-{stem}" / "effects.csv" for stem in stems]
+    tables = [path for path in tables if path.is_file()]
+    if not tables:
+        return []
+    latest = max(tables, key=lambda path: path.stat().st_mtime)
+    table = pd.read_csv(latest).rename(columns={"idea": "what"}).assign(study=name, split="validation")
     table = table.assign(seconds=table["seconds"].round().astype(int))
     return [_texts(row) for row in table.to_dict("records")]
 
 
-def _run(reports: Path, name: str) -> list[dict[str, str]]:
-    """The row of each split that a study's run has measured."""
+def _run(pages: Path) -> list[dict[str, str]]:
+    """The row of each split that a study's run has measured; `pages`: the study's folder in reports/."""
     try:
-        metrics, config = (json.loads((reports / name / f"{one}.json").read_text()) for one in ("metrics", "config"))
+        metrics = json.loads((pages / "metrics.json").read_text("utf-8"))
+        settings = json.loads((pages / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"reports/{name}: there is no study of a run to record ({clip(str(error))})") from error
-    config, rows = Config.parse(config, source="config.json"), []
-    for split in [split for split in ("validation", "test") if split in metrics]:
+        raise InputError(f"reports/{pages.name}: there is no study of a run to record ({clip(str(error))})") from error
+    config = Config.parse(settings, source="config.json")
+    rows = []
+    for split in evaluated(metrics):
+        low, high = metrics[split]["pearson_ci"]
         row = metrics["environment"] | metrics["train"] | metrics[split]
-        row |= {"study": base(name), "seeds": 1, "split": split, "protocol": metrics["protocol"]}
-        row |= {"track": "listwise" if config.listwise else "pair", "what": config.describe()}
-        row |= {"parameters": row["trainable_parameters"], "seconds": round(row["seconds"])}
-        row["low"], row["high"] = row["pearson_ci"]
+        row["study"] = base(pages.name)
+        row["seeds"] = 1
+        row["split"] = split
+        row["protocol"] = metrics["protocol"]
+        row["track"] = "listwise" if config.listwise else "pair"
+        row["what"] = config.describe()
+        row["parameters"] = metrics["train"]["trainable_parameters"]
+        row["seconds"] = round(metrics["train"]["seconds"])
+        row["low"] = low
+        row["high"] = high
         rows.append(_texts(row))
     return rows
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
-    known = {key: value for key, value in row.items() if value == value}  # NaN: nothing to compare with
-    return {key: f"{value:.5f}" if isinstance(value, float) else str(value) for key, value in known.items()}
+    """The values of a row as results.csv has them: five decimals, nothing for NaN."""
+    texts = {}
+    for key, value in row.items():
+        if isinstance(value, float):
+            if value == value:  # NaN: nothing to compare with
+                texts[key] = f"{value:.5f}"
+        else:
+            texts[key] = str(value)
+    return texts

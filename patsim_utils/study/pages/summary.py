@@ -1,20 +1,35 @@
-"""What stands on top of a study's pages, for a reader without Python: the headline, what it means, use and limits."""
+"""What stands on top of a study's pages, for a reader without Python: the verdict, three tiles, use and limits."""
 
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
+from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError
 from patsim_utils.ratings import MEANINGS
 from patsim_utils.study import errors, explore, plots
+from patsim_utils.study.look.figures import short, style
 from patsim_utils.training.runs import Run
+
+CREDIT_GOOGLE = "Phrases: Patent Phrase Similarity, Google, CC BY 4.0, Aslanyan & Wetherbee 2022"
+CREDIT_SAMPLE = "Phrases: the sample of patsim, CC0"
+
+
+def credit(data: str, train: str) -> str:
+    """Whose phrases a page shows, by the parameter `data` and the fingerprint of the training split; "" if unknown."""
+    if data == "sample":
+        return CREDIT_SAMPLE
+    if data == "kaggle" or train == GOOGLE:
+        return CREDIT_GOOGLE
+    return ""
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
-    """Of the run in a folder, for the page's template: headline, picture (HTML), said, good_and_bad, use (sentences).
+    """Of the run in a folder, for the page's template: verdict, tiles (figure and words), picture, sentences.
 
     None where there is no finished run.
     """
@@ -23,69 +38,119 @@ def summary(folder: Path) -> dict[str, Any] | None:
     except InputError:
         return None
     frame = errors.with_errors(run.predictions)  # all that was held out, as the page Errors has it
-    metrics = run.metrics
-    figures = [
-        f"{explore.interval(metrics[split]['pearson'], *metrics[split]['pearson_ci'])} on {split}"
-        for split in ("validation", "test")
-        if split in metrics
-    ]
-    seen = "that training never saw" if metrics["protocol"] == "anchor_disjoint" else "that training has seen"
-    said = [
-        f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
-        f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors {seen} were compared with those "
-        f"that people gave. Pearson's correlation of the two stands above, with its interval.",
-        f"Of two pairs that people scored differently, it ranks the better one higher in "
-        f"{100 * errors.ranked_rightly(frame):.0f} of 100 cases; guessing gets 50.",
-    ]
-    plots.style()
-    picture = plots.forest(explore.results(metrics), "label", caption="Correlation with people's scores")
+    style()
+    picture = plots.forest(explore.results(run.metrics), "label", caption="Correlation with people's scores")
+    seed = run.config.seed
     return {
-        "headline": f"Pearson {', '.join(figures)}, seed {run.config.seed}",
-        "picture": picture._repr_html_(),
-        "said": said,
-        "good_and_bad": [*_fields(frame, seed=run.config.seed), *_relations(frame, seed=run.config.seed)],
-        "use": use(run.config, metrics["protocol"]),
+        "verdict": verdict(run, frame),
+        "tiles": tiles(frame, seed=seed),
+        "picture": Markup(picture._repr_html_()),
+        "sentences": [about(run, frame), *fields(frame, seed=seed), *relations(frame, seed=seed), *use(run.config)],
     }
 
 
-def _fields(frame: pd.DataFrame, *, seed: int = 0) -> list[str]:
+def verdict(run: Run, frame: pd.DataFrame) -> str:
+    """One sentence: how good the run is, on which pairs, with which seed."""
+    hundred = f"{100 * errors.ranked_rightly(frame):.0f}"
+    known = "on anchors that training never saw"
+    if run.metrics["protocol"] != "anchor_disjoint":
+        known = "on anchors that training has seen: new ones are harder"
+    figures = []
+    for split in explore.evaluated(run.metrics):
+        entry = run.metrics[split]
+        figures.append(f"Pearson {explore.interval(entry['pearson'], *entry['pearson_ci'])} on {split}")
+    return f"It orders {hundred} of 100 pairs rightly, {known} ({', '.join(figures)}, seed {run.config.seed})."
+
+
+def tiles(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, str]]:
+    """Three facts, each a short figure and what it means."""
+    hundred = f"{100 * errors.ranked_rightly(frame):.0f} of 100"
+    facts = [{"figure": hundred, "words": "times the better of two pairs is ranked higher; guessing gets 50."}]
+    table = errors.thresholds(frame, relevant=0.5, seed=seed)
+    if len(table):
+        half = table.iloc[(table["threshold"] - 0.5).abs().argmin()]
+        words = "of what people rated .5 or more has a score of .5 or more"
+        if pd.notna(half["precision"]):
+            words += f"; {explore.percent(half['precision'])} of what has it is right"
+        facts.append({"figure": explore.percent(half["recall"]), "words": f"{words}."})
+    facts.append({"figure": "Weakest", "words": weakest(frame, seed=seed)})
+    return facts
+
+
+def weakest(frame: pd.DataFrame, *, seed: int = 0) -> str:
+    """The kind of relation that is farthest off, and the section with the lowest correlation, in words."""
+    parts = []
+    ratings = errors.by_rating(frame, seed=seed)
+    if len(ratings):
+        row = ratings.loc[(ratings["prediction"] - ratings["score"]).abs().idxmax()]
+        scored = f"scored {row['prediction']:.2f} on average, by people {row['score']:g}"
+        parts.append(f"pairs rated “{MEANINGS[row['rating']]}” ({scored})")
+    sections = errors.by_group(frame, "section", names=cpc.titles(), seed=seed)
+    if len(sections) > 1:
+        row = sections.loc[sections["pearson"].idxmin()]
+        parts.append(f"section {short(row['label'])} (Pearson {row['pearson']:.2f})")
+    if not parts:
+        return "Too few pairs to say where."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def about(run: Run, frame: pd.DataFrame) -> str:
+    """What the model does, and what it was measured on."""
+    return (
+        f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
+        f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors were compared with those that "
+        f"people gave."
+    )
+
+
+def fields(frame: pd.DataFrame, *, seed: int = 0) -> list[str]:
     """The sections with a correlation significantly above, or below, that of all pairs."""
     whole = frame["score"].corr(frame["prediction"])
     sections = errors.by_group(frame, "section", names=cpc.titles(), seed=seed)
-    said = []
-    for word, part in (("higher", sections.query("low > @whole")), ("lower", sections.query("high < @whole"))):
-        names = [f"{plots.short(r.label)} {explore.interval(r.pearson, r.low, r.high)}" for r in part.itertuples()]
-        said += [f"The correlation is {word} than over all pairs ({whole:.3f}) in {'; '.join(names)}."] if names else []
-    there, known = frame["section"].nunique(), len(sections)
-    told = f"{known} of {there} sections have enough pairs and anchors for a correlation of their own"
-    return said or [f"{told}; none is significantly higher or lower than that of all pairs." if known else f"{told}."]
+    sentences = []
+    for word, part in (("higher", sections[sections["low"] > whole]), ("lower", sections[sections["high"] < whole])):
+        names = [f"{short(row.label)} {explore.interval(row.pearson, row.low, row.high)}" for row in part.itertuples()]
+        if names:
+            sentences.append(f"The correlation is {word} than over all pairs ({whole:.3f}) in {'; '.join(names)}.")
+    if sentences:
+        return sentences
+    total = frame["section"].nunique()
+    sentence = f"{len(sections)} of {total} sections have enough pairs and anchors for a correlation of their own"
+    if len(sections):
+        sentence += "; none is significantly higher or lower than that of all pairs"
+    return [f"{sentence}."]
 
 
-def _relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
+def relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
     """Which kinds of relation are taken for more alike, or less, than they are."""
-    table = errors.by_rating(frame, seed=seed).query("rating != '0'")
-    said = []
-    for word, part in (("high", table.query("low > score")), ("low", table.query("high < score"))):
-        if len(part):
-            worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
-            kind = f"“{MEANINGS[worst['rating']]}” ({worst['rating']})"
-            figures = f"{worst['prediction']:.2f} on average, where people gave {worst['score']:.2f}"
-            said.append(f"Scored too {word}, of related pairs most of all those rated {kind}: {figures}.")
-    return said
+    table = errors.by_rating(frame, seed=seed)
+    table = table[table["rating"] != "0"]
+    sentences = []
+    for word, part in (("high", table[table["low"] > table["score"]]), ("low", table[table["high"] < table["score"]])):
+        if part.empty:
+            continue
+        worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
+        kind = f"“{MEANINGS[worst['rating']]}” ({worst['rating']})"
+        figures = f"{worst['prediction']:.2f} on average, where people gave {worst['score']:.2f}"
+        sentences.append(f"Scored too {word}, of related pairs most of all those rated {kind}: {figures}.")
+    return sentences
 
 
-def use(config: Config, protocol: str) -> list[str]:
+def use(config: Config, protocol: str | None = None) -> list[str]:
     """What a model of this configuration is meant for, and what not, in sentences."""
-    said = [
+    sentences = [
         "Meant for ranking candidate phrases that a person then looks at. Not meant to decide alone that two terms of "
         "a claim mean the same, nor for whole sentences or other languages than English."
     ]
     if config.listwise:
-        said.append("All candidates of an anchor are scored together: a pair's score depends on the other ones.")
-    if protocol == "random":
-        said.append("The pairs were split at random, so training has seen these anchors: new ones are harder.")
+        sentences.append("All candidates of an anchor are scored together: a pair's score depends on the other ones.")
+    if (protocol or config.protocol) == "random":
+        sentences.append("The pairs were split at random, so training has seen these anchors: new ones are harder.")
     if not config.rating_weight:
-        said.append("It has learned scores only, and does not tell narrower from broader, or a part from the opposite.")
+        sentences.append(
+            "It has learned scores only, and does not tell narrower from broader, or a part from the opposite."
+        )
     if config.data == "sample":
-        said.append("It was trained on the small sample that comes with patsim: a demonstration, not for use.")
-    return said
+        sentences.append("It was trained on the small sample that comes with patsim: a demonstration, not for use.")
+    return sentences

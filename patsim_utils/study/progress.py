@@ -1,0 +1,94 @@
+"""What a study says on the terminal: at its start what it is about to do, how far it is, at its end what to open."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from patsim_utils.config import Parameters
+from patsim_utils.environment import ROOT
+from patsim_utils.study.explore import duration
+from patsim_utils.training import runs
+
+SECONDS = 30.0  # between two lines about one notebook
+
+
+def announce(parameters: Parameters, pairs: int, notebooks: list[str]) -> None:
+    """Says data, name, what is trained and, where a run of these settings was recorded, about how long that takes.
+
+    `pairs`: rows of the training split.
+    """
+    config = parameters.config
+    print(f"study {parameters.name}: {pairs:,} training pairs of {config.data}", flush=True)
+    if "2_train" not in notebooks:
+        return
+    if (runs.run_folder(parameters.name) / "metrics.json").is_file() and not parameters.replace:
+        print("a finished run of this name is there: it is loaded, not trained again", flush=True)
+        return
+    steps = config.epochs * -(-pairs // config.batch_size)
+    print(f"training: {config.describe()}; about {steps:,} steps of {config.batch_size} pairs", flush=True)
+    if config.data == "sample" and config.backbone == "minilm":
+        print("this takes two to five minutes on two cores; the time left is said after the first steps", flush=True)
+    else:
+        print("how long it takes is said after the first steps", flush=True)
+
+
+def conclude(name: str, verdict: str, notebooks: list[str]) -> None:
+    """Says how good the run is, and which page to open first."""
+    if verdict:
+        print(verdict)
+    stem = "3_errors" if "3_errors" in notebooks else notebooks[-1]
+    page = ROOT / "reports" / name / f"{stem}.html"
+    print(f"open {os.path.relpath(page)}; all studies: {os.path.relpath(ROOT / 'reports' / 'index.html')}")
+
+
+@contextmanager
+def watched(label: str, name: str) -> Iterator[None]:
+    """Says on stdout when `label` starts and ends and, now and then, how far the training of study `name` is."""
+    began = time.time()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SECONDS):
+            print(f"{label}: {duration(time.time() - began)}{training(name)}", flush=True)
+
+    print(f"{label}: started", flush=True)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    print(f"{label}: done in {duration(time.time() - began)}", flush=True)
+
+
+def training(name: str) -> str:
+    """How far the training of a study is: `, step 20 of 120, about 2 min left`; "" where none is running."""
+    notes = []
+    for run in (f"{name}-leak", name):
+        path = runs.work_folder(runs.run_folder(run)) / "progress.json"
+        note = _read(path)
+        if note:
+            notes.append((path.stat().st_mtime, note))
+    if not notes:
+        return ""
+    note = max(notes, key=lambda entry: entry[0])[1]
+    text = f", step {note['step']:,} of {note['steps']:,}"
+    left = note["seconds"] * (note["steps"] - note["step"]) / max(note["step"], 1)
+    if left > 0:
+        text += f", about {duration(left)} of training left"
+    return text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The note of a training; empty where none is there, or it is being replaced."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return {key: float(note[key]) if key == "seconds" else int(note[key]) for key in ("step", "steps", "seconds")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
