@@ -19,13 +19,16 @@ LABEL = {"description_width": "6rem"}
 
 
 def load(run: str = "") -> Matcher:
-    """The model of a run, by the folder or the name of its study; "" stands for the model that ships."""
+    """A model: of a run, by its folder or the name of its study, or one that ships, by its name; "" for the small one.
+
+    InputError where there is none.
+    """
     if not run:
         return Matcher.load()
-    folder = Path(run)
-    if folder.name == run and not folder.is_dir():
-        folder = run_folder(run)
-    return Matcher.load(folder)
+    folder = run_folder(run)
+    if Path(run).name == run and folder.is_dir():
+        return Matcher.load(folder)
+    return Matcher.load(run)
 
 
 def sentence(matcher: Matcher, anchor: str, target: str, context: str) -> str:

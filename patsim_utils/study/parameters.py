@@ -83,8 +83,8 @@ def located(key: str, text: str) -> str:
     try:
         os.stat(text)
     except (FileNotFoundError, NotADirectoryError):
-        if key == "backbone" and not text.startswith((".", "/")):
-            return text  # a name on the hub
+        if key in ("backbone", "run") and not text.startswith((".", "/")):
+            return text  # a name on the hub, or of a study
         return os.path.abspath(text)  # a message about it is to say where it was looked for
     except OSError as error:
         raise InputError(f"parameter {key}: {clip(text)} cannot be read ({error.strerror})") from error

@@ -82,7 +82,10 @@ def test_a_class_is_found_by_its_code_or_its_title(form: app.Form) -> None:
 
 
 def test_a_model_is_loaded_by_folder_or_name(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(app.Matcher, "load", lambda path=None: path)
-    assert app.load() is None  # the model that ships
-    assert app.load(str(tmp_path)) == tmp_path
-    assert app.load("mine") == app.run_folder("mine")
+    monkeypatch.setattr(app.Matcher, "load", lambda path="small": path)
+    monkeypatch.setattr(app, "run_folder", lambda name: tmp_path / name)
+    (tmp_path / "mine").mkdir()
+    assert app.load() == "small"
+    assert app.load("large") == "large"
+    assert app.load("mine") == tmp_path / "mine"
+    assert app.load("./mine") == "./mine"
