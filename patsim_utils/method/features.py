@@ -1,14 +1,11 @@
-"""Similarity features: what a fine-tuned encoder sees badly, read by a small regressor that is blended in.
+"""Similarity features: what a fine-tuned encoder sees badly, read by a small regressor.
 
 The features of a pair are numbers that compare its phrases and hardly say which ones they are:
 shared words and letters, and how alike the pretrained MiniLM finds them. So they hold on anchors
-that training has never seen. The network does not read them: a regressor is fitted to them alone,
-in seconds, and its probabilities are averaged with the network's. MiniLM reads the phrases,
-whatever the network's backbone is: MPNet took five times as long for .001 to .002.
-
-On the listwise track there are also features of a pair's group, the targets of its anchor in its
-class: candidates that mean the same as their anchor are like each other, and strangers are like
-nobody. No encoder of single pairs can see that.
+that training has never seen. The regressor is fitted to them alone, in seconds, and its
+probabilities are averaged with the network's. On the listwise track there are also features of a
+pair's group, the targets of its anchor in its class: candidates that mean the same as their anchor
+are like each other, and strangers are like nobody. No encoder of single pairs can see that.
 """
 
 import warnings
@@ -20,23 +17,25 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.sparse import issparse
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
-from patsim_utils.method import adapters, encoder, ordinal
+from patsim_utils.method import encoder, ordinal
+from patsim_utils.method.weights import files
 from patsim_utils.ratings import RANKS, to_rank
 
 Columns = dict[str, np.ndarray]  # features (n,) of n pairs, by name
-BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor's probabilities; the rest is the network's
+BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor; the rest is the network's
 COUNT = {"similarity": 12 + 7, "group": 12 + 7 + 28}  # of features
 HIDDEN = 128  # width of both hidden layers of the regressor
 PHRASES = 64  # of like length that the encoder reads at a time
 ROWS = 512  # pairs that are compared at a time
 NEAR = 0.1  # a cosine that is higher by this much counts e times as much
 TYPICAL_GROUP = 20  # targets
-LARGEST_GROUP = 128  # targets that are compared with each other; a larger group falls into parts, in their order
+LARGEST_GROUP = 128  # targets that are compared; a larger group falls into parts, in their order
 
 
 def overlap(anchor: str, target: str) -> dict[str, float]:
@@ -51,13 +50,11 @@ def overlap(anchor: str, target: str) -> dict[str, float]:
     target_words = target.split()
     anchor_letters = {f" {anchor} "[i : i + 3] for i in range(len(anchor))}
     target_letters = {f" {target} "[i : i + 3] for i in range(len(target))}
-    anchor_stems = {word[:4] for word in anchor_words}
-    target_stems = {word[:4] for word in target_words}
     shared = len({*anchor_words} & {*target_words})
     shared_letters = len(anchor_letters & target_letters)
     return {
         "words": _jaccard({*anchor_words}, {*target_words}),
-        "stems": _jaccard(anchor_stems, target_stems),
+        "stems": _jaccard({word[:4] for word in anchor_words}, {word[:4] for word in target_words}),
         "letters": _jaccard(anchor_letters, target_letters),
         "letters_of_anchor": shared_letters / len(anchor_letters),
         "letters_of_target": shared_letters / len(target_letters),
@@ -81,13 +78,12 @@ def alignment(
 ) -> tuple[Columns, dict[str, Tensor]]:
     """How alike an encoder finds anchor and target, as wholes and token by token: seven cosines.
 
-    Of the last layer's states: the cosine of the mean tokens; for the tokens of the anchor the
-    cosine of the most similar token of the target, its mean and its least (the alignment of
-    BERTScore, Zhang et al. 2020, arXiv 1904.09675); the same for the tokens of the target; the
-    cosines of both first and of both last tokens. Beside them the sentence vector (W,) of every
-    phrase: the mean of its tokens, of unit length.
+    Of the last layer's states: those of the mean tokens, of both first and of both last tokens;
+    and of each token with the most similar one of the other phrase, the mean and the least
+    (BERTScore, Zhang et al. 2020, arXiv 1904.09675). Also returns the sentence vector (W,) of
+    every phrase: the mean of its tokens, of unit length.
     """
-    order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so that an anchor is read about once
+    order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # an anchor is read about once
     parts = []
     vectors = {}
     for rows in np.array_split(order, -(-len(order) // ROWS)):
@@ -98,11 +94,12 @@ def alignment(
         anchor, target = torch.from_numpy(phrase_of).tensor_split(2)
         parts.append(_cosines(states[anchor], real[anchor], states[target], real[target]))
     places = np.argsort(order)
-    return {name: torch.cat([part[name] for part in parts]).numpy()[places] for name in parts[0]}, vectors
+    columns = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    return {name: column[places] for name, column in columns.items()}, vectors
 
 
 def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: Tensor) -> dict[str, Tensor]:
-    """Unit states (n, T, W) and which of them are tokens, 1 or 0 (n, T) -> seven cosines (n,) each."""
+    """Unit states (n, T, W) and what is a token, 1 or 0 (n, T) -> seven cosines (n,) each."""
     inside = (anchor_real[:, :, None] * target_real[:, None, :]) > 0  # (n, T, T)
     cosine = (anchor @ target.mT).masked_fill(~inside, -1.0)
     best_of_anchor = cosine.amax(2)
@@ -111,7 +108,7 @@ def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: T
     anchor_last = anchor_real.sum(1).long() - 1
     target_last = target_real.sum(1).long() - 1
     return {
-        "whole": (_mean_direction(anchor, anchor_real) * _mean_direction(target, target_real)).sum(-1),
+        "whole": F.cosine_similarity(anchor.sum(1), target.sum(1)),  # padding is zero
         "anchor_mean": (best_of_anchor * anchor_real).sum(1) / anchor_real.sum(1),
         "anchor_least": best_of_anchor.masked_fill(anchor_real == 0, 1.0).amin(1),
         "target_mean": (best_of_target * target_real).sum(1) / target_real.sum(1),
@@ -121,15 +118,16 @@ def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: T
     }
 
 
-def _mean_direction(states: Tensor, real: Tensor) -> Tensor:
-    return F.normalize((states * real[..., None]).sum(1), dim=-1)
-
-
 def _states(
     phrases: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit states (P, T, W) of all but special tokens, which are tokens, 1 or 0 (P, T), and sentence vectors (P, W)."""
-    batches = list(encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=PHRASES))
+    """What an encoder says of P phrases, without special tokens.
+
+    Returns unit states (P, T, W), 1 or 0 for what is a token or padding (P, T), and sentence
+    vectors (P, W).
+    """
+    read = encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=PHRASES)
+    batches = list(read)
     _, longest, width = batches[-1][1].shape
     tokens = max(1, longest - 2)
     unit_states = torch.zeros(len(phrases), tokens, width)
@@ -143,8 +141,21 @@ def _states(
     return unit_states * real[..., None], real, means
 
 
+STANDING = (
+    "alike_mean",  # of the cosines with the other targets
+    "alike_largest",
+    "alike_largest_three",
+    "alike_deviation",
+    "alike_to_strangers",  # the mean that weighs those targets more that are unlike the anchor
+    "likeness_of_others",  # the mean of the others' cosines with the anchor
+    "likeness_of_near",  # the mean that weighs those more that are like this target
+    "likeness_rank",  # the share of the others that it exceeds in its cosine with the anchor
+    "alike_rank",  # the share of the others that it exceeds in the mean of its cosines
+)
+
+
 def standing(likeness: np.ndarray, alike: np.ndarray) -> Columns:
-    """Where each of K targets stands among the others: nine numbers (K,) each; zeros for a single target.
+    """Where each of K targets stands among the others: (K,) each; zeros for a single target.
 
     Args:
         likeness: cosines with their anchor (K,).
@@ -163,44 +174,32 @@ def standing(likeness: np.ndarray, alike: np.ndarray) -> Columns:
         alike.max(1),
         np.sort(alike, axis=1)[:, -3:].mean(1),
         alike.std(1),
-        (_softmax(-others_likeness / NEAR) * alike).sum(1),
+        (softmax(-others_likeness / NEAR, axis=1) * alike).sum(1),
         others_likeness.mean(1),
-        (_softmax(alike / NEAR) * others_likeness).sum(1),
+        (softmax(alike / NEAR, axis=1) * others_likeness).sum(1),
         (likeness[:, None] > others_likeness).mean(1),
         (mean[:, None] > others_mean).mean(1),
     )
     return dict(zip(STANDING, columns, strict=True))
 
 
-STANDING = (
-    "alike_mean",  # of the cosines with the other targets
-    "alike_largest",
-    "alike_largest_three",
-    "alike_deviation",
-    "alike_to_strangers",  # the mean that weighs those targets more that are unlike the anchor
-    "likeness_of_others",  # the mean of the others' cosines with the anchor
-    "likeness_of_near",  # the mean that weighs those more that are like this target
-    "likeness_rank",  # the share of the others that it exceeds in its cosine with the anchor
-    "alike_rank",  # the share of the others that it exceeds in the mean of its cosines
-)
-
-
-def _softmax(values: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(values).softmax(1).numpy()
-
-
 def group_features(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndarray) -> Columns:
-    """`standing` of each row by meaning, words and letters, and the size of its group: 28 numbers (n,) each.
+    """`standing` of each row by meaning, words and letters, and the size of its group.
 
-    `vectors`: unit vectors (P, W) of the `phrases`, which hold every anchor and target of the frame.
+    `phrases` hold every anchor and target; `vectors` (P, W) are theirs. Returns 28 features.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer  # here, since only this track needs it
+    # here, since only this track needs it
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(analyzer=str.split, binary=True, use_idf=False)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), binary=True, use_idf=False)
-    levels = {"meaning": vectors, "words": words.fit_transform(phrases), "letters": letters.fit_transform(phrases)}
-    names = [f"{level}_{name}" for level in levels for name in STANDING]
-    columns = {name: np.empty(len(frame)) for name in [*names, "group_size"]}
+    levels = {"meaning": vectors}
+    levels["words"] = words.fit_transform(phrases)
+    levels["letters"] = letters.fit_transform(phrases)
+    columns = {}
+    for level in levels:
+        columns |= {f"{level}_{name}": np.empty(len(frame)) for name in STANDING}
+    columns["group_size"] = np.empty(len(frame))
     index = pd.Index(phrases)
     anchor = index.get_indexer(frame["anchor"])
     target = index.get_indexer(frame["target"])
@@ -221,7 +220,7 @@ class Regressor:
     """Features of a pair -> P(rank > k), by a network with two hidden layers."""
 
     def __init__(self, kind: str, *, precision: str) -> None:
-        """`kind`: "similarity", or "group" for the listwise track. `precision`: of the pretrained encoder."""
+        """`kind`: "similarity", or "group" for the listwise track. `precision`: of MiniLM."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.kind = kind
         self.precision = precision
@@ -237,8 +236,9 @@ class Regressor:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: Config) -> Self:
-        """Fits it to the rows of a frame with scores; seconds of work beside the reading of the phrases."""
-        from sklearn.exceptions import ConvergenceWarning  # here, since what only scores does without
+        """Fits it to rows with scores, in seconds once the phrases are read."""
+        # here, since what only scores does without
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor
 
         regressor = cls(config.features, precision=config.precision)
@@ -255,24 +255,25 @@ class Regressor:
             random_state=config.seed,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose, before it overfits
+            # it is stopped early on purpose, before it overfits
+            warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit((features - mean) / deviation, ordinal.levels(ranks).float().numpy())
         network.coefs_[0] /= deviation[:, None]  # from here on it takes the features as they are
         network.intercepts_[0] -= mean @ network.coefs_[0]
-        for layer, weight, bias in zip(regressor.network[::2], network.coefs_, network.intercepts_, strict=True):
-            layer.weight.data.copy_(torch.from_numpy(weight.T))
-            layer.bias.data.copy_(torch.from_numpy(bias))
+        for number, layer in enumerate(regressor.network[::2]):
+            layer.weight.data.copy_(torch.from_numpy(network.coefs_[number].T))
+            layer.bias.data.copy_(torch.from_numpy(network.intercepts_[number]))
         return regressor
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        adapters.save_weights(self.network, folder / "network.safetensors")
+        files.save_weights(self.network, folder / "network.safetensors")
 
     @classmethod
-    def load(cls, folder: Path, kind: str, *, precision: str) -> Self:
+    def load(cls, folder: Path, config: Config) -> Self:
         """What `save` wrote; InputError where it is missing or damaged."""
-        regressor = cls(kind, precision=precision)
-        adapters.load_weights(regressor.network, folder / "network.safetensors")
+        regressor = cls(config.features, precision=config.precision)
+        files.load_weights(regressor.network, folder / "network.safetensors")
         return regressor
 
     def features(self, frame: pd.DataFrame) -> np.ndarray:
@@ -293,6 +294,6 @@ class Regressor:
         return self.network(features).cpu().sort(-1, descending=True).values.clamp(0, 1)
 
     def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:
-        """Cumulative logits (n, 4) of the network -> those of the mean with this regressor's probabilities."""
+        """Cumulative logits (n, 4) of the network -> of the mean of both probabilities."""
         mixed = torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT[self.kind])
         return torch.logit(mixed, eps=ordinal.CERTAIN)

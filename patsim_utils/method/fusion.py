@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patsim_utils.data import cpc
+from patsim_utils.errors import InputError
 
 DIM = 50  # length of a class vector
 SECTION = torch.tensor([cpc.CODES.index(cpc.parent(code) or code) for code in cpc.CODES])  # of a section: itself
 
 
 class CpcEmbedding(nn.Module):
-    """Places in `cpc.CODES` (B,) -> unit vectors (B, dim); place 0 (`unknown`) -> the zero vector."""
+    """Places in `cpc.CODES` (B,) -> unit vectors (B, dim); of place 0 (`unknown`), zero."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -97,7 +98,12 @@ class Fusion(nn.Module):
             self.value = nn.Linear(dim, dim, bias=False)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        changes = {"gate": self._gated, "attention": self._attended, "add": self._same, "graph": self._same}
+        changes = {
+            "gate": self._gated,
+            "attention": self._attended,
+            "add": self._same,
+            "graph": self._same,
+        }
         if self.kind == "none":
             return tokens
         return tokens + changes[self.kind](tokens, codes)
@@ -116,7 +122,12 @@ class Fusion(nn.Module):
 
     @torch.inference_mode()
     def vectors(self) -> pd.DataFrame:
-        """The class vectors, one row a code, without `unknown`, which is zero."""
+        """The class vectors, one row a code, without `unknown`, which is zero.
+
+        InputError where there are none.
+        """
+        if self.kind == "none":
+            raise InputError("fusion 'none' has learned no CPC vectors")
         codes = torch.arange(1, len(cpc.CODES), device=self.project.weight.device)
         values = self.embedding(codes).cpu().numpy()
         return pd.DataFrame(values, index=pd.Index(cpc.CODES[1:], name="code"))
@@ -154,7 +165,7 @@ class RankScale(nn.Module):
 
     @contextmanager
     def of(self, vectors: Tensor) -> Iterator[None]:
-        """While it lasts, sequence b of the encoder's batch is adapted to the class vector b; vectors (B, dim)."""
+        """While it lasts, sequence b of the encoder's batch is adapted to row b of vectors (B, dim)."""
         self.scales = torch.split(1 + self.project(vectors), self.ranks, dim=-1)
         try:
             yield

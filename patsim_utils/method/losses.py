@@ -59,7 +59,7 @@ def ordinal_logistic(cumulative: Tensor, rank: Tensor) -> Tensor:
 
 
 def bce(cumulative: Tensor, rank: Tensor) -> Tensor:
-    """Binary cross-entropy of the expected score against rank / 4; from logits, and so never log(0)."""
+    """Binary cross-entropy of expected score and rank / 4; from logits, and so never log(0)."""
     log_score = F.logsigmoid(cumulative).logsumexp(-1) - math.log(HIGHEST)
     log_rest = F.logsigmoid(-cumulative).logsumexp(-1) - math.log(HIGHEST)
     label = rank / HIGHEST
@@ -77,7 +77,7 @@ def pearson(cumulative: Tensor, rank: Tensor) -> Tensor:
 
 
 def one_minus_pearson(prediction: Tensor, label: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """1 - Pearson correlation (N,), in [0, 2]; eps keeps a constant batch finite (its gradient is 0)."""
+    """1 - Pearson correlation, in [0, 2]; eps keeps a constant batch finite (its gradient is 0)."""
     x = prediction - prediction.mean()
     y = label - label.mean()
     variances = (x.square().sum() + eps) * (y.square().sum() + eps)
@@ -94,7 +94,7 @@ ORDINAL_LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def ordinal_loss(cumulative: Tensor, rank: Tensor, *, kind: str, alpha: float = 4.0, beta: float = 0.25) -> Tensor:
-    """The loss of the ordinal head: cumulative logits (N, 4), ranks (N,) int -> scalar, at least float32.
+    """The loss of the ordinal head: logits (N, 4), ranks (N,) int -> scalar, at least float32.
 
     `kind`: a name of ORDINAL_LOSSES. `alpha`, `beta`: of Smooth K2 alone.
     """
@@ -105,7 +105,7 @@ def ordinal_loss(cumulative: Tensor, rank: Tensor, *, kind: str, alpha: float = 
 
 
 def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor, temperature: float = 0.1) -> Tensor:
-    """NT-Xent: anchor and target of a pair are to be closer to each other than to the rest of the batch.
+    """NT-Xent: anchor and target of a pair are to be closer than either is to the rest.
 
     With the 2N views v = [anchor; target], s = cosine / temperature and the partner p(i) of view i:
     l_i = -log( exp(s_i,p(i)) / (exp(s_i,p(i)) + sum over j in negatives of i of exp(s_ij)) ),
@@ -132,7 +132,7 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
 
 
 def in_batch_negatives(anchor_text: Tensor, target_text: Tensor) -> Tensor:
-    """Which of the 2N views may be negatives of each other, bool (2N, 2N): of other anchors and of other text.
+    """Which of the 2N views may be negatives: of other anchors and other text, bool (2N, 2N).
 
     `anchor_text`, `target_text`: integer ids (N,) of the phrases; equal ids are equal texts.
     """
@@ -145,21 +145,31 @@ def in_batch_negatives(anchor_text: Tensor, target_text: Tensor) -> Tensor:
 
 
 def positives(rank: Tensor) -> Tensor:
-    """Score-aware positives: ranks (N,) -> weights (N,), 1 for an equal phrase, 1/2 for a synonym, else 0."""
+    """Ranks (N,) -> weights as positives (N,): 1 for rank 4, 1/2 for rank 3 (a synonym), else 0."""
     return (rank.float() - 2).clamp(min=0) / 2
 
 
 def contrast_loss(anchor: Tensor, target: Tensor, batch: dict[str, Tensor], *, temperature: float = 0.1) -> Tensor:
-    """NT-Xent of span representations (N, D), with the positives and in-batch negatives of a batch."""
+    """NT-Xent of spans (N, D), with the positives and in-batch negatives of a batch of `Pairs`."""
     negative = in_batch_negatives(batch["anchor_text"], batch["target_text"])
-    return ntxent(anchor, target, positive=positives(batch["rank"]), negative=negative, temperature=temperature)
+    return ntxent(
+        anchor,
+        target,
+        positive=positives(batch["rank"]),
+        negative=negative,
+        temperature=temperature,
+    )
 
 
 def dual_loss(outputs: Outputs, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The three terms of the loss, each times its weight, 0 where not in use; their sum is minimised."""
+    """The terms of the loss, each times its weight, 0 where not in use; their sum is minimised."""
     terms = {
         "ordinal": ordinal_loss(
-            outputs.cumulative, batch["rank"], kind=config.loss, alpha=config.alpha, beta=config.beta
+            outputs.cumulative,
+            batch["rank"],
+            kind=config.loss,
+            alpha=config.alpha,
+            beta=config.beta,
         ),
         "contrast": outputs.cumulative.new_zeros(()),
         "rating": outputs.cumulative.new_zeros(()),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Self
 
 import pandas as pd
-import torch
 from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
@@ -14,12 +13,14 @@ from patsim_utils.data import cpc
 from patsim_utils.data.pairs import KEY, check_pairs
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.pairs import Pairs
-from patsim_utils.method import encoder, folders, model
+from patsim_utils.method import encoder, model
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.for_class import ForClass
 from patsim_utils.method.model import Network, Predictions, Progress
+from patsim_utils.method.weights import folders
 
-CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}  # that are read of a class text
+# Tokens that are read of a class text
+CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
 
 
 class Matcher:
@@ -33,7 +34,7 @@ class Matcher:
         tokenizer: of its encoder.
         config: the settings that it was made with.
         titles: the class text of each CPC code.
-        regressor: of the similarity features; None during training, and where there are none.
+        regressor: of the similarity features; None where there are none.
     """
 
     def __init__(
@@ -58,27 +59,24 @@ class Matcher:
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The rows of a checked frame (`data.pairs.check_pairs`), tokenised for this model."""
-        titles = self.titles
-        if self.config.context_text == "code":
-            titles = {code: code.lower() for code in cpc.CODES[1:]}
         return Pairs(
             frame,
             self.tokenizer,
             layout=self.config.layout,
-            titles=titles,
+            titles=class_texts(self.config, self.titles),
             context_tokens=CONTEXT_TOKENS[self.config.context_text],
             longest=encoder.longest_sequence(self.network.encoder),
             unknown=unknown,
         )
 
     def run(self, pairs: Pairs, *, progress: Progress | None = None) -> Predictions:
-        """What the network alone says of all pairs, in their order; `progress` as in `model.run`."""
+        """What the network alone says of all pairs; `progress` as in `model.run`."""
         return model.run(self.network, pairs, precision=self.config.precision, progress=progress)
 
     def predictions(
         self, frame: pd.DataFrame, *, unknown: str = "error", progress: Progress | None = None
     ) -> Predictions:
-        """What network and regressor say of a checked frame, also of equal phrases: what is evaluated."""
+        """What network and regressor say of a checked frame, also of equal phrases."""
         predictions = self.run(self.pairs(frame, unknown=unknown), progress=progress)
         if self.regressor:
             predictions.logits = self.regressor.blend(predictions.logits, frame)
@@ -101,7 +99,7 @@ class Matcher:
         return self.read(frame, unknown=unknown).scores
 
     def predict(self, pairs: Iterable[tuple[str, str, str]]) -> ndarray:
-        """Scores (n,) of (anchor, target, class) triples: `score` under the name that a CrossEncoder has."""
+        """`score` of (anchor, target, class) triples, under the name that a CrossEncoder has."""
         return self.score(frame_of(pairs))
 
     def probabilities(self, frame: pd.DataFrame, *, unknown: str = "error") -> ndarray:
@@ -109,9 +107,9 @@ class Matcher:
         return self.read(frame, unknown=unknown).probabilities
 
     def ratings(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
-        """Probability of each of RATINGS (n, 10), such as hyponym or antonym: what kind of relation it is."""
+        """Probability of each of RATINGS (n, 10): what kind of relation it is."""
         if self.network.rating_head is None:
-            raise InputError("this model has not learned ratings: it was trained with rating_weight 0")
+            raise InputError("this model was trained with rating_weight 0: it has not learned ratings")
         return self.read(frame, unknown=unknown).ratings
 
     def explain(self, frame: pd.DataFrame, *, unknown: str = "error") -> pd.DataFrame:
@@ -127,27 +125,22 @@ class Matcher:
         top_k: int | None = None,
         unknown: str = "error",
     ) -> pd.DataFrame:
-        """The best `top_k` candidates by falling score: columns `rank` (from 1), `target` (as given), `score`.
+        """The best `top_k` candidates by falling score.
 
-        `unknown` as in `score`: with "embedding" the context may be "".
+        Columns: `rank` (from 1), `target` (as it came), `score`. `unknown` as in `score`: with
+        "embedding" the context may be "".
         """
-        if isinstance(candidates, str):
-            raise InputError(f"candidates: {clip(candidates)} is one text; needed is a list of phrases")
-        targets = pd.Series(list(candidates), dtype=object)
-        table = pd.DataFrame({"anchor": query, "target": targets, "context": context})
+        table = candidates_of(query, candidates, context)
         table["score"] = self.score(table, unknown=unknown)
-        table = table.sort_values("score", ascending=False, kind="stable", ignore_index=True).head(top_k)
-        table["rank"] = table.index + 1
-        return table[["rank", "target", "score"]]
+        table = table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+        return table.assign(rank=table.index + 1)[["rank", "target", "score"]].head(top_k)
 
     def for_class(self, context: str) -> ForClass:
-        """`predict` and `rank` as a CrossEncoder has them, for pairs that are compared in this class."""
+        """`predict` and `rank` as a CrossEncoder has them, for pairs in this class."""
         return ForClass(self, context)
 
     def cpc_vectors(self) -> pd.DataFrame:
-        """The learned unit vectors, one row a code (without `unknown`, which is zero)."""
-        if self.config.fusion == "none":
-            raise InputError("fusion 'none' has learned no CPC vectors")
+        """The learned class vectors, one row a code; InputError where the fusion has none."""
         return self.network.fusion.vectors()
 
     def compressed(self, rank: int = 64) -> Self:
@@ -158,36 +151,44 @@ class Matcher:
         return matcher
 
     def save(self, folder: str | Path, *, form: str = "auto", rank: int = 64) -> None:
-        """Writes a model folder, as this module's docstring describes it; nothing is pickled.
-
-        Args:
-            folder: is made where it is not there.
-            form: "full"; "adapter"; or "auto": "adapter" for LoRA on `minilm` or `mpnet`, else "full".
-            rank: of the adapter form of a network without LoRA, whose numbers are then in float16;
-                of one with LoRA the own factors are kept, in float32.
-        """
+        """Writes a model folder of a `form`; see `weights.folders.write` for form and rank."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.regressor:
             self.regressor.save(folder / "features")
-        folders.write(folder, self.config, self.titles, self.network, self.tokenizer, form=form, rank=rank)
+        note = folders.Note(self.config, self.titles, form)
+        folders.write(folder, note, self.network, self.tokenizer, rank=rank)
 
     @classmethod
     def load(cls, path: str | Path = "small") -> Self:
-        """A model to score with: a run folder, a model folder, or one that ships: "small" or "large".
+        """A model to score with, of a run folder, a model folder, or one that ships.
 
-        No code that the folder holds is run. InputError where there is no model, or a part of it
-        is missing, damaged or of another version.
+        `path`: "small" and "large" are the models that ship. No code in the folder is run.
+        InputError where there is no model, or a part of it is missing, damaged or too new.
         """
         folder = folders.find(path)
         note = folders.read_note(folder)
         network, tokenizer = folders.read(folder, note)
-        network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         matcher = cls(note.config, titles=note.titles, network=network, tokenizer=tokenizer)
         if note.config.features != "none":
-            kind = note.config.features
-            matcher.regressor = Regressor.load(folder / "features", kind, precision=note.config.precision)
+            matcher.regressor = Regressor.load(folder / "features", note.config)
         return matcher
+
+
+def class_texts(config: Config, titles: dict[str, str]) -> dict[str, str]:
+    """What is read of each class: its title, or its code in lower case."""
+    if config.context_text == "code":
+        return {code: code.lower() for code in cpc.CODES[1:]}
+    return titles
+
+
+def candidates_of(query: str, candidates: Iterable[str], context: str) -> pd.DataFrame:
+    """A row for each candidate, in the order in which they came."""
+    if isinstance(candidates, str):
+        text = clip(candidates)
+        raise InputError(f"candidates: {text} is one text; needed is a list of phrases")
+    targets = pd.Series(list(candidates), dtype=object)
+    return pd.DataFrame({"anchor": query, "target": targets, "context": context})
 
 
 def frame_of(pairs: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
@@ -197,7 +198,9 @@ def frame_of(pairs: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
     rows = list(pairs)
     for row in rows:
         if isinstance(row, str):
-            raise InputError(f"pairs: {clip(row)} is a text; needed is a list of (anchor, target, class) triples")
+            need = "a list of (anchor, target, class) triples"
+            raise InputError(f"pairs: {clip(row)} is a text; needed is {need}")
         if not hasattr(row, "__len__") or len(row) != len(KEY):
-            raise InputError(f"pairs: {clip(row)} is no triple; an anchor, a target and a CPC class are needed")
+            need = "an anchor, a target and a CPC class"
+            raise InputError(f"pairs: {clip(row)} is no triple; {need} are needed")
     return pd.DataFrame(rows, columns=KEY, dtype=object)

@@ -1,4 +1,4 @@
-"""The network: token embeddings and class vector -> encoder -> spans of anchor and target -> two heads."""
+"""The network: tokens and class vector -> encoder -> spans of anchor and target -> two heads."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,12 +16,13 @@ from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
-from patsim_utils.method import adapters, encoder, ordinal
+from patsim_utils.method import encoder, ordinal
 from patsim_utils.method.fusion import Fusion, RankScale
 from patsim_utils.method.ordinal import OrdinalHead, small_network
+from patsim_utils.method.weights import adapters
 from patsim_utils.ratings import RANKS, RATINGS, SCORES
 
-BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # of a batch in scoring; larger ones outgrow a CPU's caches
+BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # in scoring; larger batches outgrow a CPU's caches
 Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
 
 
@@ -35,7 +36,7 @@ class Outputs:
     ratings: Tensor | None  # logits of RATINGS (N, 10); None where the network does not learn them
 
     def logits(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 that scores are made of: of both heads' mean probabilities."""
+        """Cumulative logits (N, 4) float32 of both heads' mean probabilities: what scores are of."""
         if self.ratings is None:
             return self.cumulative.float()
         return ordinal.combined(self.cumulative, self.ratings)
@@ -66,14 +67,16 @@ class Predictions:
 
     @property
     def ratings(self) -> pd.DataFrame | None:
-        """Probability of each of RATINGS (n, 10), such as hyponym or antonym; None where not learned."""
+        """Probability of each of RATINGS (n, 10), such as antonym; None where not learned."""
         if self.rating_logits is None:
             return None
         return pd.DataFrame(self.rating_logits.double().softmax(-1).numpy(), columns=list(RATINGS))
 
     def table(self) -> pd.DataFrame:
-        """`score`, the probability of each score (`0`, `0.25` to `1`), and where ratings were learned
-        the most probable `rating` with its `probability`.
+        """A row for each pair.
+
+        Columns: `score`; the probability of each score (`0`, `0.25` to `1`); where ratings were
+        learned, the most probable `rating` and its `probability`.
         """
         table = pd.DataFrame(self.probabilities, columns=[f"{score:g}" for score in SCORES])
         table.insert(0, "score", self.scores)
@@ -84,7 +87,7 @@ class Predictions:
         return table
 
     def with_equal(self, equal: np.ndarray) -> Self:
-        """The same, but certain of score 1 and rating "4" in the rows (n,) bool whose phrases are equal."""
+        """The same, but certain of score 1 and rating "4" where `equal` (n,) is true."""
         rows = torch.from_numpy(np.array(equal, dtype=bool))
         certain = torch.tensor(torch.inf)
         logits = torch.where(rows[:, None], certain, self.logits)
@@ -96,7 +99,7 @@ class Predictions:
 
 
 def span_mean(states: Tensor, span: Tensor) -> Tensor:
-    """States (B, T, W) and spans (N, L) of indices into the B * T tokens, -1 where shorter -> means (N, W)."""
+    """Means (N, W) of the states (B, T, W) in spans (N, L): indices into B * T tokens, or -1."""
     tokens = states.flatten(0, 1)[span.clamp(min=0)]  # (N, L, W)
     inside = (span >= 0)[..., None].to(tokens.dtype)
     return (tokens * inside).sum(1) / inside.sum(1)
@@ -121,7 +124,7 @@ class Network(nn.Module):
         Args:
             backbone: the encoder, with its adapter in place (`adapters.adapt`).
             config: which parts the network has.
-            titles: sentence vectors (len(cpc.CODES), W) of the classes' titles; fusion `graph` needs them.
+            titles: sentence vectors (len(cpc.CODES), W) of class titles, for the fusion `graph`.
         """
         super().__init__()
         width = backbone.config.hidden_size
@@ -179,7 +182,7 @@ class Network(nn.Module):
 
 
 def new_network(config: Config, tokenizer: PreTrainedTokenizerBase, titles: dict[str, str]) -> Network:
-    """A pretrained encoder with its adapter, and new heads; InputError where they do not suit each other."""
+    """A pretrained encoder with its adapter, and new heads; InputError where these do not fit."""
     backbone = encoder.load_backbone(config.backbone, layers=config.layers)
     check_backbone(backbone, config)
     title_vectors = None

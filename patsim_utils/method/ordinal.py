@@ -1,4 +1,4 @@
-"""The ordinal head: five ordered ranks behind one latent strength, and the way between ranks and scores.
+"""The ordinal head: five ordered ranks behind one latent strength; from ranks to scores.
 
 A pair's features become one number z. Four ordered thresholds cut it into the ranks 0..4:
 P(rank > k) = sigmoid(z - threshold_k) for k = 0..3. These four logits are called cumulative. The

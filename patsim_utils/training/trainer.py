@@ -17,8 +17,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 from patsim_utils import storage
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.sampler import LengthGrouped
-from patsim_utils.method import adapters, encoder
+from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import files
 from patsim_utils.training import devices, results
 from patsim_utils.training.objective import objective
 
@@ -164,7 +165,7 @@ class DualLossTrainer(Trainer):
             return
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        adapters.save_weights(self.model, folder / "model.safetensors")
+        files.save_weights(self.model, folder / "model.safetensors")
 
 
 class Schedule(TrainerCallback):

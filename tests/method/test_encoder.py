@@ -9,7 +9,8 @@ from transformers import AutoModel
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
-from patsim_utils.method import adapters, backbones, encoder
+from patsim_utils.method import backbones, encoder
+from patsim_utils.method.weights import adapters
 
 
 @pytest.mark.parametrize(

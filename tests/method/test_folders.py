@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
-from patsim_utils.method import adapters, backbones, encoder, folders
+from patsim_utils.method import backbones, encoder
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import adapters, folders
 
 SMALL = {"contrast_layer": 1, "precision": "fp32", "rating_weight": 1.0}
 

@@ -18,8 +18,8 @@ from transformers import TrainingArguments
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.layouts.sampler import LengthGrouped
-from patsim_utils.method import adapters
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import adapters
 from patsim_utils.tool import cli
 from patsim_utils.training import devices, runs
 from patsim_utils.training.fit import fit
@@ -59,7 +59,7 @@ TRAIN = """
     from pathlib import Path
     import torch
     from accelerate import PartialState
-    from patsim_utils.method import adapters
+    from patsim_utils.method.weights import adapters
     from patsim_utils.tool import cli
     from patsim_utils.training import runs, trainer
     from tests.training.test_devices import first_steps

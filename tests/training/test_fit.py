@@ -17,8 +17,9 @@ from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
-from patsim_utils.method import adapters, losses
+from patsim_utils.method import losses
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import files
 from patsim_utils.training import curriculum, results, trainer
 from patsim_utils.training.checkpoints import newest_checkpoint
 from patsim_utils.training.fit import fit
@@ -305,7 +306,7 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
 # Which writing fails on a full disk: whose method, which of its calls.
 WRITINGS = {
     "torch": (DualLossTrainer, "_save_optimizer_and_scheduler", 3),
-    "safetensors": (adapters, "save_weights", 1),
+    "safetensors": (files, "save_weights", 1),
     "Python": (storage, "write_text", 2),
 }
 

@@ -9,19 +9,14 @@ In files and dictionaries the update of a weight is two tensors: `<weight>.down`
 """
 
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError, clip
+from patsim_utils.method.weights.files import State
 
-State = dict[str, Tensor]  # the tensors of a network by their names in its state dict
 QUERY_KEY_VALUE = (
     r".*\.(query|key|value|query_proj|key_proj|value_proj"
     r"|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
@@ -37,7 +32,7 @@ PEFT_ENDINGS = {
 
 
 def adapt(backbone: nn.Module, config: Config) -> nn.Module:
-    """Prepares an encoder for training; it is changed in place and returned, wrapped where it has LoRA.
+    """Prepares an encoder for training, in place; returns it, wrapped by peft where it has LoRA.
 
     - `lora`: updates of low rank on query, key and value; every other weight is frozen.
     - `lora_all`: the same on all linear layers.
@@ -87,7 +82,7 @@ def _with_lora(backbone: nn.Module, config: Config) -> nn.Module:
 
 
 class ByteDropout(nn.Dropout):
-    """Dropout that draws a random byte for each element on a CPU, a fifth of the time of torch's own.
+    """Dropout that draws a byte for each element on a CPU, in a fifth of the time of torch's.
 
     The rate is thereby the nearest multiple of 1/256, and what is kept is scaled by it.
     """
@@ -150,9 +145,14 @@ def _fit(weight: Tensor, up: Tensor, down: Tensor) -> bool:
 
 
 def compress(
-    network: nn.Module, pretrained: nn.Module, *, rank: int, scaling: float = 1.0, dtype: torch.dtype = torch.float16
+    network: nn.Module,
+    pretrained: nn.Module,
+    *,
+    rank: int,
+    scaling: float = 1.0,
+    dtype: torch.dtype = torch.float16,
 ) -> State:
-    """What a trained network has learned, as few numbers: `restore` adds it to the pretrained encoder.
+    """What a network has learned, in few numbers; `restore` adds it to the pretrained encoder.
 
     Of a layer with LoRA its own two factors are kept. Of every other weight matrix of the encoder
     it is the best approximation of rank `rank` to trained minus pretrained (truncated singular
@@ -202,74 +202,3 @@ def restore(kept: State, pretrained: nn.Module, *, source: object) -> State:
     state = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
     state |= {name: value.float() for name, value in kept.items()}
     return merge(state, scaling=1.0, source=source)
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Writes all weights of a module with safetensors."""
-    save_tensors(module.state_dict(), path)
-
-
-def save_tensors(state: State, path: Path) -> None:
-    """Writes tensors with safetensors; where two names share memory, each gets a copy."""
-    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, path)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner alone
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads what `save_weights` wrote; InputError as in `read_tensors` and `fill`."""
-    fill(module, read_tensors(path), source=path)
-
-
-def read_tensors(path: Path) -> State:
-    """The tensors of a safetensors file; InputError where it may not be read."""
-    try:
-        return load_file(path)
-    except Exception as error:  # cut off, no safetensors, not there, not to be read
-        raise _unreadable(path, error) from error
-
-
-def read_shapes(path: Path) -> State:
-    """The same from the file's header alone: tensors that take no memory (device "meta")."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: _without_memory(file.get_slice(name)) for name in names}
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _without_memory(tensor: Any) -> Tensor:
-    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-    dtype = dtypes.get(tensor.get_dtype(), torch.int64)
-    return torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    return InputError(f"{path}: the weights may not be read ({clip(reason)})")
-
-
-def fill(module: nn.Module, state: State, *, source: object) -> None:
-    """Puts tensors into a module; InputError as in `check_shapes`, and where a value is not finite."""
-    check_shapes(module.state_dict(), state, source=source)
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise InputError(f"{source}: weight {clip(name)} holds values that are not finite")
-    module.load_state_dict(state)
-
-
-def check_shapes(expected: Mapping[str, Tensor], state: State, *, source: object) -> None:
-    """InputError where a tensor is missing, unknown, or of another shape or dtype than expected."""
-    missing = expected.keys() - state.keys()
-    if missing:
-        raise InputError(f"{source}: weight {clip(min(missing))} is missing ({len(missing)} such)")
-    unknown = state.keys() - expected.keys()
-    if unknown:
-        raise InputError(f"{source}: weight {clip(min(unknown))} is unknown ({len(unknown)} such)")
-    for name, value in state.items():
-        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
-            form = f"{list(value.shape)} {value.dtype}"
-            expected_form = f"{list(expected[name].shape)} {expected[name].dtype}"
-            raise InputError(f"{source}: weight {clip(name)} is {form}, not {expected_form}")

@@ -19,15 +19,16 @@ from transformers import PreTrainedTokenizerBase
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError, clip
-from patsim_utils.method import adapters, backbones, encoder
-from patsim_utils.method.adapters import State
+from patsim_utils.method import backbones, encoder
 from patsim_utils.method.model import Network, check_backbone
+from patsim_utils.method.weights import adapters, files
+from patsim_utils.method.weights.files import State
 
 FORMAT = 3
 FORMER_FORMAT = 2  # of the form `full`; its layout `packed` had a [SEP] behind each target
 FORMS = ("full", "adapter")
 NOTE = "matcher.json"
-SHIPPED = Path(__file__).parents[1] / "models"
+SHIPPED = Path(__file__).parents[2] / "models"
 NAMES = ("small", "large")  # of models that ship with the package
 
 
@@ -37,7 +38,7 @@ class Note(NamedTuple):
     config: Config
     titles: dict[str, str]
     form: str
-    pretrained_sha256: str  # of the backbone's weights; empty in the form `full`
+    pretrained_sha256: str = ""  # of the backbone's weights; empty in the form `full`
 
 
 def find(path: str | Path) -> Path:
@@ -47,7 +48,8 @@ def find(path: str | Path) -> Path:
     """
     if path in NAMES:
         if not (SHIPPED / path / NOTE).is_file():
-            raise InputError(f"model {path!r} is not in this copy of the package; `make study` trains one: runs/sample")
+            hint = "`make study` trains one into runs/sample"
+            raise InputError(f"model {path!r} is not in this copy of the package; {hint}")
         return SHIPPED / path
     for folder in (Path(path) / "model", Path(path)):
         if (folder / NOTE).exists():
@@ -55,43 +57,49 @@ def find(path: str | Path) -> Path:
     raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample")
 
 
-def write(
-    folder: Path,
-    config: Config,
-    titles: dict[str, str],
-    network: Network,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    form: str,
-    rank: int,
-) -> None:
-    """Writes a model; `form` and `rank` as in `Matcher.save`. The note comes last: without it there is no model."""
+def write(folder: Path, note: Note, network: Network, tokenizer: PreTrainedTokenizerBase, *, rank: int) -> None:
+    """Writes a model; matcher.json comes last: where a kill leaves none, there is no model.
+
+    Args:
+        folder: an empty one.
+        note: whose form is "full", "adapter" or "auto": "adapter" where it loses nothing, which is
+            with LoRA on `minilm` or `mpnet`, else "full".
+        network, tokenizer: of the model.
+        rank: of the adapter form of a network without LoRA, whose numbers are then in float16. A
+            network with LoRA keeps its own factors, in float32.
+    """
+    config = note.config
+    form = note.form
     if form == "auto":
         form = "adapter" if _has_exact_factors(network, config) else "full"
     if form not in FORMS:
         raise InputError(f"form {clip(form)} is none of auto, {', '.join(FORMS)}")
-    note = {"format": FORMAT, "form": form, "config": config.model_dump(exclude={"data"})}
+    content = {"format": FORMAT, "form": form, "config": config.model_dump(exclude={"data"})}
     if form == "adapter":
-        note["pretrained_sha256"] = backbones.digest(config.backbone)
+        content["pretrained_sha256"] = backbones.digest(config.backbone)
         pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
-        adapters.save_tensors(learned(config, network, pretrained, rank=rank), folder / backbones.WEIGHTS)
+        kept = learned(config, network, pretrained, rank=rank)
+        files.save_tensors(kept, folder / backbones.WEIGHTS)
     else:
         network.encoder.config.save_pretrained(folder / "encoder")
         tokenizer.save_pretrained(folder / "tokenizer")
-        adapters.save_weights(network, folder / backbones.WEIGHTS)
-    note |= {"codes": cpc.CODES, "titles": titles, "sha256": _digests(folder)}
-    (folder / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
+        files.save_weights(network, folder / backbones.WEIGHTS)
+    content |= {"codes": cpc.CODES, "titles": note.titles, "sha256": _digests(folder)}
+    (folder / NOTE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _has_exact_factors(network: Network, config: Config) -> bool:
     """Whether the adapter form loses nothing, and needs no folder that may be gone."""
-    return config.adapter in ("lora", "lora_all") and network.has_lora and config.backbone in backbones.SHA256
+    if config.adapter == "hyperlora" or config.backbone not in backbones.SHA256:
+        return False
+    return network.has_lora
 
 
 def learned(config: Config, network: Network, pretrained: nn.Module, *, rank: int) -> State:
-    """What the adapter form keeps of a network: LoRA's own factors in float32, else a compression in float16."""
+    """What the adapter form keeps: LoRA's own factors in float32, else a compression in float16."""
     if config.adapter == "hyperlora":
-        raise InputError("adapter 'hyperlora' has an update for each class; only the form 'full' keeps it")
+        reason = "has an update for each class; only the form 'full' keeps it"
+        raise InputError(f"adapter 'hyperlora' {reason}")
     dtype = torch.float32 if network.has_lora else torch.float16
     scaling = config.lora_alpha / config.lora_rank
     return adapters.compress(network, pretrained, rank=rank, scaling=scaling, dtype=dtype)
@@ -101,11 +109,12 @@ def compressed(config: Config, network: Network, *, rank: int) -> Network:
     """The network that `write` in the adapter form and `read` would give back."""
     pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
     kept = learned(config, network, pretrained, rank=rank)
-    return _on_top_of(pretrained, kept, config, source="the compressed model").to(network.device).eval()
+    smaller = _on_top_of(pretrained, kept, config, source="the compressed model")
+    return smaller.to(network.device).eval()
 
 
 def read_note(folder: Path) -> Note:
-    """Checks matcher.json and the small files that it names; InputError where something is wrong."""
+    """What matcher.json says; InputError where it, or a small file that it names, is damaged."""
     path = folder / NOTE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -133,32 +142,34 @@ def read_note(folder: Path) -> Note:
 
 
 def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
-    """The network, with every LoRA update merged, and its tokenizer; InputError where a part is damaged."""
+    """The network, to score with, and its tokenizer; InputError where a part is damaged."""
     reader = {"full": _read_full, "adapter": _read_adapter}[note.form]
     network, tokenizer = reader(folder, note)
     known = network.encoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
-        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, and the encoder only {known}")
-    return network, tokenizer
+        count = len(tokenizer)
+        raise InputError(f"{folder}: the tokenizer has {count} tokens, and the encoder only {known}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device).eval(), tokenizer
 
 
 def _read_full(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
     weights = folder / backbones.WEIGHTS
-    shapes = _plain(adapters.read_shapes(weights), note.config, weights)
+    shapes = _plain(files.read_shapes(weights), note.config, weights)
     encoder.check_sizes(folder / "encoder" / "config.json", shapes)
     with torch.device("meta"):
         skeleton = encoder.empty_backbone(str(folder / "encoder"))
     check_backbone(skeleton, note.config)
     of_encoder = {name: shape for name, shape in shapes.items() if name.startswith("backbone.")}
-    adapters.check_shapes(_of_encoder(skeleton), of_encoder, source=weights)
+    files.check_shapes(_of_encoder(skeleton), of_encoder, source=weights)
     backbone = encoder.empty_backbone(str(folder / "encoder"))
-    state = adapters.read_tensors(weights)
+    state = files.read_tensors(weights)
     if note.config.adapter == "hyperlora":  # whose update is another one for each class
         backbone = adapters.adapt(backbone, note.config)
     else:
         state = _plain(state, note.config, weights)
     network = _network(backbone, note.config)
-    adapters.fill(network, state, source=weights)
+    files.fill(network, state, source=weights)
     return network, encoder.load_tokenizer(str(folder / "tokenizer"))
 
 
@@ -171,27 +182,30 @@ def _plain(state: State, config: Config, source: Path) -> State:
 def _read_adapter(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
     config = note.config
     if backbones.digest(config.backbone) != note.pretrained_sha256:
-        raise InputError(f"{folder}: backbone {clip(config.backbone)} has other weights than the one it was trained on")
+        fault = f"backbone {clip(config.backbone)} has other weights than the one it was trained on"
+        raise InputError(f"{folder}: {fault}")
     weights = folder / backbones.WEIGHTS
     pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
     check_backbone(pretrained, config)
-    kept = adapters.read_tensors(weights)
+    kept = files.read_tensors(weights)
     dtypes = {value.dtype for value in kept.values()}
     if dtypes not in ({torch.float16}, {torch.float32}):
         raise InputError(f"{weights}: its weights are not all float16, nor all float32")
-    return _on_top_of(pretrained, kept, config, source=weights), encoder.load_tokenizer(config.backbone)
+    network = _on_top_of(pretrained, kept, config, source=weights)
+    return network, encoder.load_tokenizer(config.backbone)
 
 
 def _on_top_of(pretrained: nn.Module, kept: State, config: Config, *, source: object) -> Network:
     state = adapters.restore(kept, pretrained, source=source)
     network = _network(pretrained, config)
-    adapters.fill(network, state, source=source)
+    files.fill(network, state, source=source)
     return network
 
 
 def _network(backbone: nn.Module, config: Config) -> Network:
     """A network around an encoder, whose other weights are to be read."""
-    return Network(backbone, config, titles=torch.zeros(len(cpc.CODES), backbone.config.hidden_size))
+    titles = torch.zeros(len(cpc.CODES), backbone.config.hidden_size)
+    return Network(backbone, config, titles=titles)
 
 
 def _of_encoder(backbone: nn.Module) -> State:
@@ -202,5 +216,5 @@ def _of_encoder(backbone: nn.Module) -> State:
 def _digests(folder: Path) -> dict[str, str]:
     """sha256 of the files in encoder/ and tokenizer/, by their path in the folder."""
     paths = [path for part in ("encoder", "tokenizer") for path in (folder / part).glob("*")]
-    files = sorted(path for path in paths if path.is_file())
-    return {str(path.relative_to(folder)): backbones.sha256(path) for path in files}
+    names = {str(path.relative_to(folder)): path for path in sorted(paths) if path.is_file()}
+    return {name: backbones.sha256(path) for name, path in names.items()}
