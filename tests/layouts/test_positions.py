@@ -85,3 +85,5 @@ def test_a_packed_target_has_the_states_that_it_has_alone(
         alone = torch.cat([states([row]) for row in (0, 1, 2, 3, 6, 7)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert (together[0] - together[1]).abs().max() > 1e-3
+    for name in positions.RELATIVE.get(kind, ()):
+        assert name not in vars(backbone.encoder)  # its own methods are back
