@@ -34,15 +34,14 @@ def read_rows(
         excess = f"about {cells:,} values, more than {most_cells:,}"
         raise InputError(f"{source}: has {excess}; cut it into several tables")
     text, sign = _one_line_end(text)
+    has_other_signs = "\0" in text
     lines: list[str] = []  # of the row that is being read
-
-    def remembered() -> Iterator[str]:
-        for match in LINE.finditer(text):  # io.StringIO takes four bytes a letter
-            lines.append(match[0])
-            yield match[0]
-
-    spaced = _has_spaces_after_separators(text, separator)
-    reader = csv.reader(remembered(), delimiter=separator, skipinitialspace=spaced, strict=True)
+    reader = csv.reader(
+        _remembered(text, lines),
+        delimiter=separator,
+        skipinitialspace=_has_spaces_after_separators(text, separator),
+        strict=True,
+    )
     width = 0
     spread: list[tuple[int, list[str]]] = []
     number = 1
@@ -53,7 +52,9 @@ def read_rows(
                 if len(lines) > 1:
                     _refuse_swallowed(source, number, lines, separator, width)
                     spread.append((number, values))
-                yield number, [value.replace("\0", sign) for value in values]
+                if has_other_signs:
+                    values = [value.replace("\0", sign) for value in values]
+                yield number, values
             number += len(lines)
             lines.clear()
     except csv.Error as error:
@@ -127,6 +128,13 @@ def _one_line_end(text: str) -> tuple[str, str]:
     if HEADER_WITH_CARRIAGE_RETURN.match(text):
         return re.sub(r"(?<!\r)\n", "\0", text), "\n"
     return re.sub(r"\r(?!\n)", "\0", text), "\r"
+
+
+def _remembered(text: str, lines: list[str]) -> Iterator[str]:
+    """The lines of the text, each also added to `lines`; io.StringIO would take 4 bytes a letter."""
+    for match in LINE.finditer(text):
+        lines.append(match[0])
+        yield match[0]
 
 
 def _has_spaces_after_separators(text: str, separator: str) -> bool:

@@ -121,9 +121,10 @@ def _pieces(source: str, rows: Iterable[Row], size: int) -> Iterator[tuple[pd.Da
     if not header:
         raise InputError(f"{source}: is empty")
     names = _header(source, header_line, header)
+    named_width = _filled(header)
     piece = list(itertools.islice(rows, size))
     while True:
-        values = [_of_width(source, row, len(header), least=_filled(header)) for row in piece]
+        values = [_of_width(source, row, len(header), least=named_width) for row in piece]
         lines = [line for line, _ in piece]
         yield pd.DataFrame(values, columns=names, dtype=str), lines
         piece = list(itertools.islice(rows, size))
@@ -166,6 +167,8 @@ def _filled(values: list[str]) -> int:
 def _of_width(source: str, row: Row, width: int, *, least: int) -> list[str]:
     """The values of a row: at least so many, and those beyond `width` are empty."""
     line, values = row
+    if len(values) == width:
+        return values
     if len(values) < least or _filled(values) > width:
         raise InputError(f"{source}, row {line}: has {len(values)} values, the header {least}")
     return values[:width] + [""] * (width - len(values))

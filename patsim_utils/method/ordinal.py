@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patsim_utils.ratings import RANKS, RATINGS
+from patsim_utils.ratings import RANKS, RATING_RANKS
 
 CERTAIN = 1e-6  # how near to 0 and 1 a probability may be whose logit is taken
 
@@ -39,7 +39,7 @@ def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
         cumulative: logits of the ordinal head (N, 4).
         ratings: logits of RATINGS (N, 10), whose first digit is the rank.
     """
-    ranks = torch.tensor([int(rating[0]) for rating in RATINGS], device=ratings.device)
+    ranks = torch.tensor(list(RATING_RANKS.values()), device=ratings.device)
     by_rating = ratings.float().softmax(-1) @ levels(ranks).float()  # (N, 10) @ (10, 4)
     by_rank = cumulative.float().sigmoid()
     return torch.logit((by_rank + by_rating) / 2, eps=CERTAIN)

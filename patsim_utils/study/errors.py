@@ -14,7 +14,7 @@ from patsim_utils import metrics
 from patsim_utils.data import cpc
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.metrics import mean_interval
-from patsim_utils.ratings import MEANINGS, SCORES, to_rank
+from patsim_utils.ratings import MEANINGS, RATING_RANKS, SCORES, to_rank
 
 MIN_ROWS = 40  # of a group; below it has no correlation of its own
 MIN_ANCHORS = 3  # of a group, that vary by themselves: then hardly a resample is without a correlation
@@ -117,7 +117,12 @@ def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         if group["anchor"].nunique() < MIN_ANCHORS:
             continue
         prediction, low, high = mean_interval(group["anchor"], group["prediction"], seed=seed)
-        row = {"rating": rating, "label": f"{meaning} ({rating})", "score": int(rating[0]) / 4, "n": len(group)}
+        row = {
+            "rating": rating,
+            "label": f"{meaning} ({rating})",
+            "score": SCORES[RATING_RANKS[rating]],
+            "n": len(group),
+        }
         rows.append(row | {"prediction": prediction, "low": low, "high": high})
     return pd.DataFrame(rows, columns=columns)
 
