@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import time
 from contextlib import nullcontext
@@ -21,13 +22,12 @@ import pandas as pd
 import torch
 import transformers
 from accelerate import PartialState
-from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import storage
 from patsim_utils.config import Config
-from patsim_utils.errors import InputError, clip, named
+from patsim_utils.errors import InputError, named
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import curriculum, devices, results, runs
@@ -69,7 +69,9 @@ def fit(splits: Splits, config: Config, folder: Path, *, replace: bool = False, 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return _fit(splits, config, folder, replace=replace, report_to=names)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # each library has a class of its own for a full disk
         reason = disk_fault(error)
         if reason is None:
             raise
@@ -79,10 +81,12 @@ def fit(splits: Splits, config: Config, folder: Path, *, replace: bool = False, 
 
 def disk_fault(error: Exception) -> str | None:
     """Why a file could not be written, where an error is about that, in a few words; else None."""
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return error.strerror
-    if isinstance(error, SafetensorError):
-        return clip(str(error).rpartition("I/O error: ")[2])
+    number = getattr(error, "errno", None)
+    in_text = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors and tokenizers have it
+    if in_text:
+        number = int(in_text[1])
+    if number in DISK_FAULTS:
+        return os.strerror(number)
     # The name of torch's writer is all that its error says.
     if "inline_container" in str(error):
         return "a checkpoint is incomplete"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import integration_utils
 
 from patsim_utils import storage
@@ -303,11 +303,12 @@ def test_the_newest_whole_checkpoint_is_taken(whole, tmp_path, damage) -> None:
     assert list(checkpoints.iterdir()) == [older]
 
 
-# Which writing fails on a full disk: whose method, which of its calls.
+# Which writing fails on a full disk: whose method, which of its calls, bytes that still find room.
 WRITINGS = {
-    "torch": (DualLossTrainer, "_save_optimizer_and_scheduler", 3),
-    "safetensors": (files, "save_weights", 1),
-    "Python": (storage, "write_text", 2),
+    "torch": (DualLossTrainer, "_save_optimizer_and_scheduler", 3, 10),
+    "safetensors": (files, "save_weights", 1, 10),
+    "tokenizers": (PreTrainedTokenizerBase, "save_pretrained", 1, 100_000),
+    "Python": (storage, "write_text", 2, 10),
 }
 
 
@@ -317,18 +318,18 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
 ) -> None:
     config, run = whole
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
-    owner, name, call = WRITINGS[writing]
+    owner, name, call, room = WRITINGS[writing]
     plain = getattr(owner, name)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     calls = []
 
-    def full(*args: object) -> None:
+    def full(*args: object, **options: object) -> None:
         """In that call no file may grow, which fails as a full disk does."""
         calls.append(1)
         if len(calls) == call:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10, unlimited))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited))
         try:
-            plain(*args)
+            plain(*args, **options)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
 
