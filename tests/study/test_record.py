@@ -176,9 +176,8 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
     record.write_readme()
     before, header, rule, *rows, after = readme.read_text().splitlines()[1:]
     assert (before, after) == ("<!-- results:start -->", "after")
-    what = Config().describe()
     assert rows == [
-        f"| `best` | 0.720 [0.650, 0.750], 2 seeds | validation, anchors unseen | 2 | {what} |",
+        f"| `best` | 0.720 [0.650, 0.750], 2 seeds | 2 | {record.SHOWN['best']} |",
         "<!-- results:end -->",
     ]
     readme.write_text("no marks")
