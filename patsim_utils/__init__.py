@@ -1,8 +1,9 @@
 """Similarity of two patent phrases within a CPC class.
 
->>> from patsim_utils import Matcher
->>> matcher = Matcher.load("runs/sample")
->>> matcher.rank("strong material", ["steel", "paper"], context="E04")
+    from patsim_utils import Matcher
+
+    matcher = Matcher.load()  # the model "small"; a run is loaded by its folder
+    matcher.rank("strong material", ["steel", "paper"], context="E04")
 
 `Config`, `load` and `fit` are here, too: settings, data and training. Each is imported on first
 use, so that the import of the package takes no time.
