@@ -16,8 +16,11 @@ import pandas as pd
 
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.ratings import MEANINGS
 
 FILE = Path(__file__).parents[1] / "data" / "behaviour.csv"
+EXAMPLES = FILE.with_name("examples.csv")
+NEAR = 0.25  # from a person's score: one step of the five
 ORDER = "order"  # in the column `expected`: a triplet
 # What the column `expected` of a pair begins with; a bare number is a score to be reached exactly.
 COMPARISONS = {
@@ -68,6 +71,17 @@ def shares(scorers: dict[str, Scorer]) -> pd.DataFrame:
     counts = read().groupby("kind", sort=False).size().rename("rows")
     columns = {name: judge(scorer).groupby("kind", sort=False)["right"].mean() for name, scorer in scorers.items()}
     return pd.concat([counts, pd.DataFrame(columns)], axis=1).reset_index()
+
+
+def examples(matcher: Matcher) -> pd.DataFrame:
+    """Forty pairs of eight fields: anchor, target, context, score, person (a person's score), near, relation, why."""
+    rows = pd.read_csv(EXAMPLES, keep_default_na=False)
+    explained = matcher.explain(rows[["anchor", "target", "context"]])
+    rows.insert(3, "score", explained["score"])
+    rows.insert(5, "near", (rows["score"] - rows["person"]).abs() <= NEAR)
+    if "rating" in explained:
+        rows.insert(6, "relation", explained["rating"].map(MEANINGS))
+    return rows
 
 
 def main() -> None:

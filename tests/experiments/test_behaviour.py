@@ -41,3 +41,11 @@ def test_a_triplet_is_right_where_the_better_target_is_ahead() -> None:
     triplets = table[table["kind"].str.contains("before|sense|part")].set_index("kind")
     assert triplets.loc["synonym_before_antonym", "good"] == 1
     assert (triplets["equal"] == 0).all()  # a tie is not right
+
+
+def test_the_examples_are_forty_pairs_of_eight_fields() -> None:
+    rows = pd.read_csv(behaviour.EXAMPLES, keep_default_na=False)
+    check_pairs(rows)
+    assert len(rows) == 40
+    assert set(rows["context"].str[0]) == set("ABCDEFGH")
+    assert set(rows["person"]) <= {0, 0.25, 0.5, 0.75, 1}
