@@ -116,48 +116,62 @@ def _add_studies(command: Callable[..., Add]) -> None:
     epilog = f"{_presets()}\n{EXAMPLES}"
     study = command("study", "run the notebooks, write reports/NAME", epilog)
     ablation = command("ablation", "compare variants")
-    train = command("train", "train alone, without notebooks; torchrun starts it on several devices", epilog)
+    train = command("train", "train alone, also on several devices by torchrun", epilog)
     distil = command("distil", "train a small model that also learns from a large one", epilog)
     for add in (study, ablation, train, distil):
         add("--preset", required=True, help="one of the presets below")
-        add("--data", help="sample, kaggle, or a folder with train.csv (default: the preset's, or sample)")
-        add("--name", help="name of the study and its folders in runs/ and reports/ (default: the preset's)")
+        add("--data", help="sample, kaggle, or a folder with train.csv")
+        add("--name", help="name of the study and its folders (default: the preset's)")
         pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("KEY", "VALUE")}
-        add("-p", **pair, help="a setting of config.py or of a notebook, such as -p epochs 1; may be given again")
+        add("-p", **pair, help="a setting, such as -p epochs 1; may be given again")
         _add_threads(add)
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
     teacher = "run folder of the model that labels pairs; several labels are averaged"
     distil("--teacher", type=Path, action="append", required=True, help=teacher)
-    distil("--anchors", type=whole, default=5000, help="new anchors, of about sixteen pairs each (default: 5000)")
+    distil(
+        "--anchors",
+        type=whole,
+        default=5000,
+        help="new anchors, of about 16 pairs (default: 5000)",
+    )
     for add in (study, train, distil):
         add("--replace", action="store_true", help="train anew where another run has this name")
-    ablation("--variants", default="ablation", help="a file of notebooks/variants (default: ablation)")
-    ablation("--share", type=share, default=0.25, help="of the training anchors, in (0, 1] (default: 0.25)")
-    ablation("--processes", type=whole, default=1, help="variants that train at the same time (default: 1)")
+    ablation(
+        "--variants",
+        default="ablation",
+        help="file of notebooks/variants (default: ablation)",
+    )
+    ablation("--share", type=share, default=0.25, help="of the training anchors (default: 0.25)")
+    ablation("--processes", type=whole, default=1, help="variants at the same time (default: 1)")
 
 
 def _add_ask(command: Callable[..., Add]) -> None:
     add = command("ask", "compare two phrases in a class, in words")
     add("anchor", type=phrase, help="a phrase")
     add("target", type=phrase, help="another phrase")
-    add("--context", type=cpc_class, required=True, help="CPC class in which the two are compared, such as F16")
+    add("--context", type=cpc_class, required=True, help="CPC class, such as F16")
     _add_model(add)
     _add_threads(add)
 
 
 def _add_score(command: Callable[..., Add]) -> None:
     add = command("score", "score a table of pairs with a trained model")
-    add("pairs", type=Path, help="table with anchor, target, context: csv, tsv, parquet or xlsx; or a folder of them")
+    add("pairs", type=Path, help="table with anchor, target, context; or a folder of tables")
     add("-o", "--output", required=True, help=OUTPUT)
     _add_model(add)
     for role in ("anchor", "target", "context"):
-        add(f"--{role}-column", default=role, metavar="NAME", help=f"the column of the {role} (default: {role})")
-    add("--context", type=cpc_class, help="class of all rows of a table that has no column of classes")
+        add(
+            f"--{role}-column",
+            default=role,
+            metavar="NAME",
+            help=f"the column of the {role} (default: {role})",
+        )
+    add("--context", type=cpc_class, help="class of all rows of a table that names none")
     unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
     add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
-    add("--explain", action="store_true", help="also the probability of each score, and the relation")
-    add("--columns", type=names, default=(), help="write only these, such as id,score; score is the prediction")
-    on_error = "a row that cannot be scored: refuse the table (default), or leave it without a score and say why"
+    add("--explain", action="store_true", help="also each score's probability, and the relation")
+    add("--columns", type=names, default=(), help="write only these, such as id,score")
+    on_error = "a row that cannot be scored: refuse the table (default), or give it no score and say why"
     add("--on-error", choices=("refuse", "skip"), default="refuse", help=on_error)
     add("--status", type=Path, help="file that says how far the work is, as JSON")
     _add_written(add)
@@ -167,47 +181,61 @@ def _add_score(command: Callable[..., Add]) -> None:
 def _add_search(command: Callable[..., Add]) -> None:
     add = command("search", "find the phrases of a corpus that mean the same in a class")
     add("query", type=phrase, nargs="?", help="the phrase that is searched for")
-    add("--context", type=cpc_class, help="CPC class in which the phrases are compared, such as H04")
-    queries = "many queries at once: table with the columns query and context; others are carried along"
+    add("--context", type=cpc_class, help="CPC class, such as H04")
+    queries = "many queries: a table with the columns query and context; others are carried along"
     add("--queries", type=Path, metavar="TABLE", help=queries)
     corpus = "table with a column phrase (its index is made beside it), an index, or sample"
     add("--corpus", required=True, help=corpus)
     _add_model(add)
     add("--top", type=whole, default=20, help="phrases of the answer (default: 20)")
-    add("--candidates", type=whole, default=200, help="phrases that the retriever hands on (default: 200)")
-    add("--only-class", action="store_true", help="only phrases whose context is the class; else they are preferred")
-    retriever = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own, else minilm)"
+    add("--candidates", type=whole, default=200, help="of the retriever (default: 200)")
+    add(
+        "--only-class",
+        action="store_true",
+        help="only phrases of the class; else they are preferred",
+    )
+    retriever = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own)"
     add("--retriever", default="auto", help=retriever)
-    add("-o", "--output", default="-", help="json, csv, tsv, parquet or xlsx; - for standard output (default)")
+    add("-o", "--output", default="-", help="json, csv, tsv, parquet, xlsx; - (default) prints")
     _add_written(add)
     _add_engine(add)
 
 
 def _add_serve(command: Callable[..., Add]) -> None:
-    add = command("serve", "answer over HTTP with one model in memory: /rerank, /score, /search, /docs")
+    add = command("serve", "answer over HTTP, with one model in memory")
     add("--port", type=whole, default=8080, help="port to listen on (default: 8080)")
-    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
-    add("--corpus", help="table with a column phrase, an index, or sample, for /search (default: none)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: this machine's own)")
+    add("--corpus", help="table, index, or sample, for /search (default: none)")
     _add_model(add)
     _add_threads(add)
 
 
 def _add_model(add: Add) -> None:
-    add("--model", metavar="NAME", help=f"a model that ships: {' or '.join(models.NAMES)} (default: small)")
-    add("--run", type=Path, help="a run folder, or the model folder in it, in place of a model that ships")
+    add(
+        "--model",
+        metavar="NAME",
+        help=f"a model that ships: {' or '.join(models.NAMES)} (default: small)",
+    )
+    add("--run", type=Path, help="a run folder, in place of a model that ships")
 
 
 def _add_written(add: Add) -> None:
     add("--overwrite", action="store_true", help="replace the output file if there is one")
-    safe = f"a ' goes before text that a spreadsheet would run ({' '.join(outputs.FORMULA)}); by default it stays"
+    signs = " ".join(outputs.FORMULA)
+    safe = f"a ' goes before text that a spreadsheet would run ({signs}); by default it stays"
     add("--spreadsheet-safe", action="store_true", help=safe)
 
 
 def _add_engine(add: Add) -> None:
-    add("--engine", choices=("local", "ray"), default="local", help="this process (default), or workers of Ray")
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="this process (default), or Ray's workers",
+    )
     add("--workers", type=whole, default=1, help="Ray's workers, of one core each")
     _add_threads(add)
 
 
 def _add_threads(add: Add) -> None:
-    add("--threads", type=whole, help="threads to compute with (default: PATSIM_THREADS, else as many cores as idle)")
+    add("--threads", type=whole, help="threads (default: PATSIM_THREADS, else as cores are idle)")

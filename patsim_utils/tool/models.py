@@ -1,4 +1,4 @@
-"""The models that ship with this package, and the folder of the model that a command uses; nothing slow is imported."""
+"""The models that ship with this package, and the folder of the model that a command uses."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def shipped() -> list[str]:
 
 
 def model_folder(model: str | None = None, run: Path | None = None) -> Path:
-    """The folder that holds matcher.json: of a `run`, else of the `model` that ships (`small` where none is named).
+    """The folder that holds matcher.json: of a `run`, else of the `model` that ships, by default `small`.
 
     InputError where there is no model.
     """
@@ -58,7 +58,7 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def listing() -> str:
-    """The models that ship, a line each, with figure, size and speed; InputError where there is none."""
+    """The models that ship, with figure, size and speed; InputError where there is none."""
     names = shipped()
     if not names:
         raise InputError("no model ships with this copy of patsim; `make study` trains one, which --run uses")

@@ -1,4 +1,4 @@
-"""Where a table goes: a file in the form that its ending says, standard output, or a folder of such files.
+"""Where a table goes: a file in the form that its ending says, standard output, or a folder.
 
 Nothing here imports pandas, so that an output is checked before anything slow is loaded.
 """
@@ -32,7 +32,7 @@ LEDGER = ".patsim.json"
 
 
 def destination(words: str) -> Path | None:
-    """The file or folder that the words name; None for `-`, which is standard output. `./-` is a file."""
+    """The file or folder of this name; None for `-`, which is standard output. `./-` is a file."""
     return None if words == "-" else Path(words)
 
 
@@ -76,7 +76,8 @@ def check_folder(path: Path | None, source: Path, *, overwrite: bool = False) ->
     if path.exists() and not path.is_dir():
         raise InputError(f"{named(path)}: is no folder, and a folder of tables is scored into one")
     if path.exists() and path.samefile(source) and not overwrite:
-        raise InputError(f"{named(path)}: holds the tables themselves; --overwrite replaces each by its scored one")
+        reason = "holds the tables themselves; --overwrite replaces each by its scored one"
+        raise InputError(f"{named(path)}: {reason}")
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"{named(path)}: no folder can be made there")
@@ -95,9 +96,9 @@ class Ledger:
         self.entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
 
     def state(self, name: str, identity: str) -> str:
-        """`current`: made of the input of this identity; `outdated`: of another one; `foreign`: changed by others.
+        """`current`: made of the input of this identity; `outdated`: of another one.
 
-        A table that is not there is `missing`.
+        A table that is not there is `missing`, one that others changed or wrote is `foreign`.
         """
         path = self.folder / name
         if not path.exists() and not path.is_symlink():
@@ -114,7 +115,9 @@ class Ledger:
 
 
 def write_table(frame: pd.DataFrame, path: Path | None, *, spreadsheet_safe: bool = False) -> None:
-    """Writes a table at once in the form that the ending says, one of FORMS or .json; None: CSV on standard output.
+    """Writes a table at once, in the form of the ending: one of FORMS, or .json; to None as CSV.
+
+    None is standard output.
 
     Text stays as it is. With `spreadsheet_safe`, a ' goes before text that a spreadsheet would run.
     """
@@ -132,7 +135,7 @@ def write_table(frame: pd.DataFrame, path: Path | None, *, spreadsheet_safe: boo
 
 
 def safe(value: object) -> object:
-    """A text that a spreadsheet would take for a formula, with a ' before it; any other value as it is.
+    """A text that a spreadsheet would take for a formula, with a ' before it; others as they are.
 
     Spaces and line breaks before the formula do not hide it, nor do full-width signs.
 
@@ -160,13 +163,16 @@ def _encoded(frame: pd.DataFrame, name: str) -> bytes:
         table.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
     else:
         text = _text(frame, "\t" if name.removesuffix(".gz").endswith(".tsv") else ",")
-        table.write(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
+        content = text.encode()
+        if name.endswith(".gz"):
+            content = gzip.compress(content, mtime=0)
+        table.write(content)
     return table.getvalue()
 
 
 def _text(frame: pd.DataFrame, separator: str) -> str:
     text = frame.to_csv(index=False, sep=separator, lineterminator="\n")
-    if "\r" in text:  # which the csv module leaves without quotes, and readers take for the end of a row
+    if "\r" in text:  # left without quotes, readers take it for the end of a row
         text = frame.to_csv(index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return text
 
@@ -179,7 +185,8 @@ def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
     sheet = book.active
     for row, values in enumerate([frame.columns, *frame.itertuples(index=False, name=None)], 1):
         for column, value in enumerate(values, 1):
-            if isinstance(value, str) and (len(value) > CELL or openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.search(value)):
+            illegal = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE
+            if isinstance(value, str) and (len(value) > CELL or illegal.search(value)):
                 raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
             missing = pd.api.types.is_scalar(value) and pd.isna(value)
             cell = sheet.cell(row, column, None if missing else value)

@@ -1,4 +1,4 @@
-"""The rows of a table that can be scored: its columns by their names, and what is wrong with the other rows."""
+"""The rows of a table that can be scored, by the names of its columns, and those that cannot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SHOWN = 10  # names that a message lists, at most
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns, or the class of every row of a table that has no column of classes."""
+    """Names of a table's columns; `code` is the class of every row where there is no such column."""
 
     anchor: str = "anchor"
     target: str = "target"
@@ -21,15 +21,17 @@ class Columns:
     code: str | None = None
 
 
-def phrases_of(frame: pd.DataFrame, columns: Columns, place: str) -> pd.DataFrame:
-    """anchor, target, context of a table, by the names that its columns have; capitals do not count."""
+def phrases_of(frame: pd.DataFrame, columns: Columns, source: str) -> pd.DataFrame:
+    """anchor, target, context of a table, by its columns' names, in which capitals do not count."""
     known = [normalise(str(name)) for name in frame.columns]
     phrases: dict[str, object] = {}
-    for role, name in (("anchor", columns.anchor), ("target", columns.target), ("context", columns.context)):
+    wanted = {"anchor": columns.anchor, "target": columns.target, "context": columns.context}
+    for role, name in wanted.items():
         count = known.count(normalise(name))
         if role == "context" and columns.code is not None:
             if count:
-                raise InputError(f"{place}: has a column {clip(name)}; --context is for a table without one")
+                reason = f"has a column {clip(name)}; --context is for a table without one"
+                raise InputError(f"{source}: {reason}")
             phrases[role] = columns.code
             continue
         if not count:
@@ -37,22 +39,22 @@ def phrases_of(frame: pd.DataFrame, columns: Columns, place: str) -> pd.DataFram
             if role == "context":
                 hint += ", --context H04 one class for all rows"
             shown = clip(", ".join(map(str, frame.columns)))
-            raise InputError(f"{place}: column {clip(name)} is missing; there are {shown}; {hint}")
+            raise InputError(f"{source}: column {clip(name)} is missing; there are {shown}; {hint}")
         if count > 1:
-            raise InputError(f"{place}: column {clip(name)} stands {count} times, capitals aside")
+            raise InputError(f"{source}: column {clip(name)} stands {count} times, capitals aside")
         phrases[role] = frame.iloc[:, known.index(normalise(name))].to_list()
     return pd.DataFrame(phrases, index=range(len(frame)), columns=KEY, dtype=object)
 
 
 def checked(
-    phrases: pd.DataFrame, lines: Sequence[int], place: str, *, unknown: str, skip: bool
+    phrases: pd.DataFrame, lines: Sequence[int], source: str, *, unknown: str, skip: bool
 ) -> tuple[pd.DataFrame, dict[int, str]]:
-    """The rows that can be scored, with their positions as index, and the reason of each of the others.
+    """The rows that can be scored, by their positions, and the reason of each of the others.
 
     InputError where a row cannot be scored and is not to be skipped, or none can.
     """
     try:
-        return check_pairs(phrases, unknown=unknown, source=place, lines=lines), {}
+        return check_pairs(phrases, unknown=unknown, source=source, lines=lines), {}
     except RowError as error:
         if not skip:
             raise InputError(f"{error}; --on-error skip leaves such rows without a score") from error
@@ -60,4 +62,4 @@ def checked(
         if good.empty:
             raise InputError(f"{error}; no row of the table can be scored") from error
         kept = [lines[position] for position in good.index]
-        return check_pairs(good, unknown=unknown, source=place, lines=kept), error.faults
+        return check_pairs(good, unknown=unknown, source=source, lines=kept), error.faults

@@ -1,4 +1,4 @@
-"""Several workers, on one machine or many, score pairs or read phrases: Ray Data with a pool of models.
+"""Several workers, on one machine or many, score pairs or read phrases, by Ray Data.
 
 The extra `scale` installs Ray.
 """
@@ -29,8 +29,10 @@ def values(
     explain: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Scores of checked pairs (n, 1); with `explain` also the probabilities of the five scores and, where the model has
-    learned ratings, of the relations (n, 6 or 14).
+    """Scores of checked pairs (n, 1).
+
+    With `explain` also the probabilities of the five scores and, where the model has learned
+    ratings, of the relations (n, 6 or 14).
     """
     predictions = matcher.read(pairs, unknown=unknown, progress=progress)
     columns = [predictions.scores[:, None]]
@@ -92,10 +94,11 @@ def encoder(workers: int) -> Callable[[str, dict[int, pd.DataFrame]], Iterator[t
 def mapped(
     worker: type, arguments: tuple, parts: dict[int, pd.DataFrame], *, workers: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and values of each part of a table, in their order, as soon as one is done: what Scorer or Reader makes.
+    """Number and values of each part of a table, in their order, as soon as one is done.
 
-    The workers are actors of a running Ray cluster, else of one that is started here; what a lost worker had begun is
-    done by another. They read the run's or the retriever's folder, which has to be there for all of them.
+    The values are those that Scorer or Reader makes. The workers are actors of a running Ray
+    cluster, else of one that is started here; what a lost worker had begun is done by another.
+    They read the run's or the retriever's folder, which has to be there for all of them.
     """
     import ray
 
@@ -121,8 +124,10 @@ def mapped(
 
 @contextmanager
 def cluster(workers: int) -> Iterator[None]:
-    """The Ray cluster that is running (RAY_ADDRESS, or `ray start` on this machine), or one on this machine while the
-    context lasts; quiet. ConnectionError where RAY_ADDRESS leads nowhere.
+    """The Ray cluster that is running, or one on this machine while the context lasts; quiet.
+
+    A running one is that of RAY_ADDRESS, or of `ray start` on this machine. ConnectionError where
+    RAY_ADDRESS leads nowhere.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -134,7 +139,7 @@ def cluster(workers: int) -> Iterator[None]:
         try:
             ray.init(address="auto", **quiet)
         except ConnectionError:
-            if "RAY_ADDRESS" in os.environ:  # the cluster that is meant is not there; Ray has waited for it for minutes
+            if "RAY_ADDRESS" in os.environ:  # it is not there; Ray has waited for it for minutes
                 raise
             ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
     _quiet_ray_data()
@@ -146,7 +151,7 @@ def cluster(workers: int) -> Iterator[None]:
 
 
 def _quiet_ray_data() -> None:
-    """Hides progress bars and INFO lines of Ray Data, which say nothing of the work; parts keep their order."""
+    """Hides progress bars and INFO lines of Ray Data; parts keep their order."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

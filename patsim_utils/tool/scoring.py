@@ -1,4 +1,4 @@
-"""Scores of a pair, of a table of pairs, or of a folder of tables, in parts that outlive a break."""
+"""Scores of a table of pairs, or of a folder of tables, in parts that outlive a break."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ class Options:
     """How a table is read, scored and written."""
 
     names: Columns = Columns()  # of the columns that are read
-    unknown: str = "error"  # a context that is no CPC class: "error", or "embedding" to score by the text alone
+    unknown: str = "error"  # of a context that is no CPC class: "error", "embedding" for the text alone
     explain: bool = False  # also the probability of each score, and the relation
     skip_errors: bool = False  # a bad row gets no score, and a file says why
     columns: tuple[str, ...] = ()  # that are written; () for all and the prediction
@@ -48,8 +48,9 @@ class Options:
 
 
 class Model:
-    """A model folder: known by its content, and loaded when it is first needed, after a call of `prepare`, which gives
-    a `note` of how it computes.
+    """A model folder: known by its content, and loaded when it is first needed.
+
+    Before that `prepare` is called, which gives a `note` of how the model computes.
     """
 
     def __init__(self, folder: Path, *, prepare: Callable[[], str] | None = None) -> None:
@@ -71,8 +72,9 @@ class Model:
 def score_folder(source: Path, target: Path, model: Model, options: Options) -> int:
     """Scores each table of a folder into a file of its name; returns how many tables had something wrong.
 
-    A table whose scores are there stays as it is where table, model and options are those of before; it is scored anew
-    where one of them changed. A file that is not known to be this command's is left, and that is said.
+    A table whose scores are there stays as it is where table, model and options are those of
+    before; it is scored anew where one of them changed. A file that is not known to be this
+    command's is left, and that is said.
     """
     outputs.check_folder(target, source, overwrite=options.overwrite)
     names = sorted(path.name for path in source.iterdir() if path.name.lower().endswith(outputs.FORMS))
@@ -99,8 +101,8 @@ def _score_one_of_folder(source: Path, target: Path, model: Model, options: Opti
         print(f"{target}: is there already and stays as it is", flush=True)
         return False
     if state == "foreign" and not options.overwrite:
-        reason = "is there already, and is not what this command wrote from the table; --overwrite replaces it"
-        raise InputError(f"{named(target)}: {reason}")
+        reason = "is there already, and is not what this command wrote from the table"
+        raise InputError(f"{named(target)}: {reason}; --overwrite replaces it")
     if state == "outdated":
         print(f"{target}: the table, the model or an option changed; it is scored anew", flush=True)
         options = replace(options, overwrite=True)
@@ -110,7 +112,7 @@ def _score_one_of_folder(source: Path, target: Path, model: Model, options: Opti
 
 
 def _name_tables_below(source: Path, target: Path) -> None:
-    """Says which tables lie in subfolders, which are not read; scored ones in the output folder are none of them."""
+    """Names the tables in subfolders, which are not read; those of the output folder are none."""
     paths = [path for path in source.rglob("*/*") if path.name.lower().endswith(outputs.FORMS)]
     below = [path.relative_to(source) for path in paths if not path.is_relative_to(target)]
     if below:
@@ -119,7 +121,7 @@ def _name_tables_below(source: Path, target: Path) -> None:
 
 
 def score_table(source: Path, target: Path | None, model: Model, options: Options) -> int:
-    """Writes the rows of a table with the prediction of each, in their order; returns how many rows have none.
+    """Writes the rows of a table with their predictions; returns how many rows have none.
 
     `target` None is standard output. The table is read once, so that it may come through a pipe.
 
@@ -128,13 +130,14 @@ def score_table(source: Path, target: Path | None, model: Model, options: Option
     outputs.check_output(target, overwrite=options.overwrite)
     content = tables.read_bytes(source)
     frame, lines = tables.read_table(source, content)
-    place = named(source)
-    phrases = rows.phrases_of(frame, options.names, place)
+    source_name = named(source)
+    phrases = rows.phrases_of(frame, options.names, source_name)
     if phrases.empty:
-        raise InputError(f"{place}: has no row below its header")
-    names = _written_columns(frame, options, place)
+        raise InputError(f"{source_name}: has no row below its header")
+    names = _written_columns(frame, options, source_name)
     outputs.check_output(target, overwrite=options.overwrite, rows=len(frame), columns=names)
-    pairs, faults = rows.checked(phrases, lines, place, unknown=options.unknown, skip=options.skip_errors)
+    settings = {"unknown": options.unknown, "skip": options.skip_errors}
+    pairs, faults = rows.checked(phrases, lines, source_name, **settings)
     reasons = _reasons_file(target, faults, options)
     identity = storage.digest(content, options.identity().encode(), model.identity.encode())
     with ExitStack() as stack:
@@ -143,7 +146,8 @@ def score_table(source: Path, target: Path | None, model: Model, options: Option
         else:
             folder = storage.companion(target, "parts")
         stack.enter_context(storage.lock(folder / "lock", named(target or "-")))
-        outputs.check_output(target, overwrite=options.overwrite)  # another process may have written it meanwhile
+        # another process may have written it meanwhile
+        outputs.check_output(target, overwrite=options.overwrite)
         values = _values(model, pairs, options, folder / identity, last_error=next(iter(faults.values()), ""))
         results = _results(values, pairs.index, len(frame), options)
         outputs.check_output(target, overwrite=options.overwrite)
@@ -158,7 +162,7 @@ def score_table(source: Path, target: Path | None, model: Model, options: Option
 
 
 def _reasons_file(target: Path | None, faults: dict[int, str], options: Options) -> Path | None:
-    """Where the reasons of rows without a score go: beside the output, such as scored.errors.csv."""
+    """Where the reasons of rows without a score go, such as scored.errors.csv."""
     if not faults or target is None:
         return None
     ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
@@ -176,7 +180,7 @@ def _write_reasons(path: Path | None, lines: list[int], faults: dict[int, str]) 
         print(f"row {line}, {reason}", file=sys.stderr)
 
 
-def _written_columns(frame: pd.DataFrame, options: Options, place: str) -> list[str]:
+def _written_columns(frame: pd.DataFrame, options: Options, source_name: str) -> list[str]:
     """Names of the columns of the output; InputError where one is not there, or there twice."""
     new = ["prediction"]
     if options.explain:
@@ -189,7 +193,8 @@ def _written_columns(frame: pd.DataFrame, options: Options, place: str) -> list[
             raise InputError(f"--columns: {clip(name)} is none of {known}, score")
     for name in new:
         if name in names and name in existing:
-            raise InputError(f"{place}: there is a column {name!r} already; --columns can leave it out")
+            reason = f"there is a column {name!r} already; --columns can leave it out"
+            raise InputError(f"{source_name}: {reason}")
     return names
 
 
@@ -210,7 +215,7 @@ def _joined(frame: pd.DataFrame, results: pd.DataFrame, names: list[str]) -> pd.
 
 
 def _results(values: np.ndarray, positions: pd.Index, count: int, options: Options) -> pd.DataFrame:
-    """The new columns of all rows from the values (n, k) of those at these positions; the others have none."""
+    """The new columns of all rows, from the values (n, k) of those at these positions."""
     results = pd.DataFrame({"prediction": values[:, 0]}, index=positions)
     if options.explain:
         results[PROBABILITIES] = values[:, 1:6]
@@ -225,7 +230,10 @@ def _results(values: np.ndarray, positions: pd.Index, count: int, options: Optio
 
 
 def _chunks(pairs: pd.DataFrame, size: int, *, whole_groups: bool) -> list[np.ndarray]:
-    """Rows of each part, about `size`: an anchor's in a class side by side, with `whole_groups` in one part."""
+    """Rows of each part, about `size`: those of an anchor in a class side by side.
+
+    With `whole_groups` they are in one part.
+    """
     group = pairs.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
     order = np.argsort(group, kind="stable")
     cuts = np.arange(size, len(group), size)
@@ -236,7 +244,7 @@ def _chunks(pairs: pd.DataFrame, size: int, *, whole_groups: bool) -> list[np.nd
 
 
 def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, last_error: str) -> np.ndarray:
-    """What `scale.values` gives for each row (n, k); parts that are done outlive a break in the folder `kept`."""
+    """What `scale.values` gives for each row (n, k); parts that are done stay in the folder `kept`."""
     size = CHUNK
     if options.workers:
         size = min(RAY_CHUNK, -(-len(pairs) // (4 * options.workers)))
@@ -246,7 +254,8 @@ def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, 
     kept.mkdir(exist_ok=True)
     chunks = _chunks(pairs, size, whole_groups=model.matcher.config.listwise)
     paths = [kept / f"{number}.f64" for number in range(len(chunks))]
-    todo = {number: pairs.iloc[chunk] for number, chunk in enumerate(chunks) if not paths[number].is_file()}
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    todo = {number: pairs.iloc[chunks[number]] for number in missing}
     done = len(pairs) - sum(map(len, todo.values()))
     progress = Progress(len(pairs), done=done, status=options.status, note=model.note)
     model.note = ""  # said once, also where there are many tables

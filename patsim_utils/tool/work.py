@@ -1,4 +1,4 @@
-"""How much of the machine a piece of work uses, and how far it is: threads, a bar, lines, a status file."""
+"""How much of the machine a piece of work uses, and how far it is."""
 
 import json
 import os
@@ -16,7 +16,7 @@ STATUS_SECONDS = 1  # between two versions of a status file
 
 
 def chosen_threads(threads: int | None, clock: "Clock") -> int:
-    """Threads to compute with: as asked for, else PATSIM_THREADS, else OMP_NUM_THREADS, else the idle cores."""
+    """As asked for, else PATSIM_THREADS, else OMP_NUM_THREADS, else as many as cores are idle."""
     if threads:
         return threads
     for variable in ("PATSIM_THREADS", "OMP_NUM_THREADS"):
@@ -29,7 +29,7 @@ def chosen_threads(threads: int | None, clock: "Clock") -> int:
 
 
 def use_threads(threads: int | None, clock: "Clock") -> str:
-    """Sets the threads of torch, in this process and in those that it starts; returns how many, in words."""
+    """Sets the threads of torch, here and in processes that are started; returns them in words."""
     import torch
 
     count = chosen_threads(threads, clock)
@@ -59,7 +59,7 @@ def usable_cores() -> set[int]:
 
 
 def container_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that a container grants, None where it grants all; control groups of version 2 and 1."""
+    """Cores that a container grants (control groups of version 2 and 1), None where it grants all."""
     try:
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -76,8 +76,8 @@ def container_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 class Clock:
     """Measures how busy the machine is with the work of others, from its making on.
 
-    While a command imports its packages it uses one core at most, so what the others leave idle is seen by then.
-    Where the system does not count (/proc/stat), its load average counts.
+    While a command imports its packages it uses one core at most, so what the others leave idle is
+    seen by then. Where the system does not count (/proc/stat), its load average counts.
     """
 
     def __init__(self) -> None:
@@ -90,15 +90,20 @@ class Clock:
         seconds = time.monotonic() - self.began
         idle = _idle_seconds()
         if idle is None or self.idle is None or seconds < 0.2:
-            free = (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else cores()
+            free = (os.cpu_count() or 1) - _load()
         else:
             own = time.process_time() - self.own
             free = (idle - self.idle + own) / seconds
         return max(1, min(cores(), round(free)))
 
 
+def _load() -> float:
+    """Processes that have wanted a core in the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def _idle_seconds() -> float | None:
-    """Seconds since the start of the system in which the usable cores had nothing to do, summed over them."""
+    """Seconds in which the usable cores have had nothing to do, summed over them."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
         ticks = os.sysconf("SC_CLK_TCK")
@@ -110,8 +115,9 @@ def _idle_seconds() -> float | None:
 
 
 class Progress:
-    """How much of some work is done: one bar on a terminal, a line every 30 s elsewhere, and a status file if asked.
+    """How much of some work is done: a bar on a terminal, a line every 30 s elsewhere.
 
+    Where a status file is asked for, it says so as well.
     The status file is JSON: `done`, `total`, `per_second`, `seconds_left` and `last_error`.
     """
 
@@ -134,7 +140,7 @@ class Progress:
         self._write_status()
 
     def within(self, done: int, total: int) -> None:
-        """So many rows of the part that is under way are done; they may also be counted in several rounds."""
+        """So many rows of the part that is under way are done."""
         self._show(self.done + done)
 
     def finish(self, count: int) -> None:

@@ -1,5 +1,6 @@
 """Package, lock, environment, workflows and Makefile agree with each other and with what is installed."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -65,10 +66,21 @@ def test_every_import_of_the_package_is_declared() -> None:
     lines = [*PROJECT["dependencies"], *extras["scale"], *extras["serve"]]
     declared = {name(Requirement(line)) for line in lines}
     for path in (ROOT / "patsim_utils").rglob("*.py"):
-        for module in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
+        for module in imported(path):
             if module not in sys.stdlib_module_names and module != "patsim_utils":
                 found = {name(Requirement(owner)) for owner in owners.get(module, [])}
                 assert found & declared, f"{path.name} imports {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a module imports, anywhere in it."""
+    packages = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            packages.add(node.module.partition(".")[0])
+    return packages
 
 
 def test_conda_installs_the_lock() -> None:

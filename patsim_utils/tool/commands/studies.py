@@ -56,7 +56,7 @@ def run_ablation(words: argparse.Namespace) -> int:
 
 
 def run_train(words: argparse.Namespace) -> int:
-    """`patsim train`: the training of notebook 2 alone, also as one of several processes that torchrun started."""
+    """`patsim train`: the training of notebook 2 alone, also as a process that torchrun started."""
     asked = _parameters(words)
     clock = work.Clock()
     from patsim_utils.data.splits import load
@@ -82,12 +82,12 @@ def run_train(words: argparse.Namespace) -> int:
         return checks.tell(f"another device's process ended ({clip(error)})", 1)
     devices.processes().destroy_process_group()
     if checks.is_first_process():
-        print(explore.summary(metrics).replace("**", ""))
+        print(explore.summary(metrics))
     return 0
 
 
 def run_distil(words: argparse.Namespace) -> int:
-    """`patsim distil`: a teacher labels pairs that nobody rated, and a student learns from them as well."""
+    """`patsim distil`: a teacher labels pairs that nobody rated, a student learns from them, too."""
     asked = _parameters(words)
     teachers = [teacher.resolve() for teacher in words.teacher]
     for teacher in teachers:
@@ -108,7 +108,7 @@ def run_distil(words: argparse.Namespace) -> int:
             metrics = distil(splits, config, teachers, folder, anchors=words.anchors, replace=words.replace)
     except FloatingPointError as error:
         return checks.tell(error, 1)
-    print(explore.summary(metrics).replace("**", ""))
+    print(explore.summary(metrics))
     return 0
 
 
@@ -135,7 +135,7 @@ def run_record(words: argparse.Namespace) -> None:
 
 
 def _parameters(words: argparse.Namespace) -> "Parameters":
-    """The parameters of a study; InputError where one of them, the preset, the name or the data are not right."""
+    """The parameters of a study; InputError where something is wrong with one of them."""
     from patsim_utils.study.parameters import parameters
 
     if words.data not in (None, "sample", "kaggle"):

@@ -67,7 +67,7 @@ def run_score(words: argparse.Namespace) -> int:
 
 
 def run_search(words: argparse.Namespace) -> None:
-    """`patsim search`: the phrases of a corpus that mean the same as a query in a class, or as each of many."""
+    """`patsim search`: the phrases of a corpus that mean the same as a query, or as each of many."""
     checks.check_engine(words)
     _check_query(words)
     folder = checks.model_folder(words)
@@ -92,7 +92,10 @@ def run_search(words: argparse.Namespace) -> None:
     finally:
         progress.close()
     options = {"top": words.top, "candidates": words.candidates, "only_class": words.only_class}
-    answer = search(words.query, words.context, **options) if queries is None else search.table(queries, **options)
+    find = partial(search, words.query, words.context)
+    if queries is not None:
+        find = partial(search.table, queries)
+    answer = find(**options)
     if answer.empty:
         print("no phrase of such a class is in this corpus", file=sys.stderr)
     outputs.write_table(answer, output, spreadsheet_safe=words.spreadsheet_safe)
@@ -113,7 +116,7 @@ def _check_query(words: argparse.Namespace) -> None:
 
 
 def run_serve(words: argparse.Namespace) -> None:
-    """`patsim serve`: until Ctrl-C; PATSIM_TOKEN is the token that clients have to send, if it is set."""
+    """`patsim serve`, until Ctrl-C; clients have to send the token PATSIM_TOKEN, if it is set."""
     missing = [package for package in SERVE_NEEDS if not importlib.util.find_spec(package)]
     if missing:
         raise InputError(f"serve: {missing[0]} is not installed; pip install -e '.[serve]'")

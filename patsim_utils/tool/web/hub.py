@@ -1,4 +1,4 @@
-"""A finished run as others share models: a folder with its card, to and from the Hugging Face hub."""
+"""A finished run as others share models: a folder with its card, on the Hugging Face hub."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from patsim_utils.training.runs import Run
 
 EXAMPLE = """from patsim_utils.tool.web.hub import from_pretrained
 
-matcher = from_pretrained("{place}")
+matcher = from_pretrained("{address}")
 print(matcher.rank("strong material", ["steel", "robust material", "paper"], context="E04"))
 """
 BASE_MODELS = {
@@ -36,29 +36,31 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # of the hub
 
 
 def from_pretrained(name: str | Path, *, revision: str | None = None) -> Matcher:
-    """The model in a folder, or in a repository of the hub such as "me/phrases"; runs no code that is there.
+    """The model in a folder, or in a repository of the hub such as "me/phrases"; runs no code of it.
 
     InputError where neither is, or the hub cannot be reached.
     """
     if not Path(name).is_dir():
         if not REPOSITORY.fullmatch(str(name)):
-            raise InputError(f"{clip(str(name))}: is no folder and no repository of the hub, such as me/phrases")
+            reason = "is no folder and no repository of the hub, such as me/phrases"
+            raise InputError(f"{clip(str(name))}: {reason}")
         patterns = ["*.json", "*.safetensors", "*.txt"]
         try:
             name = huggingface_hub.snapshot_download(str(name), revision=revision, allow_patterns=patterns)
-        except Exception as error:  # no network, no such repository, no rights: the hub raises errors of many kinds
+        except Exception as error:  # no network, no such repository, no rights: of many kinds
             raise InputError(f"{clip(str(name))}: cannot be had from the hub ({clip(error)})") from error
     return Matcher.load(name)
 
 
-def save_pretrained(run: str | Path, folder: str | Path, *, place: str = "") -> None:
-    """Copies a finished run's model into a new folder, with its card, whose example loads `place` (else the folder).
+def save_pretrained(run: str | Path, folder: str | Path, *, address: str = "") -> None:
+    """Copies a finished run's model into a new folder, with its card, whose example loads `address`.
 
-    Paths of this machine do not go with it. InputError: there is no finished run, or something is at `folder` already.
+    The default address is the name of the folder. Paths of this machine do not go with it.
+    InputError: there is no finished run, or something is at `folder` already.
     """
     run = Path(run)
     folder = Path(folder)
-    text = card(run, place=place or folder.name)
+    text = card(run, address=address or folder.name)
     if os.path.lexists(folder):  # also a link to nothing
         raise InputError(f"{named(folder)}: exists already")
     fresh = storage.temporary(folder)
@@ -74,7 +76,7 @@ def save_pretrained(run: str | Path, folder: str | Path, *, place: str = "") -> 
 
 
 def _forget_paths(model: Path) -> None:
-    """Takes paths of this machine out of a model folder: the title list's, a local backbone's, transformers' own."""
+    """Takes paths of this machine out of a model folder, also those that transformers writes."""
     note_path = model / "matcher.json"
     note = json.loads(note_path.read_text("utf-8"))
     note["config"]["cpc_titles"] = ""  # the titles themselves are in the note
@@ -110,23 +112,24 @@ def _public_name(backbone: str) -> str:
 def push_to_hub(run: str | Path, repository: str, *, private: bool = True) -> str:
     """Uploads the model of a finished run with its card; returns the address of the commit.
 
-    A repository that is there stays as public as it is, whatever `private` says. InputError: the hub cannot be reached,
-    or does not allow it.
+    A repository that is there stays as public as it is, whatever `private` says. InputError: the
+    hub cannot be reached, or does not allow it.
     """
     if not REPOSITORY.fullmatch(repository):
-        raise InputError(f"{clip(repository)}: is no name of a repository of the hub, such as me/phrases")
+        reason = "is no name of a repository of the hub, such as me/phrases"
+        raise InputError(f"{clip(repository)}: {reason}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_pretrained(run, folder, place=repository)
+        save_pretrained(run, folder, address=repository)
         try:
             huggingface_hub.create_repo(repository, private=private, exist_ok=True)
             return huggingface_hub.upload_folder(repo_id=repository, folder_path=folder).commit_url
-        except Exception as error:  # offline, no account, no rights: the hub raises errors of many kinds
+        except Exception as error:  # offline, no account, no rights: of many kinds
             raise InputError(f"{repository}: cannot be written on the hub ({clip(error)})") from error
 
 
-def card(run: Path, *, place: str) -> str:
-    """The model card of a run in Markdown: task, data, figures with split and interval, limits, an example."""
+def card(run: Path, *, address: str) -> str:
+    """The model card of a run: task, data, figures with split and interval, limits, an example."""
     finished = Run.open(run)
     config = finished.config
     metrics = finished.metrics
@@ -144,12 +147,12 @@ def card(run: Path, *, place: str) -> str:
     lines += [f"  - {sentence}" for sentence in summary.use(config, protocol)]
     commit = f"{made['date']} by commit {made['commit']}"
     lines.append(f"- **Made** on {commit}; patsim is installed from a clone of its repository")
-    lines += ["", "```python", EXAMPLE.format(place=place).rstrip(), "```", ""]
+    lines += ["", "```python", EXAMPLE.format(address=address).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
 def _data(run: Run) -> tuple[str | None, str | None, str]:
-    """Licence, name and description of the data that a run was trained on, as far as they are known."""
+    """Licence, name and description of the data of a run, as far as they are known."""
     if run.config.data == "sample":
         return "mit", None, "the sample that comes with patsim (CC0)"
     if run.config.data == "kaggle" or run.metrics["data"]["train"] == GOOGLE:

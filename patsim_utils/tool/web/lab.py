@@ -1,4 +1,4 @@
-"""What `make lab` sets up: a notebook is saved without outputs, so that opening and running it leaves git clean."""
+"""What `make lab` sets up: notebooks are saved without outputs, so that git stays clean."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPrepro
 
 
 def clean(model: dict[str, Any], **_: object) -> None:
-    """Hook of Jupyter before saving: keeps cells and their tags, kernel and language, as the repository has them."""
+    """Hook of Jupyter before saving: keeps cells and their tags, kernel and language."""
     if model["type"] == "notebook" and model["content"]["nbformat"] == 4:
         notebook, _ = ClearOutputPreprocessor(enabled=True)(nbformat.from_dict(model["content"]), {})
         kept = {"kernelspec", ("language_info", "name")}

@@ -1,6 +1,6 @@
-"""A service: one model in memory that scores, reranks and searches over HTTP; the extra `serve` installs what it needs.
+"""A service: one model in memory that scores, reranks and searches over HTTP.
 
-`/rerank` has the form of text-embeddings-inference, with the class beside it.
+The extra `serve` installs what it needs. `/rerank` has the form of text-embeddings-inference, with the class beside it.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Query(BaseModel):
 
 
 class Batcher:
-    """Scores the pairs of requests that arrive within WAIT seconds in one call, in another thread."""
+    """Scores the pairs of requests that arrive within WAIT seconds in one call, in a thread."""
 
     def __init__(self, score: Callable[[pd.DataFrame], np.ndarray]) -> None:
         self.score = score
@@ -102,7 +102,10 @@ class Batcher:
 
 
 def application(matcher: Matcher, *, search: Search | None = None, token: str = "") -> FastAPI:
-    """The service of a model and, if there is one, of an index; with a token only who sends it is answered."""
+    """The service of a model and, if there is one, of an index.
+
+    With a token only who sends it is answered.
+    """
     batcher = Batcher(matcher.score)
 
     @asynccontextmanager
@@ -139,40 +142,20 @@ def application(matcher: Matcher, *, search: Search | None = None, token: str = 
         answer = await asyncio.to_thread(search, request.query, request.context, top=request.top)
         return answer.to_dict("records")
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     return app
 
 
 def _add_guards(app: FastAPI, token: str) -> None:
-    """Limits, token, metrics, and errors in one line."""
+    """Limits, token, health, metrics, and errors in one line."""
     registry = CollectorRegistry()
     count = Counter("patsim_requests", "Requests by path and status", ["path", "status"], registry=registry)
     seconds = Histogram("patsim_seconds", "Seconds of a request", ["path"], registry=registry)
-
-    def refusal(request: Request) -> tuple[int, str] | None:
-        sent = request.headers.get("authorization", "")
-        if (
-            token
-            and request.url.path != "/health"
-            and not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode())
-        ):
-            return 401, "the token is missing or another one"
-        if request.method == "POST":
-            length = request.headers.get("content-length", "")
-            if not length.isdecimal():
-                return 411, "the length of the request is missing"
-            if int(length) > MOST_BYTES:
-                return 413, f"a request has at most {MOST_BYTES:,} bytes"
-        return None
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         began = time.perf_counter()
         path = request.url.path if request.url.path in PATHS else "other"
-        refused = refusal(request)
+        refused = _refusal(request, token)
         response = _error(*refused) if refused else await answer(request)
         count.labels(path, response.status_code).inc()
         seconds.labels(path).observe(time.perf_counter() - began)
@@ -191,9 +174,27 @@ def _add_guards(app: FastAPI, token: str) -> None:
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
         return _error(error.status_code, str(error.detail))
 
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _refusal(request: Request, token: str) -> tuple[int, str] | None:
+    """Status and reason where a request is not to be read."""
+    sent = request.headers.get("authorization", "")
+    if token and request.url.path != "/health" and not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
+        return 401, "the token is missing or another one"
+    if request.method == "POST":
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            return 411, "the length of the request is missing"
+        if int(length) > MOST_BYTES:
+            return 413, f"a request has at most {MOST_BYTES:,} bytes"
+    return None
 
 
 def _error(status: int, message: str) -> JSONResponse:
