@@ -173,7 +173,8 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
                 Matcher.load(place)
         elif kind == "note":
             note = json.loads((model / "matcher.json").read_text())
-            note[draw.choice(sorted(note))] = draw.choice([None, 3, [], {}, "x"])
+            key = draw.choice(sorted(note))
+            note[key] = draw.choice([value for value in (None, -3, [], {}, "x") if value != note[key]])
             (model / "matcher.json").write_text(json.dumps(note))
             with refused("a note"):
                 Matcher.load(place)
