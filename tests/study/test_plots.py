@@ -69,7 +69,7 @@ def marks(figure: Picture, marker: str) -> dict[str, list[float]]:
 def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     figure = plots.forest(GROUPS, "group", caption="Groups", reference=("all", 0.3))
     assert marks(figure, "o") == {BLUE: [0.5, -0.1, 0.25]}
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.25"]
     lowest = "two $5 to $10_a^b: -0.100 [-0.300, 0.100]"
     assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
     seen = "3 dots, 3 of them with an interval; Pearson: from -0.100 to 0.500."
@@ -125,7 +125,7 @@ def test_tables_escape_align_and_keep_the_frame():
     shown = table._repr_html_()
     assert table.frame is frame
     assert "<figcaption>Four &lt;kinds&gt;.</figcaption>" in shown
-    for cell in (html.escape(frame["a"][0]), "1,234", "0.250", "–"):
+    for cell in (html.escape(frame["a"][0]), "1,234", "0.25", "–"):
         assert f"<td>{cell}</td>" in shown
     assert '<th scope="col">a</th>' in shown
     assert re.findall(r"nth-child\((\d)\) {text-align:left}", shown) == ["1"]  # numbers stand right
@@ -137,8 +137,8 @@ def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
     shown = plots.table(frame, "Two")._repr_html_()
     assert re.findall(r'scope="col">(.*?)<', shown) == ["study", "pearson", "interval", "recall interval"]
     best, pearson, interval, recall, *_, last, _ = re.findall(r"<td>(.*?)</td>", shown)
-    assert (best, pearson) == ('<a href="a.html">&lt;best&gt;</a>', "0.800")
-    assert (interval, recall, last) == ("[0.750,\u00a00.850]", "[0.100,\u00a00.200]", "–")
+    assert (best, pearson) == ('<a href="a.html">&lt;best&gt;</a>', "0.80")
+    assert (interval, recall, last) == ("[0.75,\u00a00.85]", "[0.10,\u00a00.20]", "–")
 
 
 def test_a_column_has_as_many_decimals_as_its_largest_number_needs() -> None:

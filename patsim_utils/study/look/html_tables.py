@@ -43,7 +43,7 @@ class Table:
     def _repr_html_(self) -> str:
         shown = with_intervals(self.frame)
         cells = {column: _cells(shown[column]) for column in shown}
-        widths = {column: max([len(str(column)), *map(len, cells[column])]) for column in shown}
+        widths = {column: max([len(str(column)), *_widths(shown[column], cells[column])]) for column in shown}
         name = f"table-{zlib.crc32((self.caption + self.frame.to_csv()).encode()):08x}"
         paper = Markup("")
         if len(shown) > ON_PAPER:
@@ -91,8 +91,11 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
 def number_format(values: pd.Series) -> Callable[[float], str]:
     """How the numbers of a column are written: as many decimals as its largest needs, the same for all."""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0)
+    known = numbers[np.isfinite(numbers)]
+    largest = np.abs(known).max(initial=0)
     decimals = 3
+    if np.array_equal(known, known.round(2)):  # such as scores
+        decimals = 2
     if largest >= 100:
         decimals = 0
     elif largest >= 10:
@@ -104,6 +107,19 @@ def _cells(column: pd.Series) -> list[Markup]:
     """The cells of a column as HTML; a dash where there is no value."""
     text_of = number_format(column)
     return [_cell(value, text_of) for value in column]
+
+
+def _widths(values: pd.Series, cells: list[Markup]) -> list[int]:
+    """Letters of each cell that are seen."""
+    widths = []
+    for value, cell in zip(values, cells, strict=True):
+        if isinstance(value, Folded):
+            widths.append(len("settings"))
+        elif isinstance(value, str):
+            widths.append(len(value))
+        else:
+            widths.append(len(cell))
+    return widths
 
 
 def _cell(value: object, text_of: Callable[[float], str]) -> Markup:
@@ -154,7 +170,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
 # A box that scrolls by itself, so that the page never does, with a shadow where there is more to the side.
 _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:none}
 #ID button {font:inherit; color:inherit; border:0; background:none; padding:0}
-#ID div {overflow:auto; max-height:36em; background:
+#ID div {overflow:auto; max-height:26em; background:
   linear-gradient(90deg,var(--edge) 30%,#fff0) 0/40px 100% local,
   linear-gradient(270deg,var(--edge) 30%,#fff0) 100%/40px 100% local,
   radial-gradient(farthest-side at 0,#0004,#0000) 0/14px 100%,

@@ -54,12 +54,12 @@ def verdict(run: Run, frame: pd.DataFrame) -> str:
     hundred = f"{100 * errors.ranked_rightly(frame):.0f}"
     known = "on anchors that training never saw"
     if run.metrics["protocol"] != "anchor_disjoint":
-        known = "on anchors that training has seen: new ones are harder"
+        known = "on anchors that training has seen (new ones are harder)"
     figures = []
     for split in explore.evaluated(run.metrics):
         entry = run.metrics[split]
         figures.append(f"Pearson {explore.interval(entry['pearson'], *entry['pearson_ci'])} on {split}")
-    return f"It orders {hundred} of 100 pairs rightly, {known} ({', '.join(figures)}, seed {run.config.seed})."
+    return f"It orders {hundred} of 100 pairs rightly, {known}: {', '.join(figures)}, seed {run.config.seed}."
 
 
 def tiles(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, str]]:
