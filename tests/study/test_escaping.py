@@ -34,7 +34,7 @@ def evil(value: Any) -> Any:
 
 def make_run(folder: Path) -> None:
     """A run of an encoder with one layer, not trained, with a script in every text."""
-    config = Config(layers=1, contrast_layer=1, epochs=1)
+    config = Config(layers=1, contrast_layer=1, epochs=1, adapter="full")  # whose folder holds all weights
     model = folder / "model"
     Matcher(config).save(model)
     saved = json.loads((model / "matcher.json").read_text())

@@ -69,7 +69,7 @@ def marks(figure: Picture, marker: str) -> dict[str, list[float]]:
 def test_forest_has_a_mark_an_interval_and_a_number_a_row():
     figure = plots.forest(GROUPS, "group", caption="Groups", reference=("all", 0.3))
     assert marks(figure, "o") == {BLUE: [0.5, -0.1, 0.25]}
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.25"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "-0.100", "0.250"]
     lowest = "two $5 to $10_a^b: -0.100 [-0.300, 0.100]"
     assert page(figure) == f"Groups: highest one: 0.500 [0.400, 0.600]; lowest {lowest}; dashed line: all 0.300."
     seen = "3 dots, 3 of them with an interval; Pearson: from -0.100 to 0.500."

@@ -115,7 +115,7 @@ def recorded_rows(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
     """A row for each study, baseline and publication in results.csv, seeds merged; variants of an ablation are not."""
     if not (reports / "results.csv").is_file():
         return []
-    table = pd.read_csv(reports / "results.csv")
+    table = pd.read_csv(reports / "results.csv", dtype={"study": str, "variant": str})
     table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
     rows = []
     for (study, variant), seeds in table.groupby(["study", table["variant"].fillna("")], sort=False):
