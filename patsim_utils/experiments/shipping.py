@@ -22,8 +22,8 @@ from patsim_utils.experiments import behaviour
 from patsim_utils.experiments.benchmark import query, seconds_of
 from patsim_utils.experiments.systems import LONGEST, words
 from patsim_utils.method import backbones, encoder
-from patsim_utils.method.folders import SHIPPED
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights.folders import SHIPPED
 from patsim_utils.training.runs import Run
 
 CANDIDATES = (100, 1000)  # of one query, in the measurement of speed
