@@ -29,9 +29,9 @@ LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
-def tell(what: str, found: object) -> None:
+def tell(what: str, result: object) -> None:
     """A row of the table, shown at once."""
-    print(f"| {what} | {found} |", flush=True)
+    print(f"| {what} | {result} |", flush=True)
 
 
 def seconds_of(work: Callable[[], object], *, calls: int) -> float:
@@ -71,7 +71,7 @@ def random_backbone(tokenizer_of: str, shape: dict[str, int]) -> Iterator[str]:
 def same_step(frame: pd.DataFrame, backbone: str) -> None:
     """Loss and gradient of one step on a few rows, in float32 on the CPU and in bfloat16 on the device."""
     config = Config(backbone=backbone, adapter="full", layout="packed", precision="fp32", lora_dropout=0.0)
-    found = {}
+    results = {}
     for device, precision in ((torch.device("cpu"), "fp32"), (DEVICE, "bf16")):
         torch.manual_seed(0)
         matcher = Matcher(config.model_copy(update={"precision": precision}))
@@ -85,11 +85,14 @@ def same_step(frame: pd.DataFrame, backbone: str) -> None:
         loss = sum(losses.dual_loss(outputs, batch, config).values())
         loss.backward()
         grads = torch.cat([p.grad.flatten().float().cpu() for p in network.parameters() if p.grad is not None])
-        found[precision] = loss.item(), grads
-    (one, a), (other, b) = found.values()
+        results[precision] = loss.item(), grads
+    (loss_cpu, a), (loss_device, b) = results.values()
     cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
-    tell("one step, CPU fp32 and device bf16", f"loss {one:.4f} and {other:.4f}, cosine of the gradients {cosine:.4f}")
-    if abs(one - other) > 0.03 * abs(one) or cosine < 0.98:
+    tell(
+        "one step, CPU fp32 and device bf16",
+        f"loss {loss_cpu:.4f} and {loss_device:.4f}, cosine of the gradients {cosine:.4f}",
+    )
+    if abs(loss_cpu - loss_device) > 0.03 * abs(loss_cpu) or cosine < 0.98:
         raise SystemExit("the device computes something else than the CPU")
 
 
@@ -127,21 +130,22 @@ def steps(splits: dict[str, pd.DataFrame], config: Config, *, peak: float, count
     rate = counter.get_total_flops() / each / 1e12
     memory = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else float("nan")
     name = f"{config.adapter}, {config.layout}, {config.batch_size} pairs a step"
-    found = f"{1000 * each:.1f} ms a step, three epochs {3 * len(sampler) * each:.0f} s, {rate:.1f} TFLOP/s"
-    found += (
+    text = f"{1000 * each:.1f} ms a step, three epochs {3 * len(sampler) * each:.0f} s, {rate:.1f} TFLOP/s"
+    text += (
         f" ({100 * rate / peak:.0f} % of the product's), waiting for batches {100 * np.mean(waited[2:]) / each:.0f} %"
     )
-    tell(name + ", no wait for the terms" * (not waits), found + (f", {memory:.1f} GiB" if memory == memory else ""))
+    tell(name + ", no wait for the terms" * (not waits), text + (f", {memory:.1f} GiB" if memory == memory else ""))
 
 
 def whole_run(what: str, splits: dict[str, pd.DataFrame], config: Config, folder: Path) -> None:
     """A run by the Trainer, with its checkpoints and evaluations."""
     began = time.perf_counter()
-    found = fit(splits, config, folder)
+    metrics = fit(splits, config, folder)
     whole = time.perf_counter() - began
-    told = f"{found['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
+    seconds = f"{metrics['train']['seconds']:.1f} s of training, {whole:.1f} s with loading and evaluation"
     tell(
-        f"{what}, {config.batch_size} pairs a step, all epochs", f"{told}, Pearson {found['validation']['pearson']:.4f}"
+        f"{what}, {config.batch_size} pairs a step, all epochs",
+        f"{seconds}, Pearson {metrics['validation']['pearson']:.4f}",
     )
 
 
@@ -150,40 +154,40 @@ def main() -> None:
     parser.add_argument("--data", default="sample", help="folder of the real data, or sample")
     parser.add_argument("--backbone", default="minilm", help="folder of MiniLM, or minilm")
     parser.add_argument("--dry", action="store_true", help="a tiny shape, a few steps")
-    given = parser.parse_args()
-    splits = load(given.data)
-    if given.dry:
+    arguments = parser.parse_args()
+    splits = load(arguments.data)
+    if arguments.dry:
         splits = subset(splits, 0.1, protocol="anchor_disjoint", seed=0)
-    print("| what | found |\n|---|---|")
+    print("| what | result |\n|---|---|")
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     tell("device", f"{name}, torch {torch.__version__}")
-    peak = product_rate(512 if given.dry else 8192)
+    peak = product_rate(512 if arguments.dry else 8192)
     tell("bf16 product", f"{peak:.2f} TFLOP/s")
-    same_step(splits["train"].head(16 if given.dry else 64), given.backbone)
+    same_step(splits["train"].head(16 if arguments.dry else 64), arguments.backbone)
     common = {"fusion": "none", "contrast_weight": 0.0, "rating_weight": 0.0}
-    common["precision"] = "fp32" if given.dry else "bf16"  # in which most CPUs are slow
+    common["precision"] = "fp32" if arguments.dry else "bf16"  # in which most CPUs are slow
     with tempfile.TemporaryDirectory() as folder:
         config = Config(
-            backbone=given.backbone,
+            backbone=arguments.backbone,
             adapter="full",
             layout="packed",
             batch_size=96,
-            epochs=1 if given.dry else 3,
+            epochs=1 if arguments.dry else 3,
             learning_rate=1.5e-4,
             head_learning_rate=1.5e-4,
-            layers=1 if given.dry else 0,
+            layers=1 if arguments.dry else 0,
             **common,
         )
         whole_run("MiniLM, packed", splits, config, Path(folder) / "run")
         model = Matcher.load(Path(folder) / "run")
-        for count in (100,) if given.dry else (100, 1000):
+        for count in (100,) if arguments.dry else (100, 1000):
             rows = pd.DataFrame(
                 {"anchor": "strong material", "target": [f"thing {i}" for i in range(count)], "context": "E04"}
             )
             tell(f"scoring 1 x {count:,}", f"{1000 * seconds_of(lambda rows=rows: model.score(rows), calls=5):.1f} ms")
-    with random_backbone(given.backbone, TINY if given.dry else LARGE) as large:
-        count = 3 if given.dry else 30
-        small, big = (32, 64) if given.dry else (128, 1024)
+    with random_backbone(arguments.backbone, TINY if arguments.dry else LARGE) as large:
+        count = 3 if arguments.dry else 30
+        small, big = (32, 64) if arguments.dry else (128, 1024)
         for change in (
             {"adapter": "full", "layout": "packed", "batch_size": small},
             {"adapter": "full", "layout": "packed", "batch_size": big},
@@ -196,7 +200,7 @@ def main() -> None:
             steps(splits, Config(backbone=large, **{**common, **change}), peak=peak, count=count)
         config = Config(backbone=large, adapter="full", layout="packed", batch_size=small, **common)
         steps(splits, config, peak=peak, count=count, waits=False)
-        config = config.model_copy(update={"layout": "pair", "batch_size": big, "epochs": 1 if given.dry else 3})
+        config = config.model_copy(update={"layout": "pair", "batch_size": big, "epochs": 1 if arguments.dry else 3})
         with tempfile.TemporaryDirectory() as folder:
             whole_run("large shape, all weights, pair", splits, config, Path(folder) / "run")
 
