@@ -10,13 +10,19 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
 from patsim_utils.errors import InputError, clip, named
+
+try:
+    import fcntl
+except ImportError:  # Windows, where files that a killed writing left are not deleted
+    fcntl = None
 
 MARK = "half-done-swap"  # the file that says that a folder is patsim's own
 
@@ -131,14 +137,27 @@ def swap(fresh: Path, target: Path) -> None:
 
 def recover(target: Path) -> None:
     """After a kill within `swap`: the older folder comes back where the new one did not get in."""
-    pattern = re.compile(re.escape(f".{target.name[:50]}.") + r"[0-9a-f]{16}\.swap")
-    siblings = list(target.parent.iterdir()) if target.parent.is_dir() else []
-    for aside in [path for path in siblings if pattern.fullmatch(path.name)]:
+    for aside in _temporaries(target, "swap"):
         if not _made_by_swap(aside, target):
             continue
         if os.path.lexists(aside / "old") and not os.path.lexists(target):
             (aside / "old").rename(target)
         _discard(aside)
+
+
+def needs_recovery(target: Path) -> bool:
+    """Whether a swap of `target` is under way, or was killed."""
+    return any(_made_by_swap(aside, target) for aside in _temporaries(target, "swap"))
+
+
+def _temporaries(path: Path, ending: str) -> list[Path]:
+    """What lies beside `path` under names that `temporary` gives."""
+    pattern = re.compile(re.escape(f".{path.name[:50]}.") + r"[0-9a-f]{16}\." + ending)
+    try:
+        siblings = list(path.parent.iterdir())
+    except OSError:  # no folder yet, or one that may not be listed
+        siblings = []
+    return [sibling for sibling in siblings if pattern.fullmatch(sibling.name)]
 
 
 def _made_by_swap(aside: Path, target: Path) -> bool:
@@ -185,17 +204,48 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file beside `path`, and puts it there when all is in it."""
+    """Writes a file beside `path`, and puts it there when all is in it.
+
+    What a killed writing of `path` left beside it is deleted.
+    """
+    _remove_abandoned(path)
     fresh = temporary(path)
     try:
-        with fresh.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        with _claimed(fresh):
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _claimed(fresh: Path) -> Iterator[None]:
+    """Makes a file, and holds its lock, by which others see that its writer lives."""
+    if fcntl is None:
+        yield
+        return
+    with fresh.open("xb") as file:
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Deletes the files of killed writings of `path`: nobody holds their lock.
+
+    One that is younger than a second may not be locked yet.
+    """
+    if fcntl is None:
+        return
+    for abandoned in _temporaries(path, "new"):
+        with suppress(OSError), abandoned.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > 1:
+                abandoned.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

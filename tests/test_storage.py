@@ -197,6 +197,31 @@ def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_writing_left_goes_with_the_next_one_of_that_file(tmp_path: Path) -> None:
+    """While its process lives it stays."""
+    program = (
+        "import os, pathlib, sys, time; from patsim_utils import storage as files\n"
+        "def fsync(_): print('in it', flush=True); time.sleep(60)\n"
+        "os.fsync = fsync; files.write_text(pathlib.Path(sys.argv[1]), 'half')"
+    )
+    path = tmp_path / "x.csv"
+    own = tmp_path / ".x.csv.new"
+    own.write_text("the user's")
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in it\n"
+        [half] = tmp_path.glob(".x.csv.*.new")
+        os.utime(half, (0, 0))
+        storage.write_text(path, "first")
+        assert half.exists()
+        process.kill()
+    storage.write_text(tmp_path / "other.csv", "of another name")
+    assert half.exists()
+    storage.write_text(path, "second")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".x.csv.new", "other.csv", "x.csv"]
+    assert path.read_text() == "second"
+
+
 def test_where_no_lock_can_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     source = {"table": storage.digest(table), "retriever": storage.digest(retriever_folder)}
     folders = [table.with_name(f"{table.name}.index"), _cached(table)]
     for folder in folders:
-        if is_current(folder, source):  # nothing is to be written
+        if is_current(folder, source):
+            _finish_swap(folder)
             return Index(folder, retriever=retriever)
     folder = folders[0] if _can_hold_index(table.parent) else folders[1]
     refuse_foreign(folder)
@@ -72,6 +74,15 @@ def is_current(folder: Path, source: Source) -> bool:
         return note == source | {"files": sizes}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def _finish_swap(folder: Path) -> None:
+    """Deletes the older index that a kill right after the new one came in has left."""
+    if not storage.needs_recovery(folder):
+        return
+    holder = storage.lock(storage.companion(folder, "lock"), named(folder))
+    with suppress(InputError, OSError), holder:  # another process is at it, or it may not be deleted
+        storage.recover(folder)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -122,7 +133,8 @@ def _finish(fresh: Path, source: Source) -> None:
     sizes = {}
     for path in sorted(fresh.rglob("*")):
         name = str(path.relative_to(fresh))
-        if path.is_file() and name not in (SOURCE, BEGUN):
+        is_temporary = path.name.startswith(".")  # left by a kill within `storage.write`
+        if path.is_file() and not is_temporary and name not in (SOURCE, BEGUN):
             sizes[name] = path.stat().st_size
     storage.write_text(fresh / SOURCE, json.dumps(source | {"files": sizes}))
     (fresh / BEGUN).unlink()

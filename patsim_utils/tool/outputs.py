@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -104,22 +104,40 @@ class Ledger:
         if not path.exists() and not path.is_symlink():
             return "missing"
         entry = self.entries.get(name)
-        if not isinstance(entry, dict) or not path.is_file() or entry.get("content") != storage.digest(path):
+        if not isinstance(entry, dict) or not path.is_file():
             return "foreign"
-        return "current" if entry.get("input") == identity else "outdated"
+        content = storage.digest(path)
+        if content == entry.get("content"):
+            return "current" if entry.get("input") == identity else "outdated"
+        if content == entry.get("before"):  # a kill came between the note and the writing
+            return "outdated"
+        return "foreign"
 
-    def note(self, name: str, identity: str) -> None:
-        """Records that the table was written, of the input of this identity."""
-        self.entries[name] = {"input": identity, "content": storage.digest(self.folder / name)}
+    def note(self, name: str, identity: str, content: bytes) -> None:
+        """Records that a table is about to be written, of the input of this identity.
+
+        It is called before the writing, so that a kill leaves no table of which nothing is known.
+        """
+        entry = {"input": identity, "content": storage.digest(content)}
+        if self.state(name, identity) in ("current", "outdated"):
+            entry["before"] = storage.digest(self.folder / name)
+        self.entries[name] = entry
         storage.write_text(self.path, json.dumps(self.entries, indent=1))
 
 
-def write_table(frame: pd.DataFrame, path: Path | None, *, spreadsheet_safe: bool = False) -> None:
+def write_table(
+    frame: pd.DataFrame,
+    path: Path | None,
+    *,
+    spreadsheet_safe: bool = False,
+    announce: Callable[[bytes], None] | None = None,
+) -> None:
     """Writes a table at once, in the form of the ending: one of FORMS, or .json; to None as CSV.
 
     None is standard output.
 
     Text stays as it is. With `spreadsheet_safe`, a ' goes before text that a spreadsheet would run.
+    `announce` is told the content of the file before it is there.
     """
     if spreadsheet_safe:
         frame = frame.set_axis([safe(name) for name in frame.columns], axis=1).map(safe)
@@ -127,11 +145,18 @@ def write_table(frame: pd.DataFrame, path: Path | None, *, spreadsheet_safe: boo
         content = _encoded(frame, "" if path is None else path.name.lower())
     except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
         raise InputError(f"{named(path or '-')}: cannot hold this table ({clip(error)})") from error
+    if announce is not None:
+        announce(content)
     if path is not None:
         storage.write(path, content)
         return
     while content:
         content = content[os.write(1, content) :]
+
+
+def holds(path: Path, frame: pd.DataFrame) -> bool:
+    """Whether a file is what `write_table` makes of a table."""
+    return path.is_file() and path.read_bytes() == _encoded(frame, path.name.lower())
 
 
 def safe(value: object) -> object:

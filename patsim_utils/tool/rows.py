@@ -63,3 +63,19 @@ def checked(
             raise InputError(f"{error}; no row of the table can be scored") from error
         kept = [lines[position] for position in good.index]
         return check_pairs(good, unknown=unknown, source=source, lines=kept), error.faults
+
+
+def joined(frame: pd.DataFrame, results: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The columns of the output; `score` is the prediction."""
+    if names[: len(frame.columns)] == list(frame.columns):  # also where two of them have one name
+        return pd.concat([frame, results[names[len(frame.columns) :]]], axis=1)
+    existing = list(frame.columns)
+    columns = []
+    for name in names:
+        if name == "score":
+            columns.append(results["prediction"])
+        elif name in existing:
+            columns.append(frame.iloc[:, existing.index(name)])
+        else:
+            columns.append(results[name])
+    return pd.concat(columns, axis=1).set_axis(names, axis=1)

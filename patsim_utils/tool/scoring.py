@@ -5,9 +5,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,7 @@ def _score_one_of_folder(source: Path, target: Path, model: Model, options: Opti
     identity = storage.digest(tables.read_bytes(source), options.identity().encode(), model.identity.encode())
     state = ledger.state(target.name, identity)
     if state == "current" and not options.overwrite:
+        _discard_parts(target)
         print(f"{target}: is there already and stays as it is", flush=True)
         return False
     if state == "foreign" and not options.overwrite:
@@ -106,9 +107,15 @@ def _score_one_of_folder(source: Path, target: Path, model: Model, options: Opti
     if state == "outdated":
         print(f"{target}: the table, the model or an option changed; it is scored anew", flush=True)
         options = replace(options, overwrite=True)
-    faults = score_table(source, target, model, options)
-    ledger.note(target.name, identity)
-    return faults > 0
+    return score_table(source, target, model, options, announce=partial(ledger.note, target.name, identity)) > 0
+
+
+def _discard_parts(target: Path) -> None:
+    """Deletes the parts that a kill right after the writing of a table has left."""
+    folder = storage.companion(target, "parts")
+    if folder.is_dir():
+        with suppress(InputError), storage.lock(folder / "lock", named(target)):  # another process is at it
+            shutil.rmtree(folder)
 
 
 def _name_tables_below(source: Path, target: Path) -> None:
@@ -120,10 +127,18 @@ def _name_tables_below(source: Path, target: Path) -> None:
         print(f"{named(source)}: {len(below)} tables in subfolders are not read: {shown}", file=sys.stderr)
 
 
-def score_table(source: Path, target: Path | None, model: Model, options: Options) -> int:
+def score_table(
+    source: Path,
+    target: Path | None,
+    model: Model,
+    options: Options,
+    *,
+    announce: Callable[[bytes], None] | None = None,
+) -> int:
     """Writes the rows of a table with their predictions; returns how many rows have none.
 
     `target` None is standard output. The table is read once, so that it may come through a pipe.
+    `announce` is told the content of the output before it is there.
 
     InputError: the table, a row of it or the output is not as it must be; nothing is written then.
     """
@@ -136,47 +151,55 @@ def score_table(source: Path, target: Path | None, model: Model, options: Option
         raise InputError(f"{source_name}: has no row below its header")
     names = _written_columns(frame, options, source_name)
     outputs.check_output(target, overwrite=options.overwrite, rows=len(frame), columns=names)
-    settings = {"unknown": options.unknown, "skip": options.skip_errors}
-    pairs, faults = rows.checked(phrases, lines, source_name, **settings)
-    reasons = _reasons_file(target, faults, options)
+    pairs, faults = rows.checked(phrases, lines, source_name, unknown=options.unknown, skip=options.skip_errors)
+    reasons = pd.DataFrame({"row": [lines[position] for position in faults], "reason": list(faults.values())})
+    reasons_file = _reasons_file(target, reasons, options)
     identity = storage.digest(content, options.identity().encode(), model.identity.encode())
-    with ExitStack() as stack:
-        if target is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            folder = storage.companion(target, "parts")
-        stack.enter_context(storage.lock(folder / "lock", named(target or "-")))
+    with _parts_folder(target) as folder:
         # another process may have written it meanwhile
         outputs.check_output(target, overwrite=options.overwrite)
         values = _values(model, pairs, options, folder / identity, last_error=next(iter(faults.values()), ""))
         results = _results(values, pairs.index, len(frame), options)
         outputs.check_output(target, overwrite=options.overwrite)
-        outputs.write_table(_joined(frame, results, names), target, spreadsheet_safe=options.spreadsheet_safe)
-        _write_reasons(reasons, lines, faults)
-        shutil.rmtree(folder)
+        _write_reasons(reasons_file, reasons)  # first, since a table that is there counts as done
+        table = rows.joined(frame, results, names)
+        outputs.write_table(table, target, spreadsheet_safe=options.spreadsheet_safe, announce=announce)
     summary = f"{target or '-'}: {len(pairs):,} pairs"
     if faults:
-        summary += f", {len(faults):,} rows without a score: {reasons or 'see above'}"
+        summary += f", {len(faults):,} rows without a score: {reasons_file or 'see above'}"
     print(summary, file=sys.stderr if target is None else sys.stdout)
     return len(faults)
 
 
-def _reasons_file(target: Path | None, faults: dict[int, str], options: Options) -> Path | None:
+@contextmanager
+def _parts_folder(target: Path | None) -> Iterator[Path]:
+    """The folder of a table's parts, which no other process has meanwhile; it goes when the table is written."""
+    if target is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    folder = storage.companion(target, "parts")
+    with storage.lock(folder / "lock", named(target)):
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _reasons_file(target: Path | None, reasons: pd.DataFrame, options: Options) -> Path | None:
     """Where the reasons of rows without a score go, such as scored.errors.csv."""
-    if not faults or target is None:
+    if reasons.empty or target is None:
         return None
     ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
     path = target.with_name(f"{target.name[: -len(ending)]}.errors.csv")
-    outputs.check_output(path, overwrite=options.overwrite)
+    if not outputs.holds(path, reasons):  # else a command that was killed has written it
+        outputs.check_output(path, overwrite=options.overwrite)
     return path
 
 
-def _write_reasons(path: Path | None, lines: list[int], faults: dict[int, str]) -> None:
-    reasons = [(lines[position], reason) for position, reason in faults.items()]
+def _write_reasons(path: Path | None, reasons: pd.DataFrame) -> None:
     if path is not None:
-        outputs.write_table(pd.DataFrame(reasons, columns=["row", "reason"]), path)
+        outputs.write_table(reasons, path)
         return
-    for line, reason in reasons[:SHOWN]:
+    for line, reason in reasons[:SHOWN].itertuples(index=False):
         print(f"row {line}, {reason}", file=sys.stderr)
 
 
@@ -196,22 +219,6 @@ def _written_columns(frame: pd.DataFrame, options: Options, source_name: str) ->
             reason = f"there is a column {name!r} already; --columns can leave it out"
             raise InputError(f"{source_name}: {reason}")
     return names
-
-
-def _joined(frame: pd.DataFrame, results: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """The columns of the output; `score` is the prediction."""
-    if names[: len(frame.columns)] == list(frame.columns):  # also where two of them have one name
-        return pd.concat([frame, results[names[len(frame.columns) :]]], axis=1)
-    existing = list(frame.columns)
-    columns = []
-    for name in names:
-        if name == "score":
-            columns.append(results["prediction"])
-        elif name in existing:
-            columns.append(frame.iloc[:, existing.index(name)])
-        else:
-            columns.append(results[name])
-    return pd.concat(columns, axis=1).set_axis(names, axis=1)
 
 
 def _results(values: np.ndarray, positions: pd.Index, count: int, options: Options) -> pd.DataFrame:

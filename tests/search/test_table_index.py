@@ -78,6 +78,30 @@ def test_a_stopped_making_is_gone_on_with(small_retriever, table, added, tmp_pat
     assert files(tmp_path) == ["phrases.csv", "phrases.csv.index"]
 
 
+def test_a_kill_within_the_last_steps_leaves_nothing(small_retriever, table, added, tmp_path, monkeypatch) -> None:
+    fresh = storage.companion(table.with_name("phrases.csv.index"), "new")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patsim_utils.search.table_index._finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(table, retriever=str(small_retriever))
+    half = storage.temporary(fresh / "corpus.json")
+    half.write_text("half")
+    os.utime(half, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_discard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(table, retriever=str(small_retriever))
+    assert list(tmp_path.glob(".*.swap"))
+    assert len(open_index(table, retriever=str(small_retriever))) == 4
+    assert added == [4, 0]
+    assert files(tmp_path) == ["phrases.csv", "phrases.csv.index"]
+    assert files(tmp_path / "phrases.csv.index") == ["corpus.json", "index.json", "phrases.lance"]
+
+
 @pytest.mark.parametrize("change", ["cut", "other table", "other rows"])
 def test_an_unfinished_index_is_not_taken_for_whole(small_retriever, table, added, monkeypatch, change) -> None:
     monkeypatch.setattr(index_module, "CHUNK", 3)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.experiments import ablation
@@ -356,6 +357,34 @@ def test_a_table_of_a_folder_that_changed_is_scored_anew(run: Path, pairs: Path,
     assert Path("out/c.csv").read_text() == "of my own"
     assert score(run, "in/b.csv", "-o", "fresh.csv") == 0
     assert Path("out/b.csv").read_bytes() == Path("fresh.csv").read_bytes()
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_killed_scoring_of_a_folder_ends_as_if_it_had_not_been_killed(
+    run: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """Cut off before its first, second ... writing or deletion."""
+    Path("in").mkdir()
+    Path("in/a.csv").write_text(pairs.read_text().replace("part 7", " "))
+    command = ("in", "--on-error", "skip", "-o")
+    assert score(run, *command, "whole") == 2
+    steps = iter(range(99))
+
+    def step(done):
+        def either(*values: object, **options: object) -> object:
+            if next(steps) == cut:
+                raise KeyboardInterrupt
+            return done(*values, **options)
+
+        return either
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write", step(storage.write))
+        patch.setattr(shutil, "rmtree", step(shutil.rmtree))
+        assert score(run, *command, "killed") == (2 if cut == 5 else 130)
+    assert score(run, *command, "killed") in (0, 2)
+    contents = [{path.name: path.read_bytes() for path in Path(name).iterdir()} for name in ("whole", "killed")]
+    assert contents[0] == contents[1]
 
 
 def test_bad_rows_can_be_skipped_with_a_file_of_reasons(run: Path, pairs: Path, capsys) -> None:

@@ -49,11 +49,16 @@ def test_a_ledger_knows_what_was_written_of_what(tmp_path: Path) -> None:
     assert ledger.state("a.csv", "one") == "missing"
     (tmp_path / "a.csv").write_text("x")
     assert ledger.state("a.csv", "one") == "foreign"
-    ledger.note("a.csv", "one")
+    ledger.note("a.csv", "one", b"x")
     again = outputs.Ledger(tmp_path)
     assert again.state("a.csv", "one") == "current"
     assert again.state("a.csv", "two") == "outdated"
     (tmp_path / "a.csv").write_text("y")
     assert again.state("a.csv", "one") == "foreign"
+    (tmp_path / "a.csv").write_text("x")
+    again.note("a.csv", "two", b"z")
+    assert again.state("a.csv", "two") == "outdated", "a kill came before the writing"
+    (tmp_path / "a.csv").write_text("z")
+    assert again.state("a.csv", "two") == "current"
     (tmp_path / outputs.LEDGER).write_text("[")
     assert outputs.Ledger(tmp_path).state("a.csv", "one") == "foreign"
