@@ -1,13 +1,16 @@
-"""The answer to each question of notebooks 1 to 3, as one sentence computed from its table.
+"""The answer to each question of a notebook: one sentence, computed from its table.
 
-No sentence is written that would be false for another run: what cannot be computed is said so.
+No sentence would be false for another run: what cannot be computed is said so.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from patsim_utils.ratings import MEANINGS
-from patsim_utils.study.explore import interval, percent
+from patsim_utils.study.explore import duration, interval, memory, percent
 from patsim_utils.study.look.figures import short
 
 HALF = 0.5  # the threshold, and the score from which on a pair is worth finding
@@ -36,7 +39,7 @@ def first(table: pd.DataFrame) -> str:
 
 
 def groups(table: pd.DataFrame, *, whole: float, kind: str) -> str:
-    """Of `errors.by_group`: the best and the worst group, and which differ significantly from all pairs."""
+    """Of `errors.by_group`: the best and the worst group, and which differ significantly."""
     if len(table) < 2:
         return f"Too few {kind} have enough pairs and anchors for a correlation of their own."
     best = table.loc[table["pearson"].idxmax()]
@@ -50,7 +53,7 @@ def groups(table: pd.DataFrame, *, whole: float, kind: str) -> str:
 
 
 def confused(counts: pd.DataFrame) -> str:
-    """Of `errors.rank_confusion`: how often the nearest score is right, and how often it is off by more than a step."""
+    """Of `errors.rank_confusion`: how often the nearest score is right."""
     values = counts.to_numpy()
     right = np.trace(values) / values.sum()
     steps = np.abs(np.subtract.outer(np.arange(len(values)), np.arange(len(values))))
@@ -73,7 +76,7 @@ def believable(table: pd.DataFrame) -> str:
 
 
 def relations(table: pd.DataFrame) -> str:
-    """Of `errors.by_rating`: the kind of relation that is scored farthest from what people gave."""
+    """Of `errors.by_rating`: the relation that is scored farthest from what people say."""
     if table.empty:
         return "These pairs have no ratings, so that the kinds of relation cannot be told apart."
     gaps = (table["prediction"] - table["score"]).abs()
@@ -159,3 +162,129 @@ def shared_anchors(table: pd.DataFrame) -> str:
     if total == 0:
         return "No: no two splits share an anchor, so that those on which we measure are new to the model."
     return f"Yes: {total:,} anchors stand in two splits, so that figures on held-out pairs are too high."
+
+
+def example(examples: pd.DataFrame) -> str:
+    """Of `explore.examples`: what its first row says."""
+    row = examples.iloc[0]
+    pair = f"“{row['target']}” for “{row['anchor']}” in {row['context']}"
+    if "meaning" in row:
+        return f"{pair} has the score {row['score']:g}: {row['meaning']}."
+    return f"{pair} has the score {row['score']:g}."
+
+
+def commonest(shares: pd.DataFrame, *, what: str) -> str:
+    """Of `explore.shares`: the value that most rows have, over all splits."""
+    rows = shares.groupby("label", sort=False)["rows"].sum()
+    return f"The commonest {what} is {short(rows.idxmax())}: {percent(rows.max() / rows.sum())} of the pairs."
+
+
+def expense(metrics: Mapping[str, Any]) -> str:
+    """Of a run's metrics: time and memory of its training."""
+    train = metrics["train"]
+    size = f"{train['epochs']} epochs of {train['n']:,} pairs"
+    return f"{duration(train['seconds'])} and {memory(train['peak_memory_mb'])} for {size}, on {train['device']}."
+
+
+def leaks(table: pd.DataFrame) -> str:
+    """Of `explore.leak`: how much higher the figure is where training has seen the anchors."""
+    named = table.set_index("system")["pearson"]
+    seen = named["rows at random"]
+    unseen = named["anchors unseen"]
+    return f"With rows at random it is {seen:.2f}, with anchors that training never saw {unseen:.2f}."
+
+
+def fastest(rates: pd.DataFrame, *, what: str) -> pd.Series:
+    """Of `benchmark.rates`: the row with the highest rate at `what`."""
+    rows = rates[rates["what"] == what]
+    return rows.loc[rows["rate"].idxmax()]
+
+
+def faster(rates: pd.DataFrame, *, what: str) -> str:
+    """Of `benchmark.rates`: which system is the fastest at `what`, beside the CrossEncoder."""
+    row = fastest(rates, what=what)
+    sentence = f"Fastest is “{row['system']}” with {row['rate']:,.0f} pairs a second"
+    if row["times"] == 1:
+        return f"{sentence}."
+    return f"{sentence}, {row['times']:.1f} times the CrossEncoder of the same precision."
+
+
+def as_good(accuracy: pd.DataFrame, *, system: str) -> str:
+    """Of `benchmark.accuracy`: whether a system is as good as the CrossEncoder."""
+    row = accuracy.set_index("system").loc[system]
+    figures = interval(row["difference"], row["difference_low"], row["difference_high"])
+    if system.startswith("CrossEncoder"):
+        return "The CrossEncoder is the fastest, so there is nothing to compare."
+    if row["difference_high"] < 0:
+        return f"No: “{system}” is significantly worse than the CrossEncoder, by {figures} of Pearson."
+    if row["difference_low"] > 0:
+        return f"Better: “{system}” differs from the CrossEncoder by {figures} of Pearson."
+    return f"No significant difference: “{system}” less the CrossEncoder is {figures} of Pearson."
+
+
+def precisions(table: pd.DataFrame) -> str:
+    """Of notebook 4, a row for each precision: how much a score depends on it."""
+    if len(table) < 2:
+        return "Not measured: only float32 is fast on this machine."
+    gap = table["largest difference of a score"].max()
+    correlations = table["pearson"]
+    change = correlations.max() - correlations.min()
+    return f"A score changes by at most {gap:.3f}, Pearson by {change:.4f}."
+
+
+def helps(effects: pd.DataFrame) -> str:
+    """Of `comparison.effects`: how many changes help or harm significantly, and which most."""
+    table = effects.dropna(subset="difference")
+    if table.empty:
+        return "No variant can be compared with another."
+    sentence = f"Of {len(table)} changes"
+    parts = []
+    for verb, rows in {
+        "help": table[table["difference_low"] > 0],
+        "harm": table[table["difference_high"] < 0],
+    }.items():
+        part = f"{len(rows)} {verb} significantly"
+        if len(rows):
+            row = rows.loc[rows["difference"].abs().idxmax()]
+            part += f", most of all “{row['variant']}” ({row['difference']:+.3f})"
+        parts.append(part)
+    return f"{sentence}, {'; '.join(parts)}."
+
+
+def dearest(effects: pd.DataFrame) -> str:
+    """Of `comparison.effects`: the variants that train longest and shortest."""
+    long = effects.loc[effects["seconds"].idxmax()]
+    brief = effects.loc[effects["seconds"].idxmin()]
+    sentence = f"“{long['variant']}” trains longest, {duration(long['seconds'])}"
+    return f"{sentence}; “{brief['variant']}” shortest, {duration(brief['seconds'])}."
+
+
+def nearest(hits: pd.DataFrame) -> str:
+    """Of a search's answer: the first phrase, and how many are worth reading."""
+    if hits.empty:
+        return "Nothing is in the corpus."
+    first_hit = hits.iloc[0]
+    worth = (hits["score"] >= HALF).sum()
+    sentence = f"First is “{first_hit['phrase']}”, score {first_hit['score']:.2f}"
+    return f"{sentence}; {worth} of these {len(hits)} score .5 or more."
+
+
+def moved(hits: pd.DataFrame) -> str:
+    """Of a search's answer: where the retriever had the phrases that the model puts first."""
+    if hits.empty:
+        return "Nothing is in the corpus."
+    kept_rows = (hits["found"] <= len(hits)).sum()
+    start = hits["found"].iloc[0]
+    sentence = f"The retriever had the first as number {start}"
+    return f"{sentence}; {kept_rows} of these {len(hits)} were among its first {len(hits)}."
+
+
+def finds(compared: pd.DataFrame) -> str:
+    """Of `evaluation.compare`: the best and the worst order of the first ten."""
+    rows = compared[compared["measure"] == "nDCG@10"].dropna(subset="value")
+    if rows.empty:
+        return "No query has a phrase that people rated above 0."
+    best = rows.loc[rows["value"].idxmax()]
+    worst = rows.loc[rows["value"].idxmin()]
+    sentence = f"By nDCG@10, “{best['system']}” is best with {best['value']:.2f}"
+    return f"{sentence}, “{worst['system']}” last with {worst['value']:.2f}."

@@ -1,6 +1,9 @@
-"""The form of notebook 0: two phrases and a class, or a list to rank; for JupyterLab and, by Voilà, a page."""
+"""The form of notebook 0, for JupyterLab and, by Voilà, a page.
 
-from collections.abc import Callable
+It takes two phrases and a class, or a list to rank.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,12 +19,24 @@ from patsim_utils.training.runs import run_folder
 
 WIDE = widgets.Layout(width="min(40rem, 95%)")
 LABEL = {"description_width": "6rem"}
+# Four phrases and their classes, each with ten candidates; written for this project
+QUERIES = {
+    ("door lock", "E05"): "latch; key-operated closure; bolt mechanism; door hinge; padlock; "
+    "electronic door opener; combination lock; window frame; canal lock; lock of hair",
+    ("solar panel", "H02"): "photovoltaic module; array of solar cells; solar collector for water; "
+    "wind turbine; inverter; mounting rack; control panel; battery; sunlight; panel discussion",
+    ("pain reliever", "A61"): "analgesic; painkiller tablet; anti-inflammatory drug; bandage; "
+    "local anaesthetic; antibiotic; massage device; pain; pressure relief valve; stimulant",
+    ("image sensor", "H04"): "camera chip; array of photodetectors; charge-coupled device; "
+    "digital camera; lens; temperature sensor; display panel; image file; odour sensor; printer",
+}
 
 
 def load(run: str = "") -> Matcher:
-    """A model: of a run, by its folder or the name of its study, or one that ships, by its name; "" for the small one.
+    """A trained model; "" for the small one that ships.
 
-    InputError where there is none.
+    `run`: the folder of a run, the name of its study, or the name of a model that ships. InputError
+    where there is none.
     """
     if not run:
         return Matcher.load()
@@ -32,8 +47,9 @@ def load(run: str = "") -> Matcher:
 
 
 def sentence(matcher: Matcher, anchor: str, target: str, context: str) -> str:
-    """What the model says of a pair, in words: `very likely the same; .92; most probably: synonym`."""
-    row = matcher.explain(pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})).iloc[0]
+    """What the model says of a pair: `very likely the same; .92; most probably: synonym`."""
+    pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
+    row = matcher.explain(pair).iloc[0]
     text = f"{in_words(row['score'])}; {short_number(row['score'])}"
     if "rating" in row:
         text += f"; kind of relation, most probably: {MEANINGS[row['rating']]}"
@@ -47,7 +63,10 @@ def short_number(score: float) -> str:
 
 
 def relations(matcher: Matcher, anchor: str, target: str, context: str) -> pd.DataFrame:
-    """Probability of each kind of relation: relation, probability; empty where the model has learned scores only."""
+    """Probability of each kind of relation: relation, probability.
+
+    Empty where the model has learned scores only.
+    """
     if matcher.network.rating_head is None:
         return pd.DataFrame(columns=["relation", "probability"])
     pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
@@ -56,15 +75,44 @@ def relations(matcher: Matcher, anchor: str, target: str, context: str) -> pd.Da
 
 
 def phrases(text: str) -> list[str]:
-    """The phrases of a pasted list: one a line, or with semicolons between them; without empty ones."""
+    """The phrases of a pasted list: one a line, or with semicolons between them."""
     parts = text.replace(";", "\n").splitlines()
     return [part.strip() for part in parts if part.strip()]
 
 
-class Form:
-    """Fields for two phrases and a class, an answer in words, and a list that is ranked; `widget` shows itself."""
+def rankings(matcher: Matcher) -> dict[str, pd.DataFrame]:
+    """The candidates of each of QUERIES, the nearest first: phrase and class -> rank, target, score."""
+    tables = {}
+    for (anchor, context), candidates in QUERIES.items():
+        table = matcher.rank(anchor, phrases(candidates), context=context)
+        tables[f"“{anchor}” in {context}"] = table[["rank", "target", "score"]]
+    return tables
 
-    def __init__(self, matcher: Matcher, *, anchor: str, target: str, context: str, candidates: str) -> None:
+
+def firsts(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Of `rankings`: what stands first for each query, in one sentence."""
+    parts = []
+    for query, table in tables.items():
+        row = table.iloc[0]
+        parts.append(f"{query}: “{row['target']}” ({short_number(row['score'])})")
+    return f"First for {'; '.join(parts)}."
+
+
+class Form:
+    """Fields for two phrases and a class, an answer in words, and a list that is ranked.
+
+    `widget` shows itself.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        *,
+        anchor: str,
+        target: str,
+        context: str,
+        candidates: str,
+    ) -> None:
         self.matcher = matcher
         self.classes = {f"{code} {matcher.titles[code]}": code for code in cpc.CLASSES}
         first = next((label for label, code in self.classes.items() if code == context), "")
@@ -88,11 +136,11 @@ class Form:
         self.widget = widgets.VBox([*pair, self.candidates, rank, self.ranking])
 
     def compare(self) -> None:
-        """Shows what the model says of the two phrases; of an empty field or a wrong class a line."""
+        """Shows what the model says of the two phrases, or which field is wrong."""
         self.answer.value = self._answered(self._compared)
 
     def rank(self) -> None:
-        """Shows the list, the nearest to the first phrase on top; of an empty field or a wrong class a line."""
+        """Shows the list, the nearest to the first phrase on top, or which field is wrong."""
         self.ranking.value = self._answered(self._ranked)
 
     def _answered(self, work: Callable[[], str]) -> str:

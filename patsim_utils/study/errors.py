@@ -1,7 +1,7 @@
-"""The tables of notebook 3, where a model fails: tidy frames in, tidy frames out, nothing drawn here.
+"""The tables of notebook 3, where a model fails: tidy frames in, tidy frames out.
 
-`frame` holds scored pairs, the rows of a run's predictions.csv, as `with_errors` returns them. Intervals are of 95 %,
-by a bootstrap over anchors.
+`frame` holds scored pairs: the rows of a run's predictions.csv, with the columns of `with_errors`.
+Intervals are of 95 %, by a bootstrap over anchors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,8 @@ from patsim_utils.metrics import mean_interval
 from patsim_utils.ratings import MEANINGS, RATING_RANKS, SCORES, to_rank
 
 MIN_ROWS = 40  # of a group; below it has no correlation of its own
-MIN_ANCHORS = 3  # of a group, that vary by themselves: then hardly a resample is without a correlation
+# Of a group, that vary by themselves: then hardly a resample is without a correlation
+MIN_ANCHORS = 3
 MOST_PAIRS = 50  # of the worst that a page shows
 LONGEST_RANKING = 4000  # rows of which all pairs are compared
 OVERLAPS = ("no word shared", "up to 40 % shared", "more than 40 % shared")
@@ -28,7 +29,11 @@ PAIR_COLUMNS = ["anchor", "target", "score", "prediction", "error", "rating", "c
 
 
 def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Adds error (prediction - score), its size, section, overlap (word-Jaccard in three bins), words of the target."""
+    """Adds error, size, section, overlap and words to the scored pairs.
+
+    error: prediction - score; size: its absolute value; overlap: word-Jaccard in three bins;
+    words: how many the target has.
+    """
     frame = predictions.reset_index(drop=True)
     error = frame["prediction"] - frame["score"]
     words = frame["target"].str.split().str.len().clip(upper=4)
@@ -42,10 +47,17 @@ def with_errors(predictions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def by_group(frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None = None, seed: int = 0) -> pd.DataFrame:
-    """Each value of column `key`: key, label, n, anchors, pearson, low, high, mae, bias (mean of prediction - score).
+def by_group(
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How good the predictions are for each value of column `key`.
 
-    Left out: groups of fewer than MIN_ROWS rows, or of fewer than MIN_ANCHORS anchors that vary.
+    Returns key, label, n, anchors, pearson, low, high, mae, bias (mean of prediction - score).
+    Groups of fewer than MIN_ROWS rows, or of fewer than MIN_ANCHORS anchors that vary, are left out.
     """
     rows = []
     for value, group in frame.groupby(key, sort=True, observed=True):
@@ -68,11 +80,15 @@ def by_group(frame: pd.DataFrame, key: str, *, names: Mapping[str, str] | None =
             "bias": group["error"].mean(),
         }
         rows.append(row)
-    return pd.DataFrame(rows, columns=[key, "label", "n", "anchors", "pearson", "low", "high", "mae", "bias"])
+    columns = [key, "label", "n", "anchors", "pearson", "low", "high", "mae", "bias"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def confusion(true: Sequence, guess: Sequence, order: Sequence) -> pd.DataFrame:
-    """How often each true value (rows) got each guess (columns), both in `order`: counts; without true ones outside."""
+    """Counts how often each true value (rows) gets each guess (columns), both in `order`.
+
+    Rows whose true value is not in `order` are not counted.
+    """
     known = np.isin(true, list(order))  # a split without ratings may stand beside one with them
     rows = pd.Categorical(np.asarray(true)[known], list(order))
     columns = pd.Categorical(np.asarray(guess)[known], list(order))
@@ -86,28 +102,38 @@ def rank_confusion(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration(frame: pd.DataFrame, *, bins: int = 10, seed: int = 0) -> pd.DataFrame:
-    """Mean score against mean prediction in bins of equally many rows: prediction, score, low, high, n."""
+    """Mean score against mean prediction, in bins of equally many rows.
+
+    Returns prediction, score, low, high, n.
+    """
     order = frame["prediction"].rank(method="first")
     quantile = pd.qcut(order, min(bins, len(frame)), labels=False)
     rows = []
     for _, group in frame.groupby(quantile):
         mean, low, high = mean_interval(group["anchor"], group["score"], seed=seed)
-        prediction = group["prediction"].mean()
-        rows.append({"prediction": prediction, "score": mean, "low": low, "high": high, "n": len(group)})
+        row = {"prediction": group["prediction"].mean(), "score": mean}
+        rows.append(row | {"low": low, "high": high, "n": len(group)})
     return pd.DataFrame(rows)
 
 
 def rank_shares(frame: pd.DataFrame, probabilities: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    """Share of each score, as seen and as the probabilities (n, 5) expect it: seen, low, high, label, expected."""
+    """The share of each score as seen, and as the probabilities (n, 5) expect it.
+
+    Returns seen, low, high, label, expected.
+    """
     rows = []
     for score, expected in zip(SCORES, probabilities.mean(axis=0), strict=True):
         seen, low, high = mean_interval(frame["anchor"], frame["score"] == score, seed=seed)
-        rows.append({"seen": seen, "low": low, "high": high, "label": f"score {score:g}", "expected": expected})
+        row = {"seen": seen, "low": low, "high": high}
+        rows.append(row | {"label": f"score {score:g}", "expected": expected})
     return pd.DataFrame(rows)
 
 
 def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Mean prediction of each rating of MIN_ANCHORS anchors or more: rating, label, score, n, prediction, low, high."""
+    """Mean prediction of each rating that MIN_ANCHORS anchors or more have.
+
+    Returns rating, label, score, n, prediction, low, high.
+    """
     columns = ["rating", "label", "score", "n", "prediction", "low", "high"]
     rows = []
     for rating, meaning in MEANINGS.items():
@@ -117,12 +143,8 @@ def by_rating(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         if group["anchor"].nunique() < MIN_ANCHORS:
             continue
         prediction, low, high = mean_interval(group["anchor"], group["prediction"], seed=seed)
-        row = {
-            "rating": rating,
-            "label": f"{meaning} ({rating})",
-            "score": SCORES[RATING_RANKS[rating]],
-            "n": len(group),
-        }
+        row = {"rating": rating, "label": f"{meaning} ({rating})"}
+        row |= {"score": SCORES[RATING_RANKS[rating]], "n": len(group)}
         rows.append(row | {"prediction": prediction, "low": low, "high": high})
     return pd.DataFrame(rows, columns=columns)
 
@@ -131,28 +153,40 @@ def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
     """Anchors of at least 8 rows, hardest first: anchor, classes (joined codes), n, mae, bias."""
     groups = frame.groupby("anchor", as_index=False)
     classes = ("context", lambda codes: " ".join(sorted(set(codes))))
-    table = groups.agg(classes=classes, n=("score", "size"), mae=("size", "mean"), bias=("error", "mean"))
-    return table[table["n"] >= 8].sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
+    counts = {"classes": classes, "n": ("score", "size")}
+    table = groups.agg(**counts, mae=("size", "mean"), bias=("error", "mean"))
+    table = table[table["n"] >= 8]
+    return table.sort_values(["mae", "anchor"], ascending=[False, True], ignore_index=True)
 
 
 def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = MOST_PAIRS) -> pd.DataFrame:
-    """The rows with the largest error: anchor, target, score, prediction, error, rating (if known), context, field."""
+    """The `count` rows with the largest error, the worst first.
+
+    Returns anchor, target, score, prediction, error, rating (if known), context, field.
+    """
     order = ["size", "anchor", "target"]
     rows = frame.sort_values(order, ascending=[False, True, True], ignore_index=True).head(count)
     return rows.assign(field=rows["context"].map(titles)).filter(PAIR_COLUMNS)
 
 
 def right_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = 20) -> pd.DataFrame:
-    """As `worst_pairs`, of the pairs rated .5 or more that share no word those with the smallest error."""
+    """The best of the hard pairs: rated .5 or more, no word shared, smallest error first.
+
+    Returns the columns of `worst_pairs`.
+    """
     rows = frame[(frame["score"] >= 0.5) & (frame["overlap"] == "no word shared")]
-    return worst_pairs(rows.nsmallest(count, "size", keep="first"), titles=titles, count=count).iloc[::-1]
+    best = rows.nsmallest(count, "size", keep="first")
+    return worst_pairs(best, titles=titles, count=count).iloc[::-1]
 
 
 def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Of each class with scored pairs the other one nearest to it: code, title, pairs, nearest, cosine, same section,
-    chance (of the same section, were it drawn at random); `vectors` (codes x D) have unit length.
+    """For each class with scored pairs, the other class that is nearest to it.
+
+    `vectors` (codes x D) have unit length. Returns code, title, pairs, nearest, cosine, same
+    section, chance (that a class drawn at random is of the same section).
     """
-    used = vectors[vectors.index.isin(cpc.CLASSES) & vectors.index.isin(counts.index)].astype(np.float64)
+    scored = vectors.index.isin(cpc.CLASSES) & vectors.index.isin(counts.index)
+    used = vectors[scored].astype(np.float64)
     if len(used) < 2:
         return pd.DataFrame(columns=["code", "title", "pairs", "nearest", "cosine"])
     cosine = (used @ used.T).to_numpy(copy=True)
@@ -169,8 +203,10 @@ def nearest_classes(vectors: pd.DataFrame, *, counts: pd.Series, titles: Mapping
 
 
 def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """What scoring without the class, or with a wrong one (every class stands for another), changes: context, pearson,
-    difference (to the frame's own predictions, paired over anchors), low, high. Without what cannot be measured.
+    """What changes when the model scores without the class, or with a wrong one.
+
+    Every class stands for another one where it is wrong. Returns context, pearson, difference (to the
+    frame's own predictions, paired over anchors), low, high. What cannot be measured has no row.
     """
     # groups stay as they are, since the score of a listwise model depends on them
     without = frame.assign(context="none for " + frame["context"])
@@ -184,17 +220,18 @@ def context_effect(matcher: Matcher, frame: pd.DataFrame, *, seed: int = 0) -> p
         figures = metrics.evaluate_or_none(frame, other, seed=seed)
         if figures is None:
             continue
-        own = [frame["prediction"]]
-        difference = metrics.paired_difference(frame["anchor"], frame["score"], own, [other], seed=seed)
+        systems = [[frame["prediction"]], [other]]
+        difference = metrics.paired_difference(frame["anchor"], frame["score"], *systems, seed=seed)
         rows.append({"context": context, "pearson": figures["pearson"]} | difference)
     return pd.DataFrame(rows, columns=["context", "pearson", "difference", "low", "high"])
 
 
 def thresholds(frame: pd.DataFrame, *, relevant: float, seed: int = 0) -> pd.DataFrame:
-    """What is kept of the pairs predicted at or above each of THRESHOLDS; empty where none is rated `relevant` or more.
+    """What is kept of the pairs predicted at or above each of THRESHOLDS.
 
-    Returns threshold, kept (share of all pairs), precision (share of the kept that are relevant, NaN where nothing is
-    kept), recall (share of the relevant that are kept), each of the last two with _low and _high.
+    Returns threshold, kept (share of all pairs), precision (share of the kept that are relevant, NaN
+    where nothing is kept), recall (share of the relevant that are kept), the last two with _low and
+    _high. Empty where no pair is rated `relevant` or more.
     """
     names = [f"{name}{end}" for name in ("precision", "recall") for end in ("", "_low", "_high")]
     wanted = frame["score"] >= relevant
@@ -210,10 +247,11 @@ def thresholds(frame: pd.DataFrame, *, relevant: float, seed: int = 0) -> pd.Dat
 
 
 def first_candidates(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """How good the first k targets of an anchor in a class are, by prediction: what, value, low, high, groups.
+    """How good the first k targets of an anchor in a class are, by prediction.
 
-    Precision at k: share rated .5 or more, and .75 or more, of groups with k targets or more. nDCG@10 (gain: the
-    score), of groups in which something is rated above 0.
+    Returns what, value, low, high, groups. Precision at k is the share rated .5 or more, and .75 or
+    more, in groups with k targets or more. nDCG@10 takes the score as gain, in groups in which
+    something is rated above 0.
     """
     measured = []
     for (anchor, _), group in frame.groupby(["anchor", "context"], sort=False):
@@ -224,7 +262,8 @@ def first_candidates(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         values = column.dropna()
         if len(values):
             mean, low, high = mean_interval(values.index, values, seed=seed)
-            rows.append({"what": what, "value": mean, "low": low, "high": high, "groups": len(values)})
+            row = {"what": what, "value": mean, "low": low, "high": high}
+            rows.append(row | {"groups": len(values)})
     return pd.DataFrame(rows)
 
 
@@ -244,9 +283,10 @@ def _ranking(scores: np.ndarray) -> dict[str, float]:
 
 
 def ranked_rightly(frame: pd.DataFrame) -> float:
-    """Of two pairs with unlike scores, how often the model ranks the better one higher, in [0, 1]; ties count half.
+    """How often the model ranks the better one of two pairs with unlike scores higher.
 
-    Of at most LONGEST_RANKING rows, the same ones every time. ValueError where all scores are equal.
+    In [0, 1]; ties count half. At most LONGEST_RANKING rows are compared, the same ones every time.
+    ValueError where all scores are equal.
     """
     drawn = frame.sample(n=min(LONGEST_RANKING, len(frame)), random_state=0)
     score = drawn["score"].to_numpy()[:, None]
@@ -255,10 +295,3 @@ def ranked_rightly(frame: pd.DataFrame) -> float:
     if not above.any():
         raise ValueError("all pairs have the same score")
     return float((np.sign(prediction - prediction.T)[above].mean() + 1) / 2)
-
-
-def ask(matcher: Matcher, anchor: str, target: str, context: str, *others: str) -> pd.DataFrame:
-    """What a model says of a pair in one class or several: `Matcher.explain` beside the pair, relations in words."""
-    rows = pd.DataFrame({"anchor": anchor, "target": target, "context": [context, *others]})
-    answers = matcher.explain(rows).replace({"rating": MEANINGS})
-    return pd.concat([rows, answers.rename(columns={"rating": "most probable relation"})], axis=1)

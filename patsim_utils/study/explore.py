@@ -1,6 +1,7 @@
-"""The tables of notebooks 1 and 2: what is in the data and in a batch, what a run has reached and what it cost.
+"""The tables of notebooks 1 and 2: data, batches, what a run reaches and costs.
 
-`splits` is what `data.splits.load` returns, a frame for each split; `metrics` is a run's metrics.json.
+`splits` is what `data.splits.load` returns, a frame for each split; `metrics` is a run's
+metrics.json.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ BATCH = {
     "position_ids": "position of each token; in the packed layout every target goes on from the prefix",
     "block": "which tokens see each other: 0 is seen by all, j by block j alone, -1 is padding",
     "code": "class of each sequence, a row of the embedding table",
-    "anchor_span": "tokens of the anchor of each of N pairs, places in the flattened batch, filled up with -1",
+    "anchor_span": "tokens of the anchor of each of N pairs, as positions in the flat batch, then -1",
     "target_span": "tokens of the target of each pair",
     "rows": "row of each pair in the frame",
     "rank": "score of each pair times 4",
@@ -26,7 +27,11 @@ BATCH = {
     "anchor_text": "which phrase the anchor is; equal ids are no negatives of each other",
     "target_text": "which phrase the target is",
 }
-SYSTEMS = {"word_jaccard": "word-Jaccard", "pretrained_cosine": "pretrained cosine", "features": "features alone"}
+SYSTEMS = {
+    "word_jaccard": "word-Jaccard",
+    "pretrained_cosine": "pretrained cosine",
+    "features": "features alone",
+}
 EVALUATED = ("validation", "test")
 
 
@@ -63,17 +68,25 @@ def memory(mebibytes: float) -> str:
 
 
 def overview(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a split: rows, anchors, targets, classes, groups (an anchor in a class) and the mean score."""
-    columns = {"anchors": "anchor", "targets": "target", "classes": "context", "groups": ["anchor", "context"]}
+    """One row a split: rows, anchors, targets, classes, groups and the mean score.
+
+    A group is an anchor in a class.
+    """
+    columns: dict[str, Any] = {"anchors": "anchor", "targets": "target", "classes": "context"}
+    columns["groups"] = ["anchor", "context"]
     rows = []
     for split, frame in splits.items():
         counts = {name: len(frame.value_counts(column)) for name, column in columns.items()}
-        rows.append({"split": split, "rows": len(frame)} | counts | {"mean score": frame["score"].mean()})
+        row = {"split": split, "rows": len(frame)} | counts
+        rows.append(row | {"mean score": frame["score"].mean()})
     return pd.DataFrame(rows)
 
 
 def examples(frame: pd.DataFrame, *, titles: Mapping[str, str], seed: int = 0) -> pd.DataFrame:
-    """A pair of each rating (of each score, where there are no ratings), highest first, with its prediction if any."""
+    """A pair of each rating, highest first, with its prediction if there is one.
+
+    A pair of each score where there are no ratings.
+    """
     kind = ["score", "rating"] if "rating" in frame else ["score"]
     rows = frame.sample(frac=1, random_state=seed).drop_duplicates(kind)
     rows["field"] = rows["context"].map(titles)
@@ -84,9 +97,10 @@ def examples(frame: pd.DataFrame, *, titles: Mapping[str, str], seed: int = 0) -
 
 
 def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str]) -> pd.DataFrame:
-    """Rows of each value of a column (or of `section`) in each split: split, `column`, label, rows, share of the split.
+    """Rows of each value of a column (or of `section`) in each split.
 
-    `names`: the values in their order, with a name for the label; what no split has is left out.
+    `names`: the values in their order, with a name for the label. Returns split, `column`, label, rows,
+    share (of the split). What no split has is left out.
     """
     counts = {}
     for name, frame in splits.items():
@@ -95,13 +109,17 @@ def shares(splits: dict[str, pd.DataFrame], column: str, names: Mapping[Any, str
             values = frame["context"].str[0]
         counts[name] = values.value_counts().reindex(list(names), fill_value=0)
     table = pd.concat(counts, names=["split", column]).rename("rows").reset_index()
-    table["share"] = table["rows"] / table["split"].map({name: len(frame) for name, frame in splits.items()})
+    sizes = {name: len(frame) for name, frame in splits.items()}
+    table["share"] = table["rows"] / table["split"].map(sizes)
     table.insert(2, "label", [f"{value} {names[value]}".strip() for value in table[column]])
     return table[table.groupby(column)["rows"].transform("sum") > 0].reset_index(drop=True)
 
 
 def class_counts(splits: dict[str, pd.DataFrame], *, titles: Mapping[str, str]) -> pd.DataFrame:
-    """One row a CPC class, all splits together: context, rows, anchors, label (with its title); most rows first."""
+    """One row a CPC class, all splits together, most rows first.
+
+    Returns context, rows, anchors, label (code and title).
+    """
     groups = pd.concat(splits.values()).groupby("context", as_index=False)
     table = groups.agg(rows=("anchor", "size"), anchors=("anchor", "nunique"))
     table["label"] = table["context"] + " " + table["context"].map(titles)
@@ -109,8 +127,9 @@ def class_counts(splits: dict[str, pd.DataFrame], *, titles: Mapping[str, str]) 
 
 
 def group_sizes(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Targets of each group (an anchor in a class), all splits together: anchor, context, targets."""
-    return pd.concat(splits.values()).groupby(["anchor", "context"]).size().reset_index(name="targets")
+    """Targets of each anchor in a class, all splits together: anchor, context, targets."""
+    groups = pd.concat(splits.values()).groupby(["anchor", "context"])
+    return groups.size().reset_index(name="targets")
 
 
 def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
@@ -127,13 +146,25 @@ def same_pair_two_classes(splits: dict[str, pd.DataFrame]) -> str:
 
 
 def word_counts(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Words of each distinct phrase, all splits together: side (anchor or target), phrase, words."""
-    phrases = pd.concat(splits.values())[["anchor", "target"]].melt(var_name="side", value_name="phrase")
-    return phrases.drop_duplicates(ignore_index=True).assign(words=lambda table: table["phrase"].str.split().str.len())
+    """Words of each distinct phrase, all splits together.
+
+    Returns side (anchor or target), phrase, words.
+    """
+    pairs = pd.concat(splits.values())[["anchor", "target"]]
+    phrases = pairs.melt(var_name="side", value_name="phrase").drop_duplicates(ignore_index=True)
+    return phrases.assign(words=phrases["phrase"].str.split().str.len())
 
 
-def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray], *, seed: int = 0) -> pd.DataFrame:
-    """As `results`, what needs no training: word-Jaccard, and the pretrained `cosine` (n,) of each split to measure."""
+def words_alone(
+    splits: dict[str, pd.DataFrame],
+    cosine: Mapping[str, np.ndarray],
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What needs no training: word-Jaccard, and the pretrained `cosine` (n,) of a split.
+
+    Returns the columns of `results`.
+    """
     rows = []
     for name, values in cosine.items():
         frame = splits[name]
@@ -144,14 +175,21 @@ def words_alone(splits: dict[str, pd.DataFrame], cosine: Mapping[str, np.ndarray
 
 
 def batch_table(batch: Mapping[str, Tensor]) -> pd.DataFrame:
-    """What is in a batch of `batching.Pairs.collate`: name, shape, type, meaning."""
-    rows = [(name, " x ".join(map(str, x.shape)), str(x.dtype).removeprefix("torch.")) for name, x in batch.items()]
-    table = pd.DataFrame(rows, columns=["name", "shape", "type"])
+    """What is in a batch of `Pairs.collate`: name, shape, type, meaning."""
+    rows = []
+    for name, tensor in batch.items():
+        shape = " x ".join(map(str, tensor.shape))
+        kind = str(tensor.dtype).removeprefix("torch.")
+        rows.append({"name": name, "shape": shape, "type": kind})
+    table = pd.DataFrame(rows)
     return table.assign(meaning=table["name"].map(BATCH).fillna(""))
 
 
 def _measured(system: str, split: str, entry: Mapping[str, Any] | None) -> dict[str, Any]:
-    """One row of a table of systems; `entry` is one of metrics.json, None where the system is undefined."""
+    """One row of a table of systems.
+
+    `entry` is one of metrics.json; None where the system is undefined.
+    """
     row = {"system": system, "split": split, "label": f"{system}, {split}"}
     if entry is None:
         return row | dict.fromkeys(("n", "pearson", "low", "high", "spearman"), np.nan)
@@ -166,9 +204,10 @@ def _measured(system: str, split: str, entry: Mapping[str, Any] | None) -> dict[
 
 
 def results(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Baselines and model of a run's metrics: system, split, label, n, pearson, low, high, spearman, mae, qwk.
+    """Baselines and model of a run's metrics, a row for each system and split.
 
-    NaN where a baseline is undefined, and in mae and qwk of baselines, which are on no scale of scores.
+    Returns system, split, label, n, pearson, low, high, spearman, mae, qwk. NaN where a baseline is
+    undefined; mae and qwk are NaN for baselines, which are on no scale of scores.
     """
     rows = []
     for split in evaluated(metrics):
@@ -187,7 +226,7 @@ def evaluated(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """A line for each split: what a run reaches, on which pairs and with which seed, beside the pretrained cosine."""
+    """A line for each split: what a run reaches, on which pairs, with which seed."""
     unseen = "anchors unseen"
     if metrics["protocol"] != "anchor_disjoint":
         unseen = "rows split at random, anchors seen"
@@ -205,9 +244,10 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 
 def leak(metrics: Mapping[str, Any], random: Mapping[str, Any]) -> pd.DataFrame:
-    """The same method under both protocols, from the metrics of both runs, as `results` has them."""
+    """The same method under both protocols, with the columns of `results`."""
     runs = {"anchors unseen": metrics, "rows at random": random}
-    return pd.DataFrame([_measured(name, "validation", run["validation"]) for name, run in runs.items()])
+    rows = [_measured(name, "validation", run["validation"]) for name, run in runs.items()]
+    return pd.DataFrame(rows)
 
 
 def cost(metrics: Mapping[str, Any]) -> pd.DataFrame:

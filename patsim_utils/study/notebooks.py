@@ -1,7 +1,8 @@
-"""Run the notebooks as one study and publish them: checked parameters, strict papermill, self-contained HTML.
+"""Runs the notebooks as one study and publishes them as self-contained HTML.
 
-Everything is checked before anything runs. The pages of a study, `reports/<name>/`, change all at once when every
-notebook came to its end; a run that fails leaves them as they are, and a note that the index shows.
+Everything is checked before anything runs. The pages of a study, `reports/<name>/`, change all at
+once when every notebook came to its end. A run that fails leaves them as they are, and a note
+that the index shows.
 """
 
 import json
@@ -45,10 +46,10 @@ class StudyError(RuntimeError):
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with the interpreter that runs now, whatever `python3` kernels are registered here.
+    """Starts kernels with the interpreter that runs now, whatever `python3` is registered.
 
-    What a kernel's process itself writes, such as the message of a crash, goes to the file `stderr`. libzmq may report
-    a failed assertion while a kernel shuts down, which means nothing for the notebook.
+    What a kernel's process itself writes, such as the message of a crash, goes to the file `stderr`.
+    libzmq may report a failed assertion while a kernel shuts down, which means nothing here.
     """
 
     stderr: BinaryIO
@@ -66,9 +67,10 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Parameters:
-    """Tries all that a study needs: notebooks, data, titles, backbone, a name under which no other run is.
+    """Tries all that a study needs: notebooks, data, titles, backbone, a free name.
 
-    Says what the study is about to do. Returns the parameters, with rating_weight 0 where the data has no ratings.
+    Says what the study is about to do. Returns the parameters, with rating_weight 0 where the data has
+    no ratings.
     """
     for stem in notebooks:
         _check_notebook(stem)
@@ -98,7 +100,8 @@ def _check_notebook(stem: str) -> None:
     """InputError where there is no notebook of that name, or none that can be read."""
     path = ROOT / "notebooks" / f"{stem}.ipynb"
     if not path.is_file():
-        raise InputError(f"--notebooks: {clip(stem)} is no notebook of notebooks/, such as {', '.join(NOTEBOOKS)}")
+        others = ", ".join(NOTEBOOKS)
+        raise InputError(f"--notebooks: {clip(stem)} is no notebook of notebooks/, such as {others}")
     try:
         nbformat.read(path, as_version=4)
     except (ValueError, KeyError, nbformat.ValidationError) as error:
@@ -112,7 +115,7 @@ def _check_path(key: str, text: str) -> None:
 
 
 def _check_free(name: str, config: Config, splits: dict[str, pd.DataFrame], *, replace: bool) -> None:
-    """InputError where another process writes the run `name`, or another configuration's run has the name."""
+    """InputError where another process, or another configuration, has the run `name`."""
     run = runs.run_folder(name)
     with storage.lock(run.with_name(f".{run.name}.lock"), f"run {run.name}"):
         if not replace:
@@ -120,13 +123,13 @@ def _check_free(name: str, config: Config, splits: dict[str, pd.DataFrame], *, r
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Runs a copy of `notebook` at `output`, in the repository's root, with these parameters.
+    """Runs a copy of `notebook` at `output`, in the repository's root.
 
-    What the kernel's process itself writes goes to `output` with the ending .log. Raises what stopped it: papermill's
-    error of a cell, nbclient's of a dead kernel, or a StudyError after `sys.exit(0)` in a cell, which papermill takes
-    for a good end.
+    What the kernel's process itself writes goes to `output` with the ending .log. Raises what stopped
+    it: papermill's error of a cell, nbclient's of a dead kernel, or a StudyError after `sys.exit(0)`
+    in a cell, which papermill takes for a good end.
     """
-    # A parameter that the notebook does not declare is one of the model all the same: papermill need not warn of it.
+    # papermill warns of a parameter that the notebook does not declare, but the model has it
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with output.with_suffix(".log").open("wb") as log:
         executed = papermill.execute_notebook(
@@ -144,12 +147,12 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
 
 
 def study(parameters: Parameters, *, notebooks: Sequence[str], before: Callable = lambda: None) -> None:
-    """Runs `before`, then the `notebooks` in order, and publishes their pages when all came to their end.
+    """Runs `before`, then the `notebooks`; publishes their pages when all came to their end.
 
     Raises:
         InputError: the same study is running already.
-        StudyError: a notebook failed; its copy, with the traceback in it, lies in `runs/.<name>.failed/`, and beside
-            it what its process wrote.
+        StudyError: a notebook failed. Its copy, with the traceback in it, and what its process wrote
+            lie in `runs/.<name>.failed/`.
     """
     name = parameters.name
     settings = {"form": False} | parameters.chosen  # a page has no form
@@ -197,9 +200,9 @@ def _failed(name: str, copy: Path, error: Exception) -> str:
 
 
 def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> str:
-    """Renders the executed copies in `work` and puts them, with older pages of other notebooks, at `reports/<name>`.
+    """Renders the executed copies in `work` as pages at `reports/<name>`.
 
-    Returns the verdict on the run, if there is one.
+    Older pages of other notebooks stay. Returns the verdict on the run, if there is one.
     """
     name = parameters.name
     reports = ROOT / "reports"
@@ -215,7 +218,8 @@ def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> st
     for stem in notebooks:
         about_run = None if stem in OTHER_RUNS else top
         copy = work / f"{stem}.ipynb"
-        html = page.page(copy, name=name, titles=titles, reports=reports, summary=about_run, credit=credit)
+        about = {"titles": titles, "summary": about_run, "credit": credit}
+        html = page.page(copy, name=name, reports=reports, **about)
         (fresh / f"{stem}.html").write_text(html, encoding="utf-8")
     for record in RECORDS:
         if (run / record).is_file():  # not after the first notebook alone
@@ -228,7 +232,10 @@ def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> st
 
 
 def _credit(parameters: Parameters, run: Path) -> str:
-    """Whose phrases the pages show: those of the finished run's data, else of the data that was asked for."""
+    """Whose phrases the pages show.
+
+    Those of the finished run's data, else of the data in the parameters.
+    """
     try:
         finished = Run.open(run)
     except InputError:

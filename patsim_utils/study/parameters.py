@@ -1,4 +1,7 @@
-"""The parameters of a study, from a preset and a command line, all checked before anything runs; needs no torch."""
+"""The parameters of a study, from a preset and a command line; needs no torch.
+
+All are checked before anything runs.
+"""
 
 import os
 import re
@@ -11,7 +14,8 @@ from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.plain_yaml import read_yaml
 
-TAKEN = ("template", "recorded", "trials", "index.html", "results.csv", "trials.md")  # in reports/, by something else
+# In reports/, by something else
+TAKEN = ("template", "recorded", "trials", "index.html", "results.csv", "trials.md")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SWAPS = (".old", ".new", ".work")  # endings of folders that are half written
 # Parameters that are paths, and the words among their values that are none
@@ -34,12 +38,18 @@ def check_study_name(name: str) -> None:
         raise InputError(f"--name: {clip(name)} is the name of something else in reports/")
 
 
-def parameters(preset_name: str, *, data: str | None, name: str, settings: Sequence[Sequence[str]]) -> Parameters:
-    """The parameters of study `name`: those of a preset, over them the [key, value] pairs `settings`, then the data.
+def parameters(
+    preset_name: str,
+    *,
+    data: str | None,
+    name: str,
+    settings: Sequence[Sequence[str]],
+) -> Parameters:
+    """The parameters of study `name`: those of a preset, then `settings`, then the data.
 
-    `data` is the path or keyword of --data; None keeps that of the preset. Paths start in the caller's folder; in the
-    result they start in the repository's root, where the notebooks run. InputError: one line with the source, the
-    parameter and what is allowed.
+    `settings` are [key, value] pairs. `data` is the path or keyword of --data; None keeps that of the
+    preset. Paths start in the caller's folder; in the result they start in the repository's root,
+    where the notebooks run. InputError: one line with the source, the parameter and what is allowed.
     """
     check_study_name(name)
     for key, _ in settings:
@@ -49,7 +59,8 @@ def parameters(preset_name: str, *, data: str | None, name: str, settings: Seque
     if data is not None:
         last["data"] = data
     merged: dict[str, object] = {}
-    for source, part in ((f"{preset_name}.yaml", preset(preset_name)), ("-p", dict(settings)), ("study", last)):
+    parts = {f"{preset_name}.yaml": preset(preset_name), "-p": dict(settings), "study": last}
+    for source, part in parts.items():
         merged |= Parameters.parse(part, source=source).chosen
     for key in KEYWORDS:
         if key in merged:
@@ -74,9 +85,10 @@ def preset(name: str) -> Mapping[str, object]:
 
 
 def located(key: str, text: str) -> str:
-    """The path `text` as one that starts in ROOT; a keyword of parameter `key`, or a hub's name, as it is.
+    """The path `text` as one that starts in ROOT.
 
-    `data`, `./data` and `../data` are paths of the folder in which the command was given; notebooks run in ROOT.
+    A keyword of parameter `key`, or a hub's name, stays as it is. `data`, `./data` and `../data` are
+    paths of the folder in which the command was typed; notebooks run in ROOT.
     """
     if not text or text in KEYWORDS[key]:
         return text

@@ -1,4 +1,4 @@
-"""What a study says on the terminal: at its start what it is about to do, how far it is, at its end what to open."""
+"""What a study says on the terminal: what it does, how far it is, what to open."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SECONDS = 30.0  # between two lines about one notebook
 
 
 def announce(parameters: Parameters, pairs: int, notebooks: list[str]) -> None:
-    """Says data, name, what is trained and, where a run of these settings was recorded, about how long that takes.
+    """Says data, name, what is trained and about how long that takes.
 
     `pairs`: rows of the training split.
     """
@@ -32,7 +32,8 @@ def announce(parameters: Parameters, pairs: int, notebooks: list[str]) -> None:
     steps = config.epochs * -(-pairs // config.batch_size)
     print(f"training: {config.describe()}; about {steps:,} steps of {config.batch_size} pairs", flush=True)
     if config.data == "sample" and config.backbone == "minilm":
-        print("this takes two to five minutes on two cores; the time left is said after the first steps", flush=True)
+        about = "this takes two to five minutes on two cores; the time left is said after the first steps"
+        print(about, flush=True)
     else:
         print("how long it takes is said after the first steps", flush=True)
 
@@ -43,12 +44,13 @@ def conclude(name: str, verdict: str, notebooks: list[str]) -> None:
         print(verdict)
     stem = "3_errors" if "3_errors" in notebooks else notebooks[-1]
     page = ROOT / "reports" / name / f"{stem}.html"
-    print(f"open {os.path.relpath(page)}; all studies: {os.path.relpath(ROOT / 'reports' / 'index.html')}")
+    index = ROOT / "reports" / "index.html"
+    print(f"open {os.path.relpath(page)}; all studies: {os.path.relpath(index)}")
 
 
 @contextmanager
 def watched(label: str, name: str) -> Iterator[None]:
-    """Says on stdout when `label` starts and ends and, now and then, how far the training of study `name` is."""
+    """Says on stdout when `label` starts and ends, and how far study `name` is."""
     began = time.time()
     done = threading.Event()
 
@@ -68,7 +70,10 @@ def watched(label: str, name: str) -> Iterator[None]:
 
 
 def training(name: str) -> str:
-    """How far the training of a study is: `, step 20 of 120, about 2 min left`; "" where none is running."""
+    """How far the training of a study is: `, step 20 of 120, about 2 min left`.
+
+    "" where none is running.
+    """
     notes = []
     for run in (f"{name}-leak", name):
         path = runs.work_folder(runs.run_folder(run)) / "progress.json"
@@ -89,6 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The note of a training; empty where none is there, or it is being replaced."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
-        return {key: float(note[key]) if key == "seconds" else int(note[key]) for key in ("step", "steps", "seconds")}
+        counts = {key: int(note[key]) for key in ("step", "steps")}
+        return counts | {"seconds": float(note["seconds"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -1,4 +1,4 @@
-"""The figures of one run: its losses, its epochs, and whether its predictions can be taken at their word."""
+"""The figures of one run: its losses, its epochs, its calibration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,15 @@ TERMS = {"ordinal": "ordinal loss", "contrast": "weight x contrast", "rating": "
 
 
 def losses(history: pd.DataFrame) -> Picture:
-    """A run's history: every loss term in use at every step, times its weight, pale, with its running mean."""
+    """Every loss term in use at every step, times its weight, with its running mean."""
     names = {term: name for term, name in TERMS.items() if history[term].any()}
     window = max(2, len(history) // 25)
-    return lines(history, "step", names, smooth=window, caption=f"Losses, running mean of {window} steps")
+    caption = f"Losses, running mean of {window} steps"
+    return lines(history, "step", names, smooth=window, caption=caption)
 
 
 def epochs(metrics: Mapping[str, Any]) -> Picture:
-    """A run's metrics: the validation correlation after each epoch, beside the pretrained cosine (if defined)."""
+    """The validation correlation after each epoch, beside the pretrained cosine."""
     cosine = metrics["baselines"]["pretrained_cosine"]["validation"]
     reference = None
     if cosine:
@@ -33,7 +34,10 @@ def epochs(metrics: Mapping[str, Any]) -> Picture:
 
 
 def calibration(table: pd.DataFrame) -> Picture:
-    """From `errors.calibration`: mean score against mean prediction, with intervals, beside the diagonal."""
+    """Mean score against mean prediction, with intervals, beside the diagonal.
+
+    The table is that of `errors.calibration`.
+    """
     figure, ax = new(3.4)
     ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1)
     ax.vlines(table["prediction"], table["low"], table["high"], color=BLUE, lw=2)
@@ -41,10 +45,13 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
     ax.set(xlabel="mean prediction of the bin", ylabel="mean score of the bin")
     gap = np.average((table["prediction"] - table["score"]).abs(), weights=table["n"])
-    outside = (table["prediction"] < table["low"]) | (table["prediction"] > table["high"])  # False without an interval
-    caption = f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. Mean predictions"
-    caption += f" of bins are {gap:.3f} off on average (single pairs by more), significantly in {outside.sum()} of the"
-    caption += " bins."
+    # False without an interval
+    outside = (table["prediction"] < table["low"]) | (table["prediction"] > table["high"])
+    caption = (
+        f"Mean score with its interval in {len(table)} bins of the prediction; dashed: no error. "
+        f"Mean predictions of bins are {gap:.3f} off on average (single pairs by more), "
+        f"significantly in {outside.sum()} of the bins."
+    )
     below = (table["score"] < table["prediction"]).sum()
     scores = f"mean scores from {table['score'].min():.2f} to {table['score'].max():.2f}"
     alt = f"A curve of {len(table)} points, {scores}, {below} of them below the dashed diagonal."

@@ -74,3 +74,62 @@ def test_what_a_run_reaches_stands_beside_the_best_of_the_others() -> None:
     shared = pd.DataFrame({"anchors": [0, 3]})
     assert answers.shared_anchors(shared).startswith("Yes: 3 anchors stand in two splits")
     assert answers.shared_anchors(shared[:1]).startswith("No: no two splits share an anchor")
+
+
+def test_the_data_is_answered_by_its_first_example_and_its_commonest_values() -> None:
+    row = {"anchor": "bolt", "target": "screw", "context": "F16", "score": 0.5}
+    assert answers.example(pd.DataFrame([row])) == "“screw” for “bolt” in F16 has the score 0.5."
+    assert answers.example(pd.DataFrame([row | {"meaning": "structural match"}])).endswith("0.5: structural match.")
+    shares = pd.DataFrame({"label": ["0.25", "1", "0.25"], "rows": [2, 3, 3]})
+    assert answers.commonest(shares, what="score") == "The commonest score is 0.25: 62 % of the pairs."
+
+
+def test_what_a_training_costs_and_what_a_leak_adds() -> None:
+    train = {"epochs": 3, "n": 1000, "seconds": 22, "peak_memory_mb": 1331.2, "device": "cpu"}
+    assert answers.expense({"train": train}) == "22 s and 1.3 GiB for 3 epochs of 1,000 pairs, on cpu."
+    table = pd.DataFrame({"system": ["anchors unseen", "rows at random"], "pearson": [0.7, 0.85]})
+    said = "With rows at random it is 0.85, with anchors that training never saw 0.70."
+    assert answers.leaks(table) == said
+
+
+def test_the_fastest_system_stands_beside_the_cross_encoder() -> None:
+    rows = [("CrossEncoder, fp32", "training", 10.0, 1.0), ("ours", "training", 25.0, 2.5), ("ours", "1 x 100", 9, 1)]
+    rates = pd.DataFrame(rows, columns=["system", "what", "rate", "times"])
+    said = "Fastest is “ours” with 25 pairs a second, 2.5 times the CrossEncoder of the same precision."
+    assert answers.faster(rates, what="training") == said
+    assert answers.faster(rates[:1], what="training") == "Fastest is “CrossEncoder, fp32” with 10 pairs a second."
+    row = {"system": "ours", "difference": 0.02, "difference_low": 0.01, "difference_high": 0.03}
+    accuracy = pd.DataFrame([row])
+    assert answers.as_good(accuracy, system="ours").startswith("Better: “ours” differs")
+    assert answers.as_good(accuracy.assign(difference_low=-0.1), system="ours").startswith("No significant")
+    worse = accuracy.assign(difference_low=-0.1, difference_high=-0.01)
+    assert answers.as_good(worse, system="ours").startswith("No: “ours” is significantly worse")
+    peer = accuracy.assign(system="CrossEncoder, fp32", difference=np.nan)
+    assert "nothing to compare" in answers.as_good(peer, system="CrossEncoder, fp32")
+
+
+def test_a_precision_that_was_not_measured_is_said_so() -> None:
+    table = pd.DataFrame({"pearson": [0.71, 0.7098], "largest difference of a score": [0.0, 0.004]})
+    assert answers.precisions(table) == "A score changes by at most 0.004, Pearson by 0.0002."
+    assert answers.precisions(table[:1]).startswith("Not measured")
+
+
+def test_an_ablation_counts_what_helps_and_what_harms() -> None:
+    rows = [("a", 0.02, 0.01, 0.03, 60), ("b", 0.0, -0.01, 0.01, 30), ("c", 0.01, 0.005, 0.02, 120)]
+    columns = ["variant", "difference", "difference_low", "difference_high", "seconds"]
+    table = pd.DataFrame(rows, columns=columns)
+    said = "Of 3 changes, 2 help significantly, most of all “a” (+0.020); 0 harm significantly."
+    assert answers.helps(table) == said
+    assert answers.helps(table.assign(difference=np.nan)) == "No variant can be compared with another."
+    assert answers.dearest(table) == "“c” trains longest, 2 min; “b” shortest, 30 s."
+
+
+def test_a_search_says_what_is_first_where_it_was_and_what_is_best() -> None:
+    hits = pd.DataFrame({"phrase": ["mobile phone", "antenna"], "score": [0.92, 0.2], "found": [3, 1]})
+    assert answers.nearest(hits) == "First is “mobile phone”, score 0.92; 1 of these 2 score .5 or more."
+    assert answers.moved(hits) == "The retriever had the first as number 3; 1 of these 2 were among its first 2."
+    assert answers.nearest(hits[:0]) == answers.moved(hits[:0]) == "Nothing is in the corpus."
+    table = pd.DataFrame({"system": ["words", "retriever"], "measure": "nDCG@10", "value": [0.3, 0.5]})
+    said = "By nDCG@10, “retriever” is best with 0.50, “words” last with 0.30."
+    assert answers.finds(table) == said
+    assert answers.finds(table.assign(value=np.nan)).startswith("No query has")

@@ -89,3 +89,12 @@ def test_a_model_is_loaded_by_folder_or_name(monkeypatch: pytest.MonkeyPatch, tm
     assert app.load("large") == "large"
     assert app.load("mine") == tmp_path / "mine"
     assert app.load("./mine") == "./mine"
+
+
+def test_four_queries_rank_ten_candidates_each() -> None:
+    tables = app.rankings(Fake())
+    assert [len(table) for table in tables.values()] == [10] * 4
+    assert all(list(table) == ["rank", "target", "score"] for table in tables.values())
+    for context in (context for _, context in app.QUERIES):
+        assert context in cpc.CLASSES
+    assert app.firsts(tables).startswith("First for “door lock” in E05: “door hinge” (.92); “solar panel” in H02: ")

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from patsim_utils.study import plots, run_plots
+from patsim_utils.study.look import contrast
 from patsim_utils.study.look.figures import BLUE, Picture
 from patsim_utils.study.look.html_tables import Folded, Link
 
@@ -56,8 +57,8 @@ def test_a_figure_follows_the_page_and_its_text_stays_text() -> None:
 def test_numbers_of_a_heatmap_stand_out_from_their_squares() -> None:
     for share in np.linspace(0, 1, 101):
         colour = colormaps["Blues"](share)
-        assert plots.contrast(plots.legible_on(colour), colour) >= plots.LEGIBLE
-    assert plots.contrast("#000000", "#ffffff") == pytest.approx(21)
+        assert contrast.contrast(contrast.legible_on(colour), colour) >= contrast.LEGIBLE
+    assert contrast.contrast("#000000", "#ffffff") == pytest.approx(21)
 
 
 def marks(figure: Picture, marker: str) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""What all figures share: the look, a figure that shows itself as SVG with its caption, labels of the data's texts."""
+"""What all figures share: the look, labels, and a figure that shows itself as SVG."""
 
 import os
 import re
@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from patsim_utils.environment import ROOT, environment
 from patsim_utils.study.look.markup import Shown, fill, note
 
-WIDTH = 5.4  # inches of every figure: 389 points, so that letters of 10 points can be read on a phone
+# Inches of every figure: 389 points, so that letters of 10 points can be read on a phone
+WIDTH = 5.4
 LONGEST_LABEL = 40  # letters
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
@@ -37,7 +38,7 @@ class Picture(Figure):
     alt: str
 
     def describe(self, caption: str, alt: str) -> "Picture":
-        """Sets what stands below the figure, and what a person hears who cannot see it; returns the figure."""
+        """Sets caption and alternative text; returns the figure."""
         self.caption = caption
         self.alt = alt
         return self
@@ -69,7 +70,8 @@ class Picture(Figure):
 def setup() -> float:
     """Sets the style of all figures; returns the clock (seconds) for `provenance`.
 
-    From here on the notebook runs in the repository's root, so that a path means the same as on the command line.
+    From here on the notebook runs in the repository's root, so that a path means the same as on the
+    command line.
     """
     os.chdir(ROOT)
     style()
@@ -79,7 +81,8 @@ def setup() -> float:
 def style() -> None:
     """Sets the style of all figures."""
     settings: dict[str, Any] = {f"axes.spines.{side}": False for side in ("top", "right")}
-    settings |= {key: INK for key in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}
+    settings |= dict.fromkeys(("text.color", "axes.labelcolor"), INK)
+    settings |= dict.fromkeys(("xtick.color", "ytick.color"), INK)
     settings |= {"axes.edgecolor": GREY, "legend.frameon": False, "font.size": 10}
     settings |= {f"{part}.labelsize": 10 for part in ("axes", "xtick", "ytick")}
     settings |= {"legend.fontsize": 10}
@@ -96,7 +99,10 @@ def provenance(started: float, *, seed: int) -> Shown:
 
 
 def new(height: float, rows: int = 1, **options: Any) -> tuple[Picture, Any]:
-    """A figure and its axes, one below the other; pyplot does not know it, so nothing is left open behind it."""
+    """A figure and its axes, one below the other.
+
+    pyplot does not know it, so nothing is left open behind it.
+    """
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, **options)
 
@@ -112,5 +118,5 @@ def short(text: object) -> str:
 
 
 def labels(names: Iterable[object]) -> list[str]:
-    """Names from the data as labels of a figure: short, and `$` is a dollar, never the start of a formula."""
+    """Names from the data as labels: short, and `$` never starts a formula."""
     return [short(name).replace("$", r"\$") for name in names]

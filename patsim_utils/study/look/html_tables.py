@@ -1,4 +1,4 @@
-"""A frame as a table of a page: sorted and searched without a library, on a phone and on paper, too."""
+"""A frame as a table of a page; sorted and searched without a library."""
 
 import zlib
 from collections.abc import Callable
@@ -30,9 +30,10 @@ class Folded(str):
 
 
 class Table:
-    """A frame that JupyterLab and the pages show as a table with a caption; `frame` is the frame itself.
+    """A frame that JupyterLab and the pages show as a table with a caption.
 
-    Columns such as low and high, or recall_low and recall_high, are shown as one column, an interval of 95 %.
+    `frame` is the frame itself. Columns such as low and high, or recall_low and recall_high, are shown
+    as one column, an interval of 95 %.
     """
 
     def __init__(self, frame: pd.DataFrame, caption: str, *, search: bool = False) -> None:
@@ -43,7 +44,9 @@ class Table:
     def _repr_html_(self) -> str:
         shown = with_intervals(self.frame)
         cells = {column: _cells(shown[column]) for column in shown}
-        widths = {column: max([len(str(column)), *_widths(shown[column], cells[column])]) for column in shown}
+        widths = {}
+        for column in shown:
+            widths[column] = max([len(str(column)), *_widths(shown[column], cells[column])])
         name = f"table-{zlib.crc32((self.caption + self.frame.to_csv()).encode()):08x}"
         paper = Markup("")
         if len(shown) > ON_PAPER:
@@ -60,7 +63,8 @@ class Table:
         style = Markup(f"<style>{_style(shown, widths).replace('ID', name)}</style>")
         kind = "mathjax_ignore wide" if sum(widths.values()) > WIDE else "mathjax_ignore"
         body = _body(cells, buttons=self.search)
-        parts = {"style": style, "kind": kind, "paper": paper, "field": field, "body": body, "script": script}
+        parts = {"style": style, "kind": kind, "paper": paper, "field": field}
+        parts |= {"body": body, "script": script}
         return str(fill(template, name=name, caption=self.caption, **parts))
 
 
@@ -72,7 +76,7 @@ def table(frame: pd.DataFrame, caption: str, *, search: bool = False) -> Table |
 
 
 def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with one column of text for each two columns that are the ends of an interval."""
+    """The frame with one column of text for each two ends of an interval."""
     for low in [column for column in frame if str(column).endswith("low")]:
         start = low.removesuffix("low")
         high = f"{start}high"
@@ -89,7 +93,10 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def number_format(values: pd.Series) -> Callable[[float], str]:
-    """How the numbers of a column are written: as many decimals as its largest needs, the same for all."""
+    """How the numbers of a column are written.
+
+    All have as many decimals as its largest number needs.
+    """
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     known = numbers[np.isfinite(numbers)]
     largest = np.abs(known).max(initial=0)
@@ -146,13 +153,17 @@ def _body(cells: dict[str, list[Markup]], *, buttons: bool) -> Markup:
     heads = join([fill(head, name=str(column)) for column in cells])
     rows = []
     for row in zip(*cells.values(), strict=True):
-        rows.append(fill("<tr>{cells}</tr>", cells=join([fill("<td>{cell}</td>", cell=cell) for cell in row])))
+        inside = join([fill("<td>{cell}</td>", cell=cell) for cell in row])
+        rows.append(fill("<tr>{cells}</tr>", cells=inside))
     template = '<table class="dataframe"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return fill(template, heads=heads, rows=join(rows, "\n"))
 
 
 def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
-    """The rules of a table: text stands left, long texts get room, on paper no number is broken if all fit."""
+    """The rules of a table: text stands left, and long texts get room.
+
+    On paper no number is broken if all fit.
+    """
     rules = [_STYLE]
     for number, column in enumerate(shown, 1):
         if not pd.api.types.is_numeric_dtype(shown[column]):
@@ -167,7 +178,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
     return "\n".join(rules)
 
 
-# A box that scrolls by itself, so that the page never does, with a shadow where there is more to the side.
+# A box that scrolls by itself, so that the page never does; a shadow shows that there is more.
 _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:none}
 #ID button {font:inherit; color:inherit; border:0; background:none; padding:0}
 #ID div {overflow:auto; max-height:26em; background:
@@ -175,9 +186,11 @@ _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:non
   linear-gradient(270deg,var(--edge) 30%,#fff0) 100%/40px 100% local,
   radial-gradient(farthest-side at 0,#0004,#0000) 0/14px 100%,
   radial-gradient(farthest-side at 100%,#0004,#0000) 100%/14px 100%; background-repeat:no-repeat}
-#ID :is(td,th) {text-align:right; background:none} #ID td {overflow-wrap:normal} #ID th span::after {content:" ↕"}
-#ID th[aria-sort=ascending] span::after {content:" ▲"} #ID th[aria-sort=descending] span::after {content:" ▼"}
-@media print {#ID div {max-height:none; overflow:visible; background:none} #ID .paper {display:inline}
+#ID :is(td,th) {text-align:right; background:none} #ID td {overflow-wrap:normal}
+#ID th span::after {content:" ↕"} #ID th[aria-sort=ascending] span::after {content:" ▲"}
+#ID th[aria-sort=descending] span::after {content:" ▼"}
+@media print {#ID div {max-height:none; overflow:visible; background:none}
+  #ID .paper {display:inline}
   #ID label, #ID [role=status], #ID th span, #ID tbody tr:nth-child(n+21) {display:none}
   #ID table {width:100%; font-size:8pt} #ID td {min-width:0 !important}
   #ID :is(td,th) {padding:2pt 4pt; white-space:normal; overflow-wrap:break-word}}
@@ -185,20 +198,26 @@ _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:non
 
 # Real buttons and a field, which keyboard and screen reader reach.
 _SCRIPT = """(() => {
-  const box = document.getElementById("ID"), body = box.querySelector("tbody"), rows = [...body.rows];
+  const box = document.getElementById("ID"), body = box.querySelector("tbody");
+  const rows = [...body.rows], status = box.querySelector("[role=status]");
   const filter = () => {
     const words = box.querySelector("input").value.toLowerCase().split(/\\s+/);
-    rows.forEach(row => row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word)));
-    box.querySelector("[role=status]").textContent = rows.filter(row => !row.hidden).length + " of " + rows.length;
+    const fits = row => words.every(word => row.textContent.toLowerCase().includes(word));
+    rows.forEach(row => row.hidden = !fits(row));
+    status.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length;
   };
   box.querySelector("input").addEventListener("input", filter);
-  box.querySelectorAll("th").forEach((head, i) => head.querySelector("button").addEventListener("click", () => {
-    const sign = head.ariaSort === "ascending" ? -1 : 1, text = row => row.cells[i].textContent.replace(/,/g, "");
-    const value = row => text(row)[0] === "[" ? parseFloat(text(row).slice(1)) : text(row);  // its lower end
-    box.querySelectorAll("th").forEach(other => other.ariaSort = null);
+  const heads = box.querySelectorAll("th");
+  const sort = (head, i) => {
+    const sign = head.ariaSort === "ascending" ? -1 : 1;
+    const text = row => row.cells[i].textContent.replace(/,/g, "");
+    const number = text => text[0] === "[" ? parseFloat(text.slice(1)) : text;  // its lower end
+    const value = row => number(text(row));
+    heads.forEach(other => other.ariaSort = null);
     head.ariaSort = sign > 0 ? "ascending" : "descending";
     rows.sort((a, b) => sign * ((value(a) - value(b)) || text(a).localeCompare(text(b))));
     body.append(...rows);
-  }));
+  };
+  heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => sort(head, i)));
   filter();
 })();"""

@@ -1,4 +1,4 @@
-"""The one place where text enters HTML: all of it is escaped, whoever wrote the run that it comes from."""
+"""The only module in which text enters HTML: all of it is escaped."""
 
 from markupsafe import Markup
 

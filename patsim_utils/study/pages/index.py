@@ -1,4 +1,7 @@
-"""The index of all studies: charts and tables, from the records beside their pages and reports/results.csv."""
+"""The index of all studies: charts and tables.
+
+It reads the records beside their pages and reports/results.csv.
+"""
 
 import filecmp
 import json
@@ -21,7 +24,8 @@ from patsim_utils.study.explore import evaluated
 from patsim_utils.study.look.figures import BLUE, GREY, ORANGE, style
 from patsim_utils.study.look.html_tables import Folded, Link, Table
 
-COLUMNS = ["study", "what it is", "Pearson", "interval", "seeds", "tested on", "minutes", "date", "settings", "note"]
+COLUMNS = ["study", "what it is", "Pearson", "interval", "seeds", "tested on", "minutes", "date"]
+COLUMNS += ["settings", "note"]
 RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
 RANDOM = "split at random: training has seen the anchors"
 OTHER = "sample|other data"  # in the column `tested on`: figures that no other can be compared with
@@ -31,7 +35,7 @@ TRACKS = {
     "listwise": "Listwise: all targets of an anchor together",
     "random": "Rows split at random, a leak: training has seen the anchors",
 }
-# What a study's settings mean for a reader without Python: a part of `Config.describe()`, and its words
+# What a study's settings mean in plain words: a part of `Config.describe()`, and its words
 ENCODERS = {"mpnet": "MPNet, the larger model", "minilm": "MiniLM, the small model"}
 WORDS = {
     "all weights trained": "all weights trained",
@@ -39,20 +43,25 @@ WORDS = {
     "similarity features": "counts shared words and letters",
     "features of the group": "reads the other candidates, too",
 }
-COLOURS = {"published": ORANGE, "baseline": GREY}  # by the first word of a row's name; one's own are blue
+# By the first word of a row's name; one's own are blue
+COLOURS = {"published": ORANGE, "baseline": GREY}
 # What a damaged record may raise
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def write_index(reports: Path, *, shared_too: bool = False) -> None:
-    """Makes `reports/index.html` of all studies anew, and `reports/recorded/index.html` of the shared ones if asked."""
+    """Makes `reports/index.html` of all studies anew.
+
+    `shared_too`: also `reports/recorded/index.html`, of the shared ones.
+    """
     loader = jinja2.FileSystemLoader(reports / "template")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.get_template("studies.html.j2")
     own = own_rows(reports)
     if shared_too:  # the repository keeps it, so a study leaves it alone
         folder = reports / "recorded"
-        storage.write_text(folder / "index.html", template.render(_content(folder, recorded_rows(reports), [])))
+        content = _content(folder, recorded_rows(reports), [])
+        storage.write_text(folder / "index.html", template.render(content))
     rows = [*own, *recorded_rows(reports, link="recorded/")]
     storage.write_text(reports / "index.html", template.render(_content(reports, rows, own)))
 
@@ -60,20 +69,26 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
 def _content(folder: Path, rows: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template of the index in `folder` wants."""
     table = pd.DataFrame(rows, columns=[*COLUMNS, "low", "high", "track"])
-    table["study"] = pd.Series([row["study"] for row in rows], dtype=object)  # a column of text drops the links
+    # of objects: a column of text drops the links
+    table["study"] = pd.Series([row["study"] for row in rows], dtype=object)
     table["settings"] = pd.Series([row.get("settings", "") for row in rows], dtype=object)
     leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
     table["track"] = table["track"].astype(object).fillna("pair").mask(leaked, "random")
     comparable = ~table["tested on"].astype(str).str.contains(OTHER) & (table["track"] == "pair")
     best = None
-    ordered = table[comparable & table["Pearson"].notna()].sort_values("Pearson", ascending=False, kind="stable")
+    ordered = table[comparable & table["Pearson"].notna()]
+    ordered = ordered.sort_values("Pearson", ascending=False, kind="stable")
     for name in ordered["study"]:
         if isinstance(name, Link):
             best = name
             break
     pages = {path.parent.name: path for path in folder.glob("recorded/[!.]*/5_ablation.html")}
-    pages |= {path.parent.name: path for path in folder.glob("[!.]*/5_ablation.html")}  # one's own goes first
-    links = [Link(name, path.relative_to(folder).as_posix()) for name, path in pages.items() if _is_study(name)]
+    # one's own goes first
+    pages |= {path.parent.name: path for path in folder.glob("[!.]*/5_ablation.html")}
+    links = []
+    for name, path in pages.items():
+        if _is_study(name):
+            links.append(Link(name, path.relative_to(folder).as_posix()))
     return {"tracks": _tracks(table), "own": own, "best": best, "ablations": links}
 
 
@@ -107,31 +122,44 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
         shown.insert(4, "high", rows["high"])
         empty = [column for column in ("note", "settings") if not shown[column].astype(bool).any()]
         frame = Table(shown.drop(columns=empty), f"{title}: all studies.", search=True)
-        tracks.append({"title": title, "chart": Markup(chart._repr_html_()), "table": Markup(frame._repr_html_())})
+        drawing = Markup(chart._repr_html_())
+        tracks.append({"title": title, "chart": drawing, "table": Markup(frame._repr_html_())})
     return tracks
 
 
 def recorded_rows(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
-    """A row for each study, baseline and publication in results.csv, seeds merged; variants of an ablation are not."""
+    """A row for each study, baseline and publication in results.csv.
+
+    Seeds are merged; variants of an ablation have no row.
+    """
     if not (reports / "results.csv").is_file():
         return []
     table = pd.read_csv(reports / "results.csv", dtype={"study": str, "variant": str})
     table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
     rows = []
-    for (study, variant), seeds in table.groupby(["study", table["variant"].fillna("")], sort=False):
+    table = table.fillna({"variant": ""})
+    for (study, variant), seeds in table.groupby(["study", "variant"], sort=False):
         first_split = seeds["split"].iloc[0]
         seeds = seeds[seeds["split"].eq(first_split) | seeds["split"].isna()]
         rows.append(_recorded_row(reports, study, variant, seeds, link=link))
     return rows
 
 
-def _recorded_row(reports: Path, study: str, variant: str, seeds: pd.DataFrame, *, link: str) -> dict[str, Any]:
-    """The row of one study: means over its `seeds`, the rows of results.csv with the same split."""
+def _recorded_row(
+    reports: Path,
+    study: str,
+    variant: str,
+    seeds: pd.DataFrame,
+    *,
+    link: str,
+) -> dict[str, Any]:
+    """The row of one study: means over `seeds`, its rows of results.csv."""
     first = seeds.iloc[0]
     name = f"{study}: {variant}" if variant else study
     mean = seeds[["pearson", "low", "high", "seconds"]].mean()
     row: dict[str, Any] = {"study": _link(name, reports / "recorded" / study, f"{link}{study}")}
-    row |= {"Pearson": mean["pearson"], "low": mean["low"], "high": mean["high"], "minutes": mean["seconds"] / 60}
+    row |= {"Pearson": mean["pearson"], "low": mean["low"], "high": mean["high"]}
+    row["minutes"] = mean["seconds"] / 60
     row["seeds"] = np.nan
     if pd.notna(first["date"]):
         row["seeds"] = len(seeds)
@@ -161,7 +189,10 @@ def _tested_on(pages: Path, name: str, row: pd.Series) -> str:
 
 
 def _link(name: str, pages: Path, address: str) -> str:
-    """The name as a link to the study's page Errors, else to its first page; without pages the name alone."""
+    """The name as a link to the study's page Errors, else to its first page.
+
+    Without pages the name alone.
+    """
     stems = sorted(path.stem for path in pages.glob("*.html"))
     for stem in ("3_errors", "2_train", *stems):
         if stem in stems:
@@ -170,7 +201,10 @@ def _link(name: str, pages: Path, address: str) -> str:
 
 
 def described(what: str) -> dict[str, str]:
-    """The settings of a run (`Config.describe`) in plain words, and folded; other text stays as it is."""
+    """The settings of a run (`Config.describe`) in plain words, and folded.
+
+    Other text stays as it is.
+    """
     encoder = what.partition(",")[0].removeprefix("older code: ")
     words = [text for part, text in WORDS.items() if part in what]
     if not words:
@@ -180,12 +214,17 @@ def described(what: str) -> dict[str, str]:
 
 
 def own_rows(reports: Path) -> list[dict[str, Any]]:
-    """A row for each study in `reports` that is not shared as it is, also where it failed or its record is broken."""
-    names = {path.parent.name for path in reports.glob("[!.]*/*.html") if path.parent.name != "recorded"}
-    shared = {path.parent.name for path in reports.glob("recorded/*/metrics.json")}
-    linked = {name for name in shared if (reports / "recorded" / base(name) / "2_train.html").is_file()}
-    names -= {name for name in linked & names if _same(reports / name, reports / "recorded" / name)}
-    names |= {path.name.removeprefix(".").removesuffix(".failed.json") for path in reports.glob(".*.failed.json")}
+    """A row for each study in `reports` that is not shared as it is.
+
+    Also for those that failed or whose record is broken.
+    """
+    recorded = reports / "recorded"
+    names = {path.parent.name for path in reports.glob("[!.]*/*.html")} - {"recorded"}
+    shared = {path.parent.name for path in recorded.glob("*/metrics.json")}
+    linked = {name for name in shared if (recorded / base(name) / "2_train.html").is_file()}
+    names -= {name for name in linked & names if _same(reports / name, recorded / name)}
+    for path in reports.glob(".*.failed.json"):
+        names.add(path.name.removeprefix(".").removesuffix(".failed.json"))
     return [_own_row(reports, name) for name in sorted(names) if _is_study(name)]
 
 
@@ -230,14 +269,16 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     if not (folder / "metrics.json").is_file():
         return {}, ""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    config = Config.parse(json.loads((folder / "config.json").read_text("utf-8")), source="config.json")
+    settings = json.loads((folder / "config.json").read_text("utf-8"))
+    config = Config.parse(settings, source="config.json")
     splits = evaluated(metrics)
     if not splits:
         raise KeyError("validation")
     split = splits[0]
     low, high = metrics[split]["pearson_ci"]
-    row = {"Pearson": float(metrics[split]["pearson"]), "low": float(low), "high": float(high), "seeds": 1}
-    row |= {"minutes": metrics["train"]["seconds"] / 60, "date": str(metrics["environment"]["date"])}
+    row = {"Pearson": float(metrics[split]["pearson"]), "low": float(low), "high": float(high)}
+    row |= {"seeds": 1, "minutes": metrics["train"]["seconds"] / 60}
+    row["date"] = str(metrics["environment"]["date"])
     row |= described(config.describe())
     known = metrics["data"]["train"] == GOOGLE or config.data == "kaggle"
     row["tested on"] = split if known else f"{split}, other data"

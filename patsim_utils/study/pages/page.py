@@ -1,4 +1,4 @@
-"""One executed notebook as a page that needs no other file: verdict, contents, glossary, code behind one switch."""
+"""One executed notebook as a page that needs no other file."""
 
 import re
 from datetime import UTC, datetime
@@ -14,17 +14,17 @@ from patsim_utils.study.look.markup import fill
 # Explained where a page first uses them; the first word of each is also found in the plural.
 GLOSSARY = {
     "anchor": "The phrase that a searcher starts from. The phrase that is compared with it is the target.",
-    "Pearson": "A correlation: 1 where the model's scores rise in step with people's, 0 where they have nothing to do "
-    "with each other.",
-    "interval": "How far the figure depends on the anchors that happened to be measured: drawn anew at random from "
-    "these anchors, it lies in this range in 95 of 100 cases.",
+    "Pearson": "A correlation: 1 where the model's scores rise in step with people's, 0 where they have "
+    "nothing to do with each other.",
+    "interval": "How far the figure depends on the anchors that happened to be measured: drawn anew "
+    "at random from these anchors, it lies in this range in 95 of 100 cases.",
     "hyponym": "A narrower term: “steel” for “metal”.",
     "hypernym": "A broader term: “metal” for “steel”.",
     "meronym": "A part: “wheel” for “bicycle”.",
     "holonym": "The whole: “bicycle” for “wheel”.",
     "antonym": "The opposite: “soft” for “hard”.",
-    "calibration": "Whether a score can be taken at its word: of pairs with a score near 0.6, the mean of people's "
-    "scores should be 0.6.",
+    "calibration": "Whether a score can be taken at its word: of pairs with a score near 0.6, the "
+    "mean of people's scores should be 0.6.",
     "validation": "Pairs that were kept out of training. Which epoch's model is kept was decided by them.",
     "seed": "The number from which a training's random start follows; another one gives slightly other figures.",
     "precision": "Of what is kept, the share that is worth keeping.",
@@ -84,34 +84,41 @@ def page(
 ) -> str:
     """The executed notebook of study `name` as one HTML page.
 
-    `titles` are the study's pages, file stem -> heading, which the page links to besides the index. `summary` is what
-    `summary.summary` returns: page 2_train shows all of it, other pages its verdict. `credit`: whose phrases these are.
+    `titles` are the study's pages, file stem -> heading, which the page links to besides the index.
+    `summary` is what `summary.summary` returns: page 2_train shows all of it, other pages its verdict.
+    `credit`: whose phrases these are.
     """
     notebook = nbformat.read(executed, as_version=4)
     prose = Prose()
+    pages = []
+    for stem, text in titles.items():
+        pages.append({"stem": stem, "title": text, "here": stem == executed.stem})
     study = {
         "name": name,
         "title": titles[executed.stem],
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "credit": credit,
-        "pages": [{"stem": stem, "title": text, "here": stem == executed.stem} for stem, text in titles.items()],
+        "pages": pages,
         "contents": outline(notebook),
         "summary": summary,
         "whole": executed.stem == "2_train",
     }
-    options = {"template_name": "template", "extra_template_basedirs": [str(reports)], "exclude_anchor_links": True}
-    filters = {"explained": prose.explain, "glossary": lambda _: prose.glossary}
-    exporter = HTMLExporter(**options, filters=filters)
+    exporter = HTMLExporter(
+        template_name="template",
+        extra_template_basedirs=[str(reports)],
+        exclude_anchor_links=True,
+        filters={"explained": prose.explain, "glossary": lambda _: prose.glossary},
+    )
     text, _ = exporter.from_notebook_node(notebook, {"study": study})
     return text.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
 
 
 def outline(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
-    """Gives each section of a notebook its id, and folds those for engineers; returns id, heading, folded of each.
+    """Sets the id of each section of a notebook, and folds those for engineers.
 
-    The cell with the title goes, since the page's top has the title. Where a folded section starts and ends is written
-    into the cells' metadata, which the template reads.
+    Returns id, heading, folded of each. The cell with the title goes, since the page's top has the
+    title. The cells' metadata, which the template reads, say where a folded section starts and ends.
     """
     cells = notebook.cells
     if cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# "):
@@ -138,7 +145,7 @@ def outline(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
 
 
 def title(notebook: Path) -> str:
-    """First heading of a notebook, which names its page; the file's stem where it has none or is gone."""
+    """First heading of a notebook, which names its page; else the file's stem."""
     if not notebook.is_file():
         return notebook.stem
     cells = nbformat.read(notebook, as_version=4).cells

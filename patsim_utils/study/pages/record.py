@@ -1,4 +1,4 @@
-"""The record of the studies: reports/results.csv, the shared pages in reports/recorded, the table of the README."""
+"""The record of the studies: results.csv, the shared pages, the table of the README."""
 
 import json
 import re
@@ -32,7 +32,10 @@ METHOD = ["what", "protocol", "track"]  # columns that all seeds of a study have
 
 
 def results_table(path: Path) -> str:
-    """The studies SHOWN of `reports/results.csv` in Markdown, a row each; all figures are means over the seeds."""
+    """The studies SHOWN of `reports/results.csv` in Markdown, a row each.
+
+    All figures are means over the seeds.
+    """
     table = pd.read_csv(path)
     table = table[table["variant"].isna()]
     lines = [HEAD, "|---|---|---|---|"]
@@ -57,14 +60,16 @@ def write_readme() -> None:
     """Writes the table between the two marks of README.md; InputError where a mark is missing."""
     readme = ROOT / "README.md"
     start, end = README_MARKS
-    parts = re.fullmatch(f"(.*{start}\n).*({end}.*)", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = readme.read_text(encoding="utf-8")
+    parts = re.fullmatch(f"(.*{start}\n).*({end}.*)", text, flags=re.DOTALL)
     if not parts:
         raise InputError(f"README.md: the marks {start} and {end} are not both there")
-    storage.write_text(readme, f"{parts[1]}{results_table(ROOT / 'reports' / 'results.csv')}\n{parts[2]}")
+    table = results_table(ROOT / "reports" / "results.csv")
+    storage.write_text(readme, f"{parts[1]}{table}\n{parts[2]}")
 
 
 def record(name: str) -> None:
-    """Copies the pages of study `name` to `reports/recorded/` and puts its figures into `reports/results.csv`.
+    """Copies the pages of study `name` to `reports/recorded/`, its figures to results.csv.
 
     A study `<base>-seed<k>` is a seed of study `<base>`. An ablation has a row for each variant.
     """
@@ -93,9 +98,10 @@ def record(name: str) -> None:
 
 
 def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.DataFrame:
-    """The table without rows of the study that another method or split made; InputError: `name` is to be a seed of it.
+    """The table without rows of the study that another method or split made.
 
-    So a study whose method has changed begins anew with the seed that has its plain name.
+    So a study whose method has changed begins anew with the seed that has its plain name. InputError
+    where `name` is to be a seed of another method.
     """
     study = row["study"]
     own = (table["study"] == study) & (table["variant"] == "")
@@ -110,20 +116,27 @@ def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.D
 
 
 def _variants(name: str) -> list[dict[str, str]]:
-    """The rows of the latest ablation of study `name`, of the table that its notebook has written; [] without one."""
+    """The rows of the latest ablation of study `name`, as its notebook has written them.
+
+    [] where there is none.
+    """
     stems = [path.stem for path in (ROOT / "notebooks" / "variants").glob("*.yaml")]
     tables = [ROOT / "runs" / f"{name}-{stem}" / "effects.csv" for stem in stems]
     tables = [path for path in tables if path.is_file()]
     if not tables:
         return []
     latest = max(tables, key=lambda path: path.stat().st_mtime)
-    table = pd.read_csv(latest).rename(columns={"idea": "what"}).assign(study=name, split="validation")
-    table = table.assign(seconds=table["seconds"].round().astype(int))
+    table = pd.read_csv(latest).rename(columns={"idea": "what"})
+    seconds = table["seconds"].round().astype(int)
+    table = table.assign(study=name, split="validation", seconds=seconds)
     return [_texts(row) for row in table.to_dict("records")]
 
 
 def _run(pages: Path) -> list[dict[str, str]]:
-    """The row of each split that a study's run has measured; `pages`: the study's folder in reports/."""
+    """The row of each split that a study's run has measured.
+
+    `pages`: the study's folder in reports/.
+    """
     try:
         metrics = json.loads((pages / "metrics.json").read_text("utf-8"))
         settings = json.loads((pages / "config.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What stands on top of a study's pages, for a reader without Python: the verdict, three tiles, use and limits."""
+"""What stands on top of a study's pages: the verdict, three tiles, use and limits."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ CREDIT_SAMPLE = "Phrases: the sample of patsim, CC0"
 
 
 def credit(data: str, train: str) -> str:
-    """Whose phrases a page shows, by the parameter `data` and the fingerprint of the training split; "" if unknown."""
+    """Whose phrases a page shows; "" if unknown.
+
+    `train`: fingerprint of the training split.
+    """
     if data == "sample":
         return CREDIT_SAMPLE
     if data == "kaggle" or train == GOOGLE:
@@ -29,9 +32,9 @@ def credit(data: str, train: str) -> str:
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
-    """Of the run in a folder, for the page's template: verdict, tiles (figure and words), picture, sentences.
+    """What the page's template shows of the run in a folder; None without a finished run.
 
-    None where there is no finished run.
+    Returns verdict, tiles (figure and words), picture, sentences.
     """
     try:
         run = Run.open(folder)
@@ -39,13 +42,15 @@ def summary(folder: Path) -> dict[str, Any] | None:
         return None
     frame = errors.with_errors(run.predictions)  # all that was held out, as the page Errors has it
     style()
-    picture = plots.forest(explore.results(run.metrics), "label", caption="Correlation with people's scores")
+    results = explore.results(run.metrics)
+    picture = plots.forest(results, "label", caption="Correlation with people's scores")
     seed = run.config.seed
+    sentences = [about(run, frame), *fields(frame, seed=seed), *relations(frame, seed=seed)]
     return {
         "verdict": verdict(run, frame),
         "tiles": tiles(frame, seed=seed),
         "picture": Markup(picture._repr_html_()),
-        "sentences": [about(run, frame), *fields(frame, seed=seed), *relations(frame, seed=seed), *use(run.config)],
+        "sentences": [*sentences, *use(run.config)],
     }
 
 
@@ -78,7 +83,7 @@ def tiles(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, str]]:
 
 
 def weakest(frame: pd.DataFrame, *, seed: int = 0) -> str:
-    """The kind of relation that is farthest off, and the section with the lowest correlation, in words."""
+    """The relation that is farthest off, and the section with the lowest correlation."""
     parts = []
     ratings = errors.by_rating(frame, seed=seed)
     if len(ratings):
@@ -98,21 +103,29 @@ def weakest(frame: pd.DataFrame, *, seed: int = 0) -> str:
 def about(run: Run, frame: pd.DataFrame) -> str:
     """What the model does, and what it was measured on."""
     return (
-        f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 (the same thing). "
-        f"Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} anchors were compared with those that "
-        f"people gave."
+        f"The model reads two phrases and a patent class and gives a score from 0 (unrelated) to 1 "
+        f"(the same thing). Its scores for {len(frame):,} pairs of {frame['anchor'].nunique()} "
+        f"anchors were compared with those that people gave."
     )
 
 
 def fields(frame: pd.DataFrame, *, seed: int = 0) -> list[str]:
-    """The sections with a correlation significantly above, or below, that of all pairs."""
+    """The sections with a correlation significantly unlike that of all pairs."""
     whole = frame["score"].corr(frame["prediction"])
     sections = errors.by_group(frame, "section", names=cpc.titles(), seed=seed)
     sentences = []
-    for word, part in (("higher", sections[sections["low"] > whole]), ("lower", sections[sections["high"] < whole])):
-        names = [f"{short(row.label)} {explore.interval(row.pearson, row.low, row.high)}" for row in part.itertuples()]
+    parts = {
+        "higher": sections[sections["low"] > whole],
+        "lower": sections[sections["high"] < whole],
+    }
+    for word, part in parts.items():
+        names = []
+        for row in part.itertuples():
+            figures = explore.interval(row.pearson, row.low, row.high)
+            names.append(f"{short(row.label)} {figures}")
         if names:
-            sentences.append(f"The correlation is {word} than over all pairs ({whole:.3f}) in {'; '.join(names)}.")
+            sentence = f"The correlation is {word} than over all pairs ({whole:.3f})"
+            sentences.append(f"{sentence} in {'; '.join(names)}.")
     if sentences:
         return sentences
     total = frame["section"].nunique()
@@ -127,7 +140,11 @@ def relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
     table = errors.by_rating(frame, seed=seed)
     table = table[table["rating"] != "0"]
     sentences = []
-    for word, part in (("high", table[table["low"] > table["score"]]), ("low", table[table["high"] < table["score"]])):
+    parts = {
+        "high": table[table["low"] > table["score"]],
+        "low": table[table["high"] < table["score"]],
+    }
+    for word, part in parts.items():
         if part.empty:
             continue
         worst = part.loc[(part["prediction"] - part["score"]).abs().idxmax()]
@@ -140,8 +157,9 @@ def relations(frame: pd.DataFrame, *, seed: int) -> list[str]:
 def use(config: Config, protocol: str | None = None) -> list[str]:
     """What a model of this configuration is meant for, and what not, in sentences."""
     sentences = [
-        "Meant for ranking candidate phrases that a person then looks at. Not meant to decide alone that two terms of "
-        "a claim mean the same, nor for whole sentences or other languages than English."
+        "Meant for ranking candidate phrases that a person then looks at. Not meant to decide alone "
+        "that two terms of a claim mean the same, nor for whole sentences or other languages than "
+        "English."
     ]
     if config.listwise:
         sentences.append("All candidates of an anchor are scored together: a pair's score depends on the other ones.")
