@@ -97,7 +97,7 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in counts]
     size = len(counts)
-    figure, ax = new(1.0 + 0.5 * size)
+    figure, ax = new(1.0 + 0.42 * size)
     colours = colormaps["Blues"](shares)
     ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors=PALE, linewidth=0.5)
     for row, column in np.argwhere(values > 0):
@@ -168,7 +168,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | Shown:
     known = {name: table for name, table in tables.items() if len(table)}
     if not known:
         return note("No pair is rated so high that there would be something to find.")
-    figure, axes = new(0.6 + 2.1 * len(known), rows=len(known), sharex=True, squeeze=False)
+    figure, axes = new(0.6 + 1.6 * len(known), rows=len(known), sharex=True, squeeze=False)
     facts = []
     ranges = []
     for ax, (name, curve) in zip(axes[:, 0], known.items(), strict=True):

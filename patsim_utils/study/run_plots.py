@@ -38,7 +38,7 @@ def calibration(table: pd.DataFrame) -> Picture:
 
     The table is that of `errors.calibration`.
     """
-    figure, ax = new(3.4)
+    figure, ax = new(2.7)
     ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1)
     ax.vlines(table["prediction"], table["low"], table["high"], color=BLUE, lw=2)
     ax.plot(table["prediction"], table["score"], "o-", color=BLUE, lw=1, ms=5)

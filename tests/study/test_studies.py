@@ -92,7 +92,7 @@ def test_a_study_that_ends_well(
     pages = [f"reports/one/{name}.html" for name in notebooks.NOTEBOOKS]
     assert written(root) == {"reports/index.html", *records, *pages}
     out, err = capfd.readouterr()
-    assert re.search(r"one/1_explore: started\none/1_explore: done in \d+ s\none/2_train: started\n", out)
+    assert re.search(r"one/1_explore: started\none/1_explore: done in [\d.]+ s\none/2_train: started\n", out)
     assert err == ""
     page = (root / "reports/one/1_explore.html").read_text()
     # Preset below -p, text as a number; the data, relative to another folder, as the kernels find it.

@@ -38,7 +38,7 @@ def forest(
     rows = rows.rename(columns={f"{value}_low": "low", f"{value}_high": "high"})
     spans = rows[[value, "low", "high"]].to_numpy(dtype=float)
     texts = ["undefined" if np.isnan(span[0]) else interval(*span) for span in spans]
-    figure, ax = new(0.9 + 0.32 * len(rows))
+    figure, ax = new(0.9 + 0.27 * len(rows))
     _draw_intervals(ax, rows, value, rows[colour] if colour else BLUE)
     if mark:
         ax.plot(rows[mark], rows.index, "D", color=ORANGE, ms=5, mfc="none", mew=1.6, label=mark)

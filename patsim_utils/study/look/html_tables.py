@@ -181,7 +181,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
 # A box that scrolls by itself, so that the page never does; a shadow shows that there is more.
 _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:none}
 #ID button {font:inherit; color:inherit; border:0; background:none; padding:0}
-#ID div {overflow:auto; max-height:26em; background:
+#ID div {overflow:auto; max-height:18em; background:
   linear-gradient(90deg,var(--edge) 30%,#fff0) 0/40px 100% local,
   linear-gradient(270deg,var(--edge) 30%,#fff0) 100%/40px 100% local,
   radial-gradient(farthest-side at 0,#0004,#0000) 0/14px 100%,
