@@ -180,7 +180,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Picture | Shown:
             if len(defined):
                 ends = f"from {defined.iloc[0]:.2f} to {defined.iloc[-1]:.2f}"
                 ranges.append(f"{column} of {name} {ends}")
-        ax.set(ylim=(0, 1.02), ylabel=f"share, {name}")
+        ax.set(ylim=(0, 1.02), ylabel=name.replace(" or ", "\nor "))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(color=PALE)
         half = curve.iloc[(curve["threshold"] - 0.5).abs().argmin()]

@@ -189,6 +189,7 @@ _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:non
 #ID :is(td,th) {text-align:right; background:none} #ID td {overflow-wrap:normal}
 #ID th span::after {content:" ↕"} #ID th[aria-sort=ascending] span::after {content:" ▲"}
 #ID th[aria-sort=descending] span::after {content:" ▼"}
+@media (max-width:600px) {#ID table {font-size:.75rem} #ID :is(td,th) {padding:.25rem .3rem}}
 @media print {#ID div {max-height:none; overflow:visible; background:none}
   #ID .paper {display:inline}
   #ID label, #ID [role=status], #ID th span, #ID tbody tr:nth-child(n+21) {display:none}
