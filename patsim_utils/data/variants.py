@@ -1,6 +1,8 @@
-"""Other spellings of a phrase that mean the same: number, hyphen, British and American spelling, word order.
+"""Other phrases made from one by rule: variants that mean the same, and opposites.
 
-Rules without a dictionary make mistakes ("filter of color"): so variants serve as training pairs, never as a measure.
+Variants change number, hyphen, British and American spelling, or word order; opposites exchange one word, as in wired.
+
+Rules without a dictionary make mistakes ("filter of color"): so they serve as training pairs, never as a measure.
 """
 
 import re
@@ -52,6 +54,81 @@ PREFIXES = (
     "thermo",
     "ultra",
     "under",
+)
+# Words of which either is the opposite of the other
+OPPOSITES = (
+    ("strong", "weak"),
+    ("hard", "soft"),
+    ("rigid", "flexible"),
+    ("wired", "wireless"),
+    ("upper", "lower"),
+    ("top", "bottom"),
+    ("inner", "outer"),
+    ("internal", "external"),
+    ("interior", "exterior"),
+    ("front", "rear"),
+    ("left", "right"),
+    ("open", "closed"),
+    ("opening", "closing"),
+    ("positive", "negative"),
+    ("high", "low"),
+    ("hot", "cold"),
+    ("heating", "cooling"),
+    ("wet", "dry"),
+    ("male", "female"),
+    ("input", "output"),
+    ("transmitter", "receiver"),
+    ("transmitting", "receiving"),
+    ("encoder", "decoder"),
+    ("encoding", "decoding"),
+    ("fixed", "movable"),
+    ("stationary", "mobile"),
+    ("thick", "thin"),
+    ("wide", "narrow"),
+    ("long", "short"),
+    ("large", "small"),
+    ("fast", "slow"),
+    ("active", "passive"),
+    ("static", "dynamic"),
+    ("linear", "nonlinear"),
+    ("analog", "digital"),
+    ("serial", "parallel"),
+    ("forward", "reverse"),
+    ("clockwise", "counterclockwise"),
+    ("inlet", "outlet"),
+    ("loading", "unloading"),
+    ("charging", "discharging"),
+    ("locking", "unlocking"),
+    ("locked", "unlocked"),
+    ("horizontal", "vertical"),
+    ("concave", "convex"),
+    ("transparent", "opaque"),
+    ("conductive", "insulating"),
+    ("magnetic", "nonmagnetic"),
+    ("acidic", "alkaline"),
+    ("smooth", "rough"),
+    ("full", "empty"),
+    ("single", "multiple"),
+    ("organic", "inorganic"),
+    ("soluble", "insoluble"),
+    ("hydrophilic", "hydrophobic"),
+    ("symmetric", "asymmetric"),
+    ("continuous", "discontinuous"),
+    ("upstream", "downstream"),
+    ("proximal", "distal"),
+    ("volatile", "nonvolatile"),
+    ("saturated", "unsaturated"),
+    ("tight", "loose"),
+    ("sharp", "blunt"),
+    ("compression", "expansion"),
+    ("acceleration", "deceleration"),
+    ("woven", "nonwoven"),
+    ("natural", "synthetic"),
+    ("online", "offline"),
+    ("synchronous", "asynchronous"),
+    ("uplink", "downlink"),
+    ("coarse", "fine"),
+    ("visible", "invisible"),
 )
 LINKS = ("of", "for")
 # Endings of a first word that describes the second one, and so cannot follow "of".
@@ -135,3 +212,20 @@ def variants(phrase: str) -> dict[str, str]:
     """
     made = {kind: make(phrase) for kind, make in KINDS.items()}
     return {kind: text for kind, text in made.items() if text and text != phrase}
+
+
+OPPOSITE_OF = {first: second for first, second in OPPOSITES} | {second: first for first, second in OPPOSITES}
+
+
+def opposite(phrase: str) -> str | None:
+    """The phrase with its first word that has an opposite exchanged for it.
+
+    >>> opposite("wireless handset")
+    'wired handset'
+    """
+    words = phrase.split()
+    for number, word in enumerate(words):
+        if word in OPPOSITE_OF:
+            words[number] = OPPOSITE_OF[word]
+            return " ".join(words)
+    return None

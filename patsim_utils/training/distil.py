@@ -5,7 +5,8 @@ anchor yet, each in the class of its pair. About sixteen candidates are mined fo
 of the class, other targets of its group, and random ones. Phrases that stand in the held-out anchors are never mined.
 
 The student learns rated pairs by the method's own loss, and labelled pairs from the teacher's probabilities
-(Hinton et al. 2015, arXiv 1503.02531). Variants of the new anchors (`data.variants`) are labelled as the same.
+(Hinton et al. 2015, arXiv 1503.02531). Variants of phrases are labelled as the same, and phrases
+with one word exchanged for its opposite as antonyms (`data.variants`).
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import torch
 
 from patsim_utils import storage
 from patsim_utils.config import Config
-from patsim_utils.data.variants import variants
+from patsim_utils.data.variants import opposite, variants
 from patsim_utils.errors import InputError, named
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
@@ -139,26 +140,39 @@ def _probabilities(teacher: Matcher, pairs: pd.DataFrame) -> np.ndarray:
 def student_rows(
     train: pd.DataFrame, labelled: pd.DataFrame, *, excluded: Iterable[str], seed: int = 0
 ) -> pd.DataFrame:
-    """What a student is trained on: rated pairs, labelled pairs, and variants of the new anchors as the same.
+    """What a student is trained on: rated pairs, labelled pairs, and pairs that `by_rule` makes.
 
     TEACHER_COLUMNS are NaN but for labelled pairs, whose score 0 and rating "0" are a filling that no loss reads.
     """
     excluded = {*excluded}
+    new_anchors = labelled[["anchor", "context"]].drop_duplicates()
+    targets = train[["target", "context"]].rename(columns={"target": "anchor"}).drop_duplicates("anchor")
+    has_opposite = targets["anchor"].map(opposite).notna() & ~targets["anchor"].isin([*train["anchor"], *excluded])
+    phrases = pd.concat([new_anchors, targets[has_opposite]]).drop_duplicates()
+    made = by_rule(phrases, excluded=excluded, seed=seed)
+    labelled = labelled.assign(score=0.0, rating="0")
+    unrated = pd.concat([made, labelled]).drop_duplicates(["anchor", "target", "context"])
+    return pd.concat([train, unrated], ignore_index=True)
+
+
+def by_rule(phrases: pd.DataFrame, *, excluded: set[str], seed: int) -> pd.DataFrame:
+    """A variant and the opposite of each phrase that has them: anchor, target, context, score, rating.
+
+    `phrases`: columns anchor, context. A variant is rated "4" (the same), an opposite "1a".
+    """
     generator = np.random.default_rng(seed)
-    same = []
-    for anchor, context in labelled[["anchor", "context"]].drop_duplicates().itertuples(index=False):
+    rows = []
+    for anchor, context in phrases[["anchor", "context"]].itertuples(index=False):
         texts = variants(anchor)
         kinds = ["spelling"] if "spelling" in texts else [*texts]
-        if not kinds:
-            continue
-        text = texts[kinds[generator.integers(len(kinds))]]
-        if text not in excluded:
-            same.append((anchor, text, context, 1.0, "4"))
-    columns = ["anchor", "target", "context", "score", "rating"]
-    same_rows = pd.DataFrame(same, columns=columns)
-    labelled = labelled.assign(score=0.0, rating="0")
-    unrated = pd.concat([labelled, same_rows]).drop_duplicates(["anchor", "target", "context"])
-    return pd.concat([train, unrated], ignore_index=True)
+        if kinds:
+            variant = texts[kinds[generator.integers(len(kinds))]]
+            rows.append((anchor, variant, context, 1.0, "4"))
+        other = opposite(anchor)
+        if other is not None:
+            rows.append((anchor, other, context, 0.25, "1a"))
+    made = pd.DataFrame(rows, columns=["anchor", "target", "context", "score", "rating"])
+    return made[~made["target"].isin(excluded)]
 
 
 def distil(

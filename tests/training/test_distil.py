@@ -139,6 +139,18 @@ def test_a_student_learns_from_rated_and_labelled_pairs(splits, tiny_backbone, t
     assert labelled[["anchor", "target", "context"]].equals(pairs)
     rows = distil.student_rows(small["train"], labelled, excluded=excluded)
     assert rows[list(TEACHER_COLUMNS)].notna().all(axis=1).sum() == len(labelled)
-    same = rows[len(small["train"]) :].query("rating == '4'")
-    assert (same["score"] == 1).all()
-    assert same["anchor"].isin(labelled["anchor"]).all()
+    made = rows[len(small["train"]) :]
+    made = made[made[TEACHER_COLUMNS[0]].isna()]
+    assert (made.query("rating == '4'")["score"] == 1).all()
+    assert set(made["rating"]) == {"4", "1a"}
+    assert not {*made["anchor"], *made["target"]} & excluded
+
+
+def test_a_variant_is_the_same_and_an_opposite_an_antonym() -> None:
+    phrases = pd.DataFrame({"anchor": ["strong fibre", "axle", "upper door"], "context": ["D01", "B60", "B60"]})
+    rows = distil.by_rule(phrases, excluded={"lower door"}, seed=0)
+    assert rows[["target", "score", "rating"]].values.tolist()[:2] == [
+        ["strong fiber", 1.0, "4"],
+        ["weak fibre", 0.25, "1a"],
+    ]
+    assert "lower door" not in set(rows["target"])
