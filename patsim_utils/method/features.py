@@ -3,9 +3,10 @@
 The features of a pair are numbers that compare its phrases and hardly say which ones they are:
 shared words and letters, and how alike the pretrained MiniLM finds them. So they hold on anchors
 that training has never seen. The regressor is fitted to them alone, in seconds, and its
-probabilities are averaged with the network's. On the listwise track there are also features of a
-pair's group, the targets of its anchor in its class: candidates that mean the same as their anchor
-are like each other, and strangers are like nobody. No encoder of single pairs can see that.
+probabilities enter a weighted mean with the network's (BLEND_WEIGHT). A listwise model
+(kind "group") also has features of a pair's group, the targets of its anchor in its class among the
+rows that are scored together: candidates that mean the same as their anchor are like each other, and
+strangers are like nobody. No encoder of single pairs sees that; a score then depends on other rows.
 """
 
 import warnings
@@ -31,9 +32,9 @@ Columns = dict[str, np.ndarray]  # features (n,) of n pairs, by name
 BLEND_WEIGHT = {"similarity": 0.3, "group": 0.35}  # of the regressor; the rest is the network's
 COUNT = {"similarity": 12 + 7, "group": 12 + 7 + 28}  # of features
 HIDDEN = 128  # width of both hidden layers of the regressor
-PHRASES = 64  # of like length that the encoder reads at a time
-ROWS = 512  # pairs that are compared at a time
-NEAR = 0.1  # a cosine that is higher by this much counts e times as much
+ENCODER_BATCH = 64  # phrases of like length that the encoder reads at a time
+PAIRS_AT_A_TIME = 512  # that are compared
+SOFTMAX_TEMPERATURE = 0.1  # a cosine that is higher by this much counts e times as much
 TYPICAL_GROUP = 20  # targets
 LARGEST_GROUP = 128  # targets that are compared; a larger group falls into parts, in their order
 
@@ -78,15 +79,15 @@ def alignment(
 ) -> tuple[Columns, dict[str, Tensor]]:
     """How alike an encoder finds anchor and target, as wholes and token by token: seven cosines.
 
-    Of the last layer's states: those of the mean tokens, of both first and of both last tokens;
-    and of each token with the most similar one of the other phrase, the mean and the least
-    (BERTScore, Zhang et al. 2020, arXiv 1904.09675). Also returns the sentence vector (W,) of
-    every phrase: the mean of its tokens, of unit length.
+    Of the last layer's states without special tokens: those of the sums of unit states, of both
+    first and of both last tokens; and of each token with the most similar one of the other phrase,
+    the mean and the least (BERTScore, Zhang et al. 2020, arXiv 1904.09675). Also returns every
+    phrase's sentence vector (W,): the mean of all states with special tokens, of norm 1.
     """
-    order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # an anchor is read about once
+    order = np.argsort(frame["anchor"].to_numpy(), kind="stable")  # so most anchors are encoded once
     parts = []
     vectors = {}
-    for rows in np.array_split(order, -(-len(order) // ROWS)):
+    for rows in np.array_split(order, -(-len(order) // PAIRS_AT_A_TIME)):
         part = frame.iloc[rows]
         phrase_of, phrases = pd.factorize(np.concatenate([part["anchor"], part["target"]]))
         states, real, means = _states(phrases, tokenizer, model)
@@ -121,12 +122,12 @@ def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: T
 def _states(
     phrases: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What an encoder says of P phrases, without special tokens.
+    """What an encoder says of P phrases.
 
-    Returns unit states (P, T, W), 1 or 0 for what is a token or padding (P, T), and sentence
-    vectors (P, W).
+    Returns unit states (P, T, W) and 1 or 0 for what is a token or padding (P, T), both without
+    special tokens, and sentence vectors (P, W), whose means include these.
     """
-    read = encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=PHRASES)
+    read = encoder.token_states(phrases, tokenizer=tokenizer, model=model, batch_size=ENCODER_BATCH)
     batches = list(read)
     _, longest, width = batches[-1][1].shape
     tokens = max(1, longest - 2)
@@ -142,42 +143,42 @@ def _states(
 
 
 STANDING = (
-    "alike_mean",  # of the cosines with the other targets
-    "alike_largest",
-    "alike_largest_three",
-    "alike_deviation",
-    "alike_to_strangers",  # the mean that weighs those targets more that are unlike the anchor
-    "likeness_of_others",  # the mean of the others' cosines with the anchor
-    "likeness_of_near",  # the mean that weighs those more that are like this target
-    "likeness_rank",  # the share of the others that it exceeds in its cosine with the anchor
-    "alike_rank",  # the share of the others that it exceeds in the mean of its cosines
+    "to_others_mean",  # of the cosines with the other targets
+    "to_others_largest",
+    "to_others_largest_three",
+    "to_others_deviation",
+    "to_strangers_mean",  # the same, weighing those targets more that are unlike the anchor
+    "others_to_anchor_mean",  # of the others' cosines with the anchor
+    "near_to_anchor_mean",  # the same, weighing those more that are like this target
+    "to_anchor_above",  # the share of the others that it exceeds in its cosine with the anchor
+    "to_others_above",  # the share of the others that it exceeds in the mean of its cosines
 )
 
 
-def standing(likeness: np.ndarray, alike: np.ndarray) -> Columns:
+def standing(to_anchor: np.ndarray, to_others: np.ndarray) -> Columns:
     """Where each of K targets stands among the others: (K,) each; zeros for a single target.
 
     Args:
-        likeness: cosines with their anchor (K,).
-        alike: cosines with each other (K, K).
+        to_anchor: cosines with their anchor (K,).
+        to_others: cosines with each other (K, K).
     """
-    count = len(likeness)
+    count = len(to_anchor)
     if count == 1:
         return {name: np.zeros(1) for name in STANDING}
     other = ~np.eye(count, dtype=bool)
-    others_likeness = np.broadcast_to(likeness, (count, count))[other].reshape(count, -1)
-    alike = alike[other].reshape(count, -1)
-    mean = alike.mean(1)
+    others_to_anchor = np.broadcast_to(to_anchor, (count, count))[other].reshape(count, -1)
+    to_others = to_others[other].reshape(count, -1)
+    mean = to_others.mean(1)
     others_mean = np.broadcast_to(mean, (count, count))[other].reshape(count, -1)
     columns = (
         mean,
-        alike.max(1),
-        np.sort(alike, axis=1)[:, -3:].mean(1),
-        alike.std(1),
-        (softmax(-others_likeness / NEAR, axis=1) * alike).sum(1),
-        others_likeness.mean(1),
-        (softmax(alike / NEAR, axis=1) * others_likeness).sum(1),
-        (likeness[:, None] > others_likeness).mean(1),
+        to_others.max(1),
+        np.sort(to_others, axis=1)[:, -3:].mean(1),
+        to_others.std(1),
+        (softmax(-others_to_anchor / SOFTMAX_TEMPERATURE, axis=1) * to_others).sum(1),
+        others_to_anchor.mean(1),
+        (softmax(to_others / SOFTMAX_TEMPERATURE, axis=1) * others_to_anchor).sum(1),
+        (to_anchor[:, None] > others_to_anchor).mean(1),
         (mean[:, None] > others_mean).mean(1),
     )
     return dict(zip(STANDING, columns, strict=True))
@@ -188,14 +189,11 @@ def group_features(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndar
 
     `phrases` hold every anchor and target; `vectors` (P, W) are theirs. Returns 28 features.
     """
-    # here, since only this track needs it
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfVectorizer  # here: only kind "group" needs it
 
     words = TfidfVectorizer(analyzer=str.split, binary=True, use_idf=False)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), binary=True, use_idf=False)
-    levels = {"meaning": vectors}
-    levels["words"] = words.fit_transform(phrases)
-    levels["letters"] = letters.fit_transform(phrases)
+    levels = {"meaning": vectors, "words": words.fit_transform(phrases), "letters": letters.fit_transform(phrases)}
     columns = {}
     for level in levels:
         columns |= {f"{level}_{name}": np.empty(len(frame)) for name in STANDING}
@@ -220,7 +218,7 @@ class Regressor:
     """Features of a pair -> P(rank > k), by a network with two hidden layers."""
 
     def __init__(self, kind: str, *, precision: str) -> None:
-        """`kind`: "similarity", or "group" for the listwise track. `precision`: of MiniLM."""
+        """`kind`: "similarity" or "group". `precision`: of MiniLM, which is loaded from its package."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.kind = kind
         self.precision = precision
@@ -255,8 +253,7 @@ class Regressor:
             random_state=config.seed,
         )
         with warnings.catch_warnings():
-            # it is stopped early on purpose, before it overfits
-            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it is stopped before it overfits
             network.fit((features - mean) / deviation, ordinal.levels(ranks).float().numpy())
         network.coefs_[0] /= deviation[:, None]  # from here on it takes the features as they are
         network.intercepts_[0] -= mean @ network.coefs_[0]
@@ -291,9 +288,13 @@ class Regressor:
     def __call__(self, frame: pd.DataFrame) -> Tensor:
         """P(rank > k) (n, 4) float32, falling along k, of a checked frame's rows."""
         features = torch.from_numpy(self.features(frame)).to(self.encoder.device)
-        return self.network(features).cpu().sort(-1, descending=True).values.clamp(0, 1)
+        raw = self.network(features).cpu()  # four separate regressions, which nothing makes fall along k
+        return raw.sort(-1, descending=True).values.clamp(0, 1)
 
     def blend(self, logits: Tensor, frame: pd.DataFrame) -> Tensor:
-        """Cumulative logits (n, 4) of the network -> of the mean of both probabilities."""
+        """Cumulative logits (n, 4) of the network -> of the weighted mean of both P(rank > k).
+
+        Scores and their probabilities follow it; the rating head's ratings stay as they are.
+        """
         mixed = torch.lerp(logits.sigmoid(), self(frame), BLEND_WEIGHT[self.kind])
         return torch.logit(mixed, eps=ordinal.CERTAIN)

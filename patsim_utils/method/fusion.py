@@ -1,7 +1,8 @@
-"""How the CPC class enters the model: a learnable unit vector a code.
+"""How the CPC class enters the model: a learnable unit vector per code.
 
-`Fusion` adds it to token embeddings, `RankScale` (HyperLoRA) lets it scale the ranks of LoRA. Both
-start as the plain text model, since their last projection is zero at first. The code `unknown` has
+`Fusion` adds it to token embeddings, `RankScale` (HyperLoRA) lets it scale the ranks of LoRA. Their
+last projection is zero at first, so that at the start the class has no effect: `Fusion` leaves the
+token embeddings as they are, and `RankScale` is plain LoRA. The code `unknown` has
 the zero vector: it adds nothing, and the score comes from the text alone.
 """
 
@@ -70,8 +71,8 @@ class Fusion(nn.Module):
 
     With the class vector c and the projection U:
 
-    - `add`: h + U c, the described method: the same change for every token.
-    - `gate`: h + sigmoid(W [h; c]) * U c, a gate a token and channel (after the GMU, arXiv 1702.01992).
+    - `add`: h + U c, the default: the same change for every token.
+    - `gate`: h + sigmoid(W [h; c]) * U c, one gate per token and channel (after the GMU, arXiv 1702.01992).
     - `graph`: h + U c with c from titles and tree (`CpcGraph`).
     - `attention`: h + U softmax(Q h . K path) V path: tokens attend to the section and the class.
     - `none`: h.
@@ -122,7 +123,7 @@ class Fusion(nn.Module):
 
     @torch.inference_mode()
     def vectors(self) -> pd.DataFrame:
-        """The class vectors, one row a code, without `unknown`, which is zero.
+        """The class vectors, one row per code, without `unknown`, which is zero.
 
         InputError where there are none.
         """
@@ -137,9 +138,9 @@ class RankScale(nn.Module):
     """HyperLoRA: the update of an adapted layer is B diag(1 + V c) A, with the class vector c.
 
     V is zero at the start, so it starts as plain LoRA; a class without a vector (`unknown`: c = 0)
-    stays there. After Hyper-CL (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader
-    (arXiv 2407.01411), with one scale a rank in place of a generated matrix. `encoder` has peft's
-    LoRA layers in place; the output of each A, one number a rank, is scaled by a hook.
+    stays plain LoRA. After Hyper-CL (Yoo et al. 2024, arXiv 2403.09490) and HyperLoader
+    (arXiv 2407.01411), with one scale per rank in place of a generated matrix. `encoder` has peft's
+    LoRA layers in place; the output of each A, one number per rank, is scaled by a hook.
     """
 
     def __init__(self, encoder: nn.Module, *, dim: int = DIM) -> None:
@@ -164,8 +165,8 @@ class RankScale(nn.Module):
         return output * self.scales[number][:, None].to(output.dtype)
 
     @contextmanager
-    def of(self, vectors: Tensor) -> Iterator[None]:
-        """While it lasts, sequence b of the encoder's batch is adapted to row b of vectors (B, dim)."""
+    def adapted_to(self, vectors: Tensor) -> Iterator[None]:
+        """Context in which sequence b of the encoder's batch is adapted to row b of vectors (B, dim)."""
         self.scales = torch.split(1 + self.project(vectors), self.ranks, dim=-1)
         try:
             yield

@@ -2,8 +2,9 @@
 
     loss = ordinal + contrast_weight * NT-Xent + rating_weight * cross-entropy of the ten ratings
 
-All are functions of tensors alone, in float32, and finite for every finite input. An ordinal loss
-takes cumulative logits (N, 4) of P(rank > k) and ranks (N,) in 0..4, and gives the mean over N.
+All are functions of tensors alone, in float32, and finite for every finite input; that span means
+are finite rests on their maker (`model.span_mean`). An ordinal loss takes cumulative logits (N, 4)
+of P(rank > k) and ranks (N,), here always the 0..4 of a pair, and gives the mean over N.
 """
 
 import math
@@ -18,7 +19,8 @@ from patsim_utils.method import ordinal
 from patsim_utils.method.model import Outputs
 from patsim_utils.ratings import RANKS
 
-HIGHEST = RANKS - 1
+HIGHEST = RANKS - 1  # the highest rank
+THRESHOLDS = RANKS - 1  # between the ranks: one cumulative logit for each
 NEVER = -1e4  # a logit whose probability is 0 in float32; minus infinity would make NaN of 0 * it
 
 
@@ -33,7 +35,8 @@ def smooth_k2(prediction: Tensor, label: Tensor, *, alpha: float = 4.0, beta: fl
     continuously differentiable, >= 0 (Zhang & Li, EMNLP 2024, arXiv 2406.05326, with k = alpha and
     x0 = beta).
 
-    `prediction`, `label`: of equal shapes, in ranks 0..4. On scores, beta = .25 would be a rank.
+    `prediction`, `label`: of equal shapes, in ranks 0..4. Not for scores, on which the default beta
+    of .25 is a whole rank.
 
     >>> smooth_k2(torch.tensor([2.2, 3.0]), torch.tensor([2.0, 2.0]))  # flat; 4 * .75^2
     tensor(1.1250)
@@ -60,8 +63,8 @@ def ordinal_logistic(cumulative: Tensor, rank: Tensor) -> Tensor:
 
 def bce(cumulative: Tensor, rank: Tensor) -> Tensor:
     """Binary cross-entropy of expected score and rank / 4; from logits, and so never log(0)."""
-    log_score = F.logsigmoid(cumulative).logsumexp(-1) - math.log(HIGHEST)
-    log_rest = F.logsigmoid(-cumulative).logsumexp(-1) - math.log(HIGHEST)
+    log_score = F.logsigmoid(cumulative).logsumexp(-1) - math.log(THRESHOLDS)
+    log_rest = F.logsigmoid(-cumulative).logsumexp(-1) - math.log(THRESHOLDS)
     label = rank / HIGHEST
     return -(label * log_score + (1 - label) * log_rest).mean()
 
@@ -71,7 +74,7 @@ def mse(cumulative: Tensor, rank: Tensor) -> Tensor:
     return F.mse_loss(ordinal.score(cumulative), rank.to(cumulative.dtype) / HIGHEST)
 
 
-def pearson(cumulative: Tensor, rank: Tensor) -> Tensor:
+def one_minus_pearson_of_ranks(cumulative: Tensor, rank: Tensor) -> Tensor:
     """1 - Pearson correlation of expected scores and ranks in the batch."""
     return one_minus_pearson(ordinal.score(cumulative), rank.to(cumulative.dtype) / HIGHEST)
 
@@ -89,7 +92,7 @@ ORDINAL_LOSSES: dict[str, Callable[..., Tensor]] = {
     "ordinal_logistic": ordinal_logistic,
     "bce": bce,
     "mse": mse,
-    "pearson": pearson,
+    "pearson": one_minus_pearson_of_ranks,
 }
 
 
@@ -113,11 +116,11 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
     negatives).
 
     Args:
-        anchor, target: representations (N, D), of any length.
+        anchor, target: representations (N, D), of any norm.
         positive: weight w (N,) >= 0 of each pair. The mean is over all pairs, not over the weights:
             a batch with few positives does not weigh more, and one without any has loss 0.
-        negative: bool (2N, 2N), which view may be pushed from which; a view's own place and its
-            partner's are taken out here.
+        negative: bool (2N, 2N), which view may be pushed from which. A view's own place is ignored;
+            its partner is always in the denominator, once. A view without negatives has l_i = 0.
     """
     views = F.normalize(_at_least_float32(torch.cat([anchor, target])), dim=-1)  # (2N, D)
     similarity = views @ views.T / temperature
@@ -132,7 +135,10 @@ def ntxent(anchor: Tensor, target: Tensor, *, positive: Tensor, negative: Tensor
 
 
 def in_batch_negatives(anchor_text: Tensor, target_text: Tensor) -> Tensor:
-    """Which of the 2N views may be negatives: of other anchors and other text, bool (2N, 2N).
+    """Which of the 2N views may be negatives of which: bool (2N, 2N), symmetric.
+
+    Two views may where their pairs have different anchors, their own texts differ, and neither
+    view's text is the anchor of the other's pair.
 
     `anchor_text`, `target_text`: integer ids (N,) of the phrases; equal ids are equal texts.
     """
@@ -150,7 +156,11 @@ def positives(rank: Tensor) -> Tensor:
 
 
 def contrast_loss(anchor: Tensor, target: Tensor, batch: dict[str, Tensor], *, temperature: float = 0.1) -> Tensor:
-    """NT-Xent of spans (N, D), with the positives and in-batch negatives of a batch of `Pairs`."""
+    """NT-Xent of spans (N, D), with the positives and in-batch negatives of a batch of `Pairs`.
+
+    All pairs of a packed or repeated sequence share their anchor: a batch of a single such sequence
+    has no negatives, and its loss is 0.
+    """
     negative = in_batch_negatives(batch["anchor_text"], batch["target_text"])
     return ntxent(
         anchor,
@@ -162,22 +172,27 @@ def contrast_loss(anchor: Tensor, target: Tensor, batch: dict[str, Tensor], *, t
 
 
 def dual_loss(outputs: Outputs, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The terms of the loss, each times its weight, 0 where not in use; their sum is minimised."""
+    """The terms of the loss, each times its weight; their sum is minimised.
+
+    The name is that of the ordinal and the contrastive loss of the method. There are three terms,
+    `ordinal`, `contrast` and `rating`: the last is an auxiliary loss. A term not in use is 0.
+    """
     terms = {
         "ordinal": ordinal_loss(
-            outputs.cumulative,
+            outputs.ordinal_logits,
             batch["rank"],
             kind=config.loss,
             alpha=config.alpha,
             beta=config.beta,
         ),
-        "contrast": outputs.cumulative.new_zeros(()),
-        "rating": outputs.cumulative.new_zeros(()),
+        "contrast": outputs.ordinal_logits.new_zeros(()),
+        "rating": outputs.ordinal_logits.new_zeros(()),
     }
     if config.contrast_weight:
-        contrast = contrast_loss(outputs.anchor, outputs.target, batch, temperature=config.temperature)
+        spans = (outputs.contrast_anchor, outputs.contrast_target)
+        contrast = contrast_loss(*spans, batch, temperature=config.temperature)
         terms["contrast"] = config.contrast_weight * contrast
-    if outputs.ratings is not None:
-        rating = F.cross_entropy(outputs.ratings.float(), batch["rating"])
+    if outputs.rating_logits is not None:
+        rating = F.cross_entropy(outputs.rating_logits.float(), batch["rating"])
         terms["rating"] = config.rating_weight * rating
     return terms

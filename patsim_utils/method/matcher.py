@@ -1,4 +1,8 @@
-"""A trained model and what one does with it: score, explain and rank pairs; save and load it."""
+"""A trained model and what one does with it: score, explain and rank pairs; save and load it.
+
+"Rank" has three meanings here: 0 to 4 of a pair (its score is a quarter of that), the place in a list
+(`Matcher.rank`), and the size of a low-rank update (`Matcher.save(rank=)`, `config.lora_rank`).
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +38,8 @@ class Matcher:
         tokenizer: of its encoder.
         config: the settings that it was made with.
         titles: the class text of each CPC code.
-        regressor: of the similarity features; None where there are none.
+        regressor: of the similarity features, which reads an encoder of its own; None where there
+            are none. Its probabilities are blended into scores, not into ratings.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class Matcher:
         return predictions
 
     def read(self, frame: pd.DataFrame, *, unknown: str = "error", progress: Progress | None = None) -> Predictions:
-        """Scores, probabilities and ratings by one pass of the encoder; arguments as in `score`."""
+        """Scores, probabilities and ratings, for which each row is read once; arguments as in `score`."""
         frame = check_pairs(frame, unknown=unknown)
         if frame.empty:
             return Predictions.zeros(0, with_ratings=self.network.rating_head is not None)
@@ -92,6 +97,9 @@ class Matcher:
 
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context; 1 where the phrases are equal.
+
+        A score depends on the other rows only with the features "group" (`config.listwise`): on
+        those of its anchor and class.
 
         `unknown`: "embedding" scores a context that is no CPC class, also "", by the text alone;
         "error" refuses it. InputError with row and column of a value that is missing or no text.
@@ -117,16 +125,11 @@ class Matcher:
         return self.read(frame, unknown=unknown).table()
 
     def rank(
-        self,
-        query: str,
-        candidates: Iterable[str],
-        *,
-        context: str,
-        top_k: int | None = None,
-        unknown: str = "error",
+        self, query: str, candidates: Iterable[str], *, context: str, top_k: int | None = None, unknown: str = "error"
     ) -> pd.DataFrame:
         """The best `top_k` candidates by falling score.
 
+        With the features "group", a score depends on the other candidates.
         Columns: `rank` (from 1), `target` (as it came), `score`. `unknown` as in `score`: with
         "embedding" the context may be "".
         """
@@ -140,29 +143,29 @@ class Matcher:
         return ForClass(self, context)
 
     def cpc_vectors(self) -> pd.DataFrame:
-        """The learned class vectors, one row a code; InputError where the fusion has none."""
+        """The learned class vectors, one row per code; InputError where the fusion has none."""
         return self.network.fusion.vectors()
 
     def compressed(self, rank: int = 64) -> Self:
         """The model that `save(folder, form="adapter", rank=rank)` and `load` would give back."""
-        network = folders.compressed(self.config, self.network, rank=rank)
+        network = folders.compressed(self.config, self.network, svd_rank=rank)
         matcher = type(self)(self.config, titles=self.titles, network=network, tokenizer=self.tokenizer)
         matcher.regressor = self.regressor
         return matcher
 
     def save(self, folder: str | Path, *, form: str = "auto", rank: int = 64) -> None:
-        """Writes a model folder of a `form`; see `weights.folders.write` for form and rank."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.regressor:
-            self.regressor.save(folder / "features")
-        note = folders.Note(self.config, self.titles, form)
-        folders.write(folder, note, self.network, self.tokenizer, rank=rank)
+        """Writes a model folder of a `form`; for form and rank (there `svd_rank`) see `folders.write`.
+
+        A model that was loaded has no LoRA any more, since `load` merges it: by "auto" its form is
+        "full", and "adapter" keeps an approximation of it in float16.
+        """
+        folders.write(Path(folder), self, form=form, svd_rank=rank)
 
     @classmethod
     def load(cls, path: str | Path = "small") -> Self:
         """A model to score with, of a run folder, a model folder, or one that ships.
 
+        LoRA is merged into the weights, except HyperLoRA's.
         `path`: "small" and "large" are the models that ship. No code in the folder is run.
         InputError where there is no model, or a part of it is missing, damaged or too new.
         """
@@ -171,7 +174,7 @@ class Matcher:
         network, tokenizer = folders.read(folder, note)
         matcher = cls(note.config, titles=note.titles, network=network, tokenizer=tokenizer)
         if note.config.features != "none":
-            matcher.regressor = Regressor.load(folder / "features", note.config)
+            matcher.regressor = Regressor.load(folder / folders.FEATURES, note.config)
         return matcher
 
 

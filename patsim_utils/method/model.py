@@ -30,16 +30,19 @@ Progress = Callable[[int, int], None]  # called with the rows that are done and 
 class Outputs:
     """What the network says of a batch of N pairs; the losses are computed from it."""
 
-    cumulative: Tensor  # logits of P(rank > k) (N, 4), by the ordinal head
-    anchor: Tensor  # mean state of the anchor's tokens at the contrast layer (N, W)
-    target: Tensor  # the same of the target (N, W)
-    ratings: Tensor | None  # logits of RATINGS (N, 10); None where the network does not learn them
+    ordinal_logits: Tensor  # cumulative logits of P(rank > k) (N, 4), by the ordinal head
+    contrast_anchor: Tensor  # mean state of the anchor's tokens at the contrast layer (N, W)
+    contrast_target: Tensor  # the same of the target (N, W)
+    rating_logits: Tensor | None  # of RATINGS (N, 10); None where there is no rating head
 
-    def logits(self) -> Tensor:
-        """Cumulative logits (N, 4) float32 of both heads' mean probabilities: what scores are of."""
-        if self.ratings is None:
-            return self.cumulative.float()
-        return ordinal.combined(self.cumulative, self.ratings)
+    def combined_logits(self) -> Tensor:
+        """The mean of the two heads' P(rank > k), as logits (N, 4) float32; scores come from this.
+
+        Without a rating head, the ordinal head's alone.
+        """
+        if self.rating_logits is None:
+            return self.ordinal_logits.float()
+        return ordinal.combined(self.ordinal_logits, self.rating_logits)
 
 
 @dataclass
@@ -77,6 +80,9 @@ class Predictions:
 
         Columns: `score`; the probability of each score (`0`, `0.25` to `1`); where ratings were
         learned, the most probable `rating` and its `probability`.
+
+        The rating is that of the rating head alone, while the score is of both heads and, with
+        similarity features, of the regressor: the two may disagree.
         """
         table = pd.DataFrame(self.probabilities, columns=[f"{score:g}" for score in SCORES])
         table.insert(0, "score", self.scores)
@@ -99,7 +105,10 @@ class Predictions:
 
 
 def span_mean(states: Tensor, span: Tensor) -> Tensor:
-    """Means (N, W) of the states (B, T, W) in spans (N, L): indices into B * T tokens, or -1."""
+    """Means (N, W) of the states (B, T, W) in spans (N, L): indices into B * T tokens, or -1.
+
+    No span may be empty (all -1), since its mean is NaN; `layouts.Pairs` makes none.
+    """
     tokens = states.flatten(0, 1)[span.clamp(min=0)]  # (N, L, W)
     inside = (span >= 0)[..., None].to(tokens.dtype)
     return (tokens * inside).sum(1) / inside.sum(1)
@@ -114,16 +123,35 @@ class Network(nn.Module):
     """A batch of `layouts.Pairs` -> `Outputs`.
 
     A batch holds B sequences of T tokens and N pairs. In the layout `pair` a sequence holds one
-    pair and every token sees every other: B = N. In the packed layouts it holds many targets of
-    one anchor, each of which sees the anchor and itself, but no other target. So the encoder
-    works on (B, T, W), and all behind it on the N spans of anchors and of targets.
+    pair and every token sees every other: B = N. In `packed` and `repeated` it holds many targets
+    of one anchor in one class, each of which sees the anchor and itself, but no other target. In
+    `packed` they share one copy of the anchor, which sees none of them: its vector is the same for
+    all. In `repeated` each has a copy beside it, and both see each other. So the encoder works on
+    (B, T, W), and all behind it on the N spans of anchors and of targets.
+
+    The batch is a dictionary of int64 tensors. The network reads:
+
+        input_ids                (B, T)  tokens
+        position_ids             (B, T)  place of each token, as if its block followed the prefix at once
+        block                    (B, T)  0 in the prefix that all see, 1, 2, ... in a block, -1 padding
+        code                     (B,)    place of the sequence's class in `cpc.CODES`; 0 unknown
+        anchor_span, target_span (N, L)  which of the B * T tokens are the phrase; -1 fills up
+
+    The losses read, of each pair:
+
+        rank                     (N,)    of its score, 0 to 4
+        rating                   (N,)    place in RATINGS; -100 where it has none
+        anchor_text, target_text (N,)    numbers of the phrases; equal texts have equal numbers
+        rows                     (N,)    places of the pairs in their frame, for messages and results
+        teacher                  (N, 14) float32, TEACHER_COLUMNS; only where a teacher has labelled pairs
     """
 
     def __init__(self, backbone: nn.Module, config: Config, *, titles: Tensor | None = None) -> None:
         """
         Args:
             backbone: the encoder, with its adapter in place (`adapters.adapt`).
-            config: which parts the network has.
+            config: which parts the network has. There is a rating head where `rating_weight` is
+                not 0, which also weighs its loss.
             titles: sentence vectors (len(cpc.CODES), W) of class titles, for the fusion `graph`.
         """
         super().__init__()
@@ -164,20 +192,24 @@ class Network(nn.Module):
             return self._heads(states, batch)
 
     def _adapted_to(self, codes: Tensor) -> AbstractContextManager[None]:
-        """While it lasts, HyperLoRA's update of sequence b is that of its class; else nothing."""
+        """Context in which each sequence gets its class's HyperLoRA update.
+
+        Without HyperLoRA it does nothing.
+        """
         if self.hyperlora is None:
             return nullcontext()
-        return self.hyperlora.of(self.fusion.embedding(codes))
+        return self.hyperlora.adapted_to(self.fusion.embedding(codes))
 
     def _heads(self, states: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Outputs:
         last = states[-1].float()
         features = pair_features(span_mean(last, batch["anchor_span"]), span_mean(last, batch["target_span"]))
+        # With contrast_weight 0, `check_backbone` lets any contrast_layer through, and nothing reads this state.
         middle = states[min(self.contrast_layer, len(states) - 1)].float()
         return Outputs(
-            cumulative=self.head(features),
-            anchor=span_mean(middle, batch["anchor_span"]),
-            target=span_mean(middle, batch["target_span"]),
-            ratings=None if self.rating_head is None else self.rating_head(features),
+            ordinal_logits=self.head(features),
+            contrast_anchor=span_mean(middle, batch["anchor_span"]),
+            contrast_target=span_mean(middle, batch["target_span"]),
+            rating_logits=None if self.rating_head is None else self.rating_head(features),
         )
 
 
@@ -193,7 +225,10 @@ def new_network(config: Config, tokenizer: PreTrainedTokenizerBase, titles: dict
 
 
 def check_backbone(backbone: nn.Module, config: Config) -> None:
-    """InputError where an encoder does not suit the settings of contrast layer or layout."""
+    """InputError where an encoder does not suit the settings of contrast layer or layout.
+
+    The contrast layer counts only where the contrastive loss is in use.
+    """
     layers = backbone.config.num_hidden_layers
     if config.contrast_weight and config.contrast_layer > layers:
         raise InputError(f"parameter contrast_layer: {config.contrast_layer} is not in 0..{layers} of this backbone")
@@ -202,7 +237,7 @@ def check_backbone(backbone: nn.Module, config: Config) -> None:
 
 @torch.inference_mode()
 def run(network: Network, pairs: Pairs, *, precision: str, progress: Progress | None = None) -> Predictions:
-    """What a network says of all pairs, in their order. It is in evaluation mode afterwards.
+    """What a network says of all pairs, in their order. The network is in evaluation mode afterwards.
 
     `progress(done, all)` is called with numbers of rows after every batch.
     """
@@ -214,9 +249,9 @@ def run(network: Network, pairs: Pairs, *, precision: str, progress: Progress | 
         rows = batch["rows"]
         with encoder.autocast(precision, network.device):
             outputs = network({name: tensor.to(network.device) for name, tensor in batch.items()})
-        predictions.logits[rows] = outputs.logits().cpu()
-        if outputs.ratings is not None:
-            predictions.rating_logits[rows] = outputs.ratings.float().cpu()
+        predictions.logits[rows] = outputs.combined_logits().cpu()
+        if outputs.rating_logits is not None:
+            predictions.rating_logits[rows] = outputs.rating_logits.float().cpu()
         done += len(rows)
         if progress:
             progress(done, len(pairs))

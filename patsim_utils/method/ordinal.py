@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from patsim_utils.ratings import RANKS, RATING_RANKS
 
-CERTAIN = 1e-6  # how near to 0 and 1 a probability may be whose logit is taken
+CERTAIN = 1e-6  # probabilities are clamped to [1e-6, 1 - 1e-6] before their logit is taken
 
 
 def levels(rank: Tensor) -> Tensor:
@@ -32,15 +32,18 @@ def score(cumulative: Tensor) -> Tensor:
     return cumulative.sigmoid().mean(-1)
 
 
-def combined(cumulative: Tensor, ratings: Tensor) -> Tensor:
-    """Cumulative logits of the mean of both heads' probabilities (N, 4) float32.
+def combined(cumulative: Tensor, rating_logits: Tensor) -> Tensor:
+    """The mean of the two heads' P(rank > k), as logits (N, 4) float32.
+
+    A rating implies a rank, its first digit: "2a" (the target is narrower) is of rank 2. So the
+    rating head's P(rank > k) is the sum of its probabilities of all ratings with a digit above k.
 
     Args:
         cumulative: logits of the ordinal head (N, 4).
-        ratings: logits of RATINGS (N, 10), whose first digit is the rank.
+        rating_logits: of the ten RATINGS (N, 10), in their order.
     """
-    ranks = torch.tensor(list(RATING_RANKS.values()), device=ratings.device)
-    by_rating = ratings.float().softmax(-1) @ levels(ranks).float()  # (N, 10) @ (10, 4)
+    ranks = torch.tensor(list(RATING_RANKS.values()), device=rating_logits.device)
+    by_rating = rating_logits.float().softmax(-1) @ levels(ranks).float()  # (N, 10) @ (10, 4)
     by_rank = cumulative.float().sigmoid()
     return torch.logit((by_rank + by_rating) / 2, eps=CERTAIN)
 
@@ -57,7 +60,7 @@ def probabilities(cumulative: Tensor) -> Tensor:
 
 
 def small_network(width: int, outputs: int) -> nn.Sequential:
-    """Features (N, width) -> (N, outputs) through one hidden layer."""
+    """Features (N, width) -> (N, outputs) through one hidden layer, with a fixed dropout of 0.1."""
     return nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, outputs))
 
 

@@ -66,7 +66,7 @@ def joined(outputs: Outputs, batch: dict[str, Tensor], accelerator: Accelerator)
     Those of this device keep their gradient.
     """
     rows = len(batch["rows"])
-    counts = accelerator.gather(torch.tensor([rows], device=outputs.cumulative.device)).tolist()
+    counts = accelerator.gather(torch.tensor([rows], device=outputs.ordinal_logits.device)).tolist()
     most = max(counts)
 
     def gather(own: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def objective(outputs: Outputs, batch: dict[str, Tensor], config: Config) -> dic
         return dual_loss(outputs, batch, config)
     labelled = batch["teacher"][:, 0].isfinite()
     share = labelled.float().mean()
-    zero = outputs.cumulative.sum() * 0
+    zero = outputs.ordinal_logits.sum() * 0
     terms = {"ordinal": zero, "contrast": zero, "rating": zero}
     if not labelled.all():
         rated = {name: batch[name][~labelled] for name in PER_PAIR}
@@ -42,12 +42,12 @@ def teacher_loss(outputs: Outputs, teacher: Tensor) -> dict[str, Tensor]:
     """
     levels = len(ABOVE_COLUMNS)
     above = teacher[:, :levels]
-    ordinal = F.binary_cross_entropy_with_logits(outputs.cumulative.float(), above, reduction="none")
+    ordinal = F.binary_cross_entropy_with_logits(outputs.ordinal_logits.float(), above, reduction="none")
     terms = {"ordinal": ordinal.sum(-1).mean()}
-    if outputs.ratings is not None:
+    if outputs.rating_logits is not None:
         ratings = teacher[:, levels:]
         ratings = ratings / ratings.sum(-1, keepdim=True)  # they are stored with four digits
-        terms["rating"] = F.cross_entropy(outputs.ratings.float(), ratings)
+        terms["rating"] = F.cross_entropy(outputs.rating_logits.float(), ratings)
     return terms
 
 

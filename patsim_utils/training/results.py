@@ -19,6 +19,7 @@ from patsim_utils.environment import environment
 from patsim_utils.method import encoder, losses, ordinal
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import folders
 from patsim_utils.ratings import to_rank
 from patsim_utils.training import devices
 
@@ -98,7 +99,7 @@ def _best_model(epochs: pd.DataFrame, train: pd.DataFrame, config: Config, work:
     run = work / "run"
     shutil.copytree(work / f"epoch-{round(best)}", run / "model")
     if config.features != "none":
-        Regressor.fit(train, config).save(run / "model" / "features")
+        folders.add_regressor(run / "model", Regressor.fit(train, config))
     return Matcher.load(run)
 
 

@@ -129,5 +129,5 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> N
     network = tmp_path / "run" / "model" / "features" / "network.safetensors"
     for damage in (lambda: network.write_bytes(b"x"), network.unlink, network.parent.rmdir):
         damage()
-        with pytest.raises(InputError, match="weights may not be read"):
+        with pytest.raises(InputError, match="features/ is missing or was changed"):
             Matcher.load(tmp_path / "run")

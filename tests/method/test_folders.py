@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.method import backbones, encoder
+from patsim_utils.method.features import Regressor
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.method.weights import adapters, folders
+from patsim_utils.method.weights import adapters, files, folders
 
 SMALL = {"contrast_layer": 1, "precision": "fp32", "rating_weight": 1.0}
 
@@ -71,7 +72,7 @@ def test_a_full_rank_compression_loses_only_what_float16_loses(short_name, pairs
 def test_compression_is_the_best_approximation_of_its_rank(tiny_backbone) -> None:
     matcher = trained(tiny_backbone("bert"), adapter="full")
     pretrained = encoder.load_backbone(tiny_backbone("bert"))
-    kept = adapters.compress(matcher.network, pretrained, rank=5, dtype=torch.float32)
+    kept = adapters.compress(matcher.network, pretrained, svd_rank=5, dtype=torch.float32)
     name = "backbone.encoder.layer.0.intermediate.dense.weight"
     change = matcher.network.state_dict()[name] - pretrained.state_dict()[name.removeprefix("backbone.")]
     size = torch.linalg.svdvals(change)
@@ -111,6 +112,46 @@ def test_an_adapter_of_mixed_or_damaged_weights_is_refused(short_name, tmp_path)
         with pytest.raises(InputError, match=message) as caught:
             Matcher.load(tmp_path)
         assert str(caught.value).isprintable()
+
+
+def test_a_save_over_an_older_model_is_all_or_nothing(tiny_backbone, pairs_frame, tmp_path, monkeypatch) -> None:
+    older = trained(tiny_backbone("bert"), adapter="full")
+    older.save(tmp_path)
+    for form in ("half", "adapter"):  # there is no such form; hyperlora has none
+        with pytest.raises(InputError):
+            trained(tiny_backbone("bert"), adapter="hyperlora").save(tmp_path, form=form)
+    np.testing.assert_allclose(Matcher.load(tmp_path).score(pairs_frame), older.score(pairs_frame), atol=1e-6)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "save_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        older.save(tmp_path)
+    with pytest.raises(InputError, match="there is no model here"):
+        Matcher.load(tmp_path)
+
+
+def test_the_regressor_is_noted_and_older_notes_without_it_are_read(tiny_backbone, tmp_path) -> None:
+    matcher = trained(tiny_backbone("bert"), features="similarity")
+    matcher.regressor = Regressor("similarity", precision="fp32")
+    for folder in (tmp_path / "at once", tmp_path / "later"):
+        matcher.save(folder)
+        matcher.regressor = None
+    folders.add_regressor(tmp_path / "later", Regressor("similarity", precision="fp32"))
+    name = "features/network.safetensors"
+    for folder in (tmp_path / "at once", tmp_path / "later"):
+        note = folders.read_note(folder)
+        assert note.form == "full"
+        content = json.loads((folder / "matcher.json").read_text())
+        assert content["sha256"][name] == backbones.sha256(folder / name)
+        del content["sha256"][name]
+        (folder / "matcher.json").write_text(json.dumps(content))
+        assert folders.read_note(folder) == note
+        renote(folder)
+        (folder / name).write_bytes(b"cut")
+        with pytest.raises(InputError, match="features/ is missing or was changed"):
+            folders.read_note(folder)
 
 
 def test_hyperlora_has_no_adapter_form(tiny_backbone, tmp_path) -> None:

@@ -142,7 +142,7 @@ def test_each_sequence_gets_the_update_of_its_class(tiny_backbone) -> None:
     layer = next(module for module in matcher.network.encoder.modules() if isinstance(module, LoraLayer))
     x, c = torch.randn(2, 5, layer.in_features), torch.nn.functional.normalize(torch.randn(2, 50), dim=-1)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    with matcher.network.hyperlora.of(c):
+    with matcher.network.hyperlora.adapted_to(c):
         found = layer(x)
     for i in range(2):
         scale = 1 + matcher.network.hyperlora.project.weight[:4] @ c[i]
@@ -161,7 +161,7 @@ def test_the_class_matters_learns_is_saved_and_unknown_is_plain_lora(tiny_backbo
     torch.nn.init.normal_(matcher.network.hyperlora.project.weight)
     np.testing.assert_array_equal(matcher.score(nowhere, unknown="embedding"), plain)
     pairs = matcher.pairs(pairs_frame)
-    matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative.sum().backward()
+    matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)])).ordinal_logits.sum().backward()
     assert matcher.network.hyperlora.project.weight.grad.abs().max() > 0
     assert matcher.network.fusion.embedding.table.weight.grad.abs().max() > 0
     matcher.save(tmp_path)

@@ -67,9 +67,9 @@ def test_every_fusion_gives_scores_and_gradients(tiny_backbone, pairs_frame, tmp
     matcher = build(tiny_backbone("bert"), fusion=fusion, contrast_layer=2)
     pairs = matcher.pairs(pairs_frame)
     output = matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)]))
-    assert output.cumulative.shape == (12, 4)
-    assert output.anchor.shape == output.target.shape == (12, 32)
-    (output.cumulative.sum() + output.anchor.sum() + output.target.sum()).backward()
+    assert output.ordinal_logits.shape == (12, 4)
+    assert output.contrast_anchor.shape == output.contrast_target.shape == (12, 32)
+    (output.ordinal_logits.sum() + output.contrast_anchor.sum() + output.contrast_target.sum()).backward()
     unused = [name for name, p in matcher.network.named_parameters() if p.requires_grad and p.grad is None]
     assert unused == []
     p = matcher.probabilities(pairs_frame)
@@ -122,7 +122,8 @@ def test_a_model_that_learned_ratings_tells_them(tiny_backbone, pairs_frame) -> 
     np.testing.assert_allclose(found.sum(axis=1), 1)
     rank = np.array([int(rating[0]) for rating in RATINGS])
     pairs = matcher.pairs(pairs_frame)
-    head = ordinal.score(matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)])).cumulative).detach()
+    outputs = matcher.network(pairs.collate([pairs[np.array([i])] for i in range(12)]))
+    head = ordinal.score(outputs.ordinal_logits).detach()
     both = (head.numpy() + found.to_numpy() @ rank / 4) / 2
     np.testing.assert_allclose(matcher.score(pairs_frame), both, atol=1e-5)
     with pytest.raises(InputError, match="trained with rating_weight 0"):

@@ -58,9 +58,9 @@ def test_teacher_loss_is_the_cross_entropy_of_a_slow_loop() -> None:
     by_rank = by_rating = 0.0
     for n in range(5):
         for k in range(4):
-            p = torch.sigmoid(outputs.cumulative[n, k])
+            p = torch.sigmoid(outputs.ordinal_logits[n, k])
             by_rank -= above[n, k] * p.log() + (1 - above[n, k]) * (1 - p).log()
-        by_rating -= (ratings[n] * outputs.ratings[n].log_softmax(-1)).sum()
+        by_rating -= (ratings[n] * outputs.rating_logits[n].log_softmax(-1)).sum()
     assert terms["ordinal"].item() == pytest.approx(by_rank.item() / 5, rel=1e-5)
     assert terms["rating"].item() == pytest.approx(by_rating.item() / 5, rel=1e-5)
 

@@ -3,9 +3,10 @@
 LoRA (Hu et al. 2021, arXiv 2106.09685) freezes a weight W (out, in) and trains an update of low
 rank r beside it: W + alpha / r * B A, with A (r, in) and B (out, r). peft puts the update in place
 for training. What only scores needs no peft: `merge` adds the update to W, and the layer is plain.
+The exception is HyperLoRA, whose update differs from class to class: there peft's layers stay.
 
-In files and dictionaries the update of a weight is two tensors: `<weight>.down` (r, in) and
-`<weight>.up` (out, r), and the weight is W + up @ down.
+Under plain names, those of the adapter form, the update of a weight is two tensors:
+`<weight>.down` (r, in) and `<weight>.up` (out, r), and the weight is W + up @ down.
 """
 
 import warnings
@@ -22,7 +23,7 @@ QUERY_KEY_VALUE = (
     r"|q_proj|k_proj|v_proj|q|k|v|q_lin|k_lin|v_lin|Wqkv)"
 )
 WRAPPER = "backbone.base_model.model."  # how names in an encoder begin that peft has wrapped
-# Endings of names in a layer with LoRA -> endings of the same tensors in this module's form
+# Endings of peft's names in a layer with LoRA -> endings of the same tensors' plain names
 PEFT_ENDINGS = {
     ".base_layer.weight": ".weight",
     ".base_layer.bias": ".bias",
@@ -34,9 +35,12 @@ PEFT_ENDINGS = {
 def adapt(backbone: nn.Module, config: Config) -> nn.Module:
     """Prepares an encoder for training, in place; returns it, wrapped by peft where it has LoRA.
 
+    Its dropout is set to `config.dropout` and replaced by `ByteDropout`. The heads, which are no
+    part of the encoder, keep their own rate.
+
     - `lora`: updates of low rank on query, key and value; every other weight is frozen.
     - `lora_all`: the same on all linear layers.
-    - `hyperlora`: the same as `lora_all`; `fusion.RankScale` lets the class scale the ranks.
+    - `hyperlora`: the same as `lora_all`; with `fusion.RankScale` the class scales each of LoRA's ranks.
     - `full`: every weight is trained.
 
     InputError where the adapter does not work with this kind of encoder.
@@ -55,7 +59,10 @@ def adapt(backbone: nn.Module, config: Config) -> nn.Module:
 
 
 def check(backbone: nn.Module, config: Config) -> None:
-    """InputError where the adapter cannot know to which sequence of the batch a state belongs."""
+    """InputError for HyperLoRA on DeBERTa.
+
+    Its layers also read relative positions, which all sequences share, and so belong to no class.
+    """
     kind = backbone.config.model_type
     if config.adapter == "hyperlora" and kind.startswith("deberta"):
         raise InputError(
@@ -99,7 +106,9 @@ class ByteDropout(nn.Dropout):
 
 
 def plain_names(state: State) -> State:
-    """The tensors of a network that has LoRA, under the names of this module.
+    """The tensors of a network that has LoRA, by plain names instead of peft's.
+
+    These are `<weight>`, `<weight>.down` and `<weight>.up`.
 
     >>> update = torch.ones(2, 3)
     >>> list(plain_names({"backbone.base_model.model.query.lora_A.default.weight": update}))
@@ -148,21 +157,22 @@ def compress(
     network: nn.Module,
     pretrained: nn.Module,
     *,
-    rank: int,
+    svd_rank: int,
     scaling: float = 1.0,
     dtype: torch.dtype = torch.float16,
 ) -> State:
     """What a network has learned, in few numbers; `restore` adds it to the pretrained encoder.
 
     Of a layer with LoRA its own two factors are kept. Of every other weight matrix of the encoder
-    it is the best approximation of rank `rank` to trained minus pretrained (truncated singular
-    value decomposition), or the matrix itself where that is smaller. The word embeddings stay as
-    they were pretrained. Biases, norms, heads and class vectors are kept as they are.
+    that has changed, the best approximation of rank `svd_rank` to trained minus pretrained is kept
+    (truncated singular value decomposition), or the matrix itself where that is smaller. What has
+    changed in the word embeddings is dropped. Biases, norms, heads and class vectors are kept as
+    they are.
 
     Args:
         network: a `model.Network`.
         pretrained: the encoder that its training started from.
-        rank: of the approximation; unused where the network has LoRA.
+        svd_rank: of the approximation; not that of LoRA, whose factors are kept as they are.
         scaling: of LoRA's updates, alpha / r.
         dtype: of the tensors that are returned.
     """
@@ -176,7 +186,7 @@ def compress(
         elif name not in before or name.endswith(".down"):
             kept[name] = value
         elif name != words:
-            kept |= _difference(name, value, before[name], rank)
+            kept |= _difference(name, value, before[name], svd_rank)
     return {name: value.to(dtype).contiguous() for name, value in kept.items()}
 
 
@@ -186,15 +196,15 @@ def _name_of(parameter: Tensor, pretrained: nn.Module) -> str:
     return f"backbone.{names[0]}"
 
 
-def _difference(name: str, value: Tensor, before: Tensor, rank: int) -> State:
+def _difference(name: str, value: Tensor, before: Tensor, svd_rank: int) -> State:
     """The tensors that say how a weight of the encoder differs from its pretrained value."""
     if torch.equal(value, before):
         return {}
-    if value.ndim != 2 or rank * sum(value.shape) >= value.numel():
+    if value.ndim != 2 or svd_rank * sum(value.shape) >= value.numel():
         return {name: value}
     left, size, right = torch.linalg.svd(value.float() - before.float(), full_matrices=False)
-    root = size[:rank].sqrt()  # in both factors, so that neither is too small for float16
-    return {f"{name}.down": root[:, None] * right[:rank], f"{name}.up": left[:, :rank] * root}
+    root = size[:svd_rank].sqrt()  # in both factors, so that neither is too small for float16
+    return {f"{name}.down": root[:, None] * right[:svd_rank], f"{name}.up": left[:, :svd_rank] * root}
 
 
 def restore(kept: State, pretrained: nn.Module, *, source: object) -> State:

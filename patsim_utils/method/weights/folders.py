@@ -1,8 +1,14 @@
 """A model in a folder: matcher.json, model.safetensors, in one of two forms. Nothing is pickled.
 
-- `full`: all weights, and beside them encoder/config.json and tokenizer/. It needs nothing else.
-- `adapter`: what training has changed (`adapters.compress`), a few MB. Encoder and tokenizer are
-  those of the pretrained backbone, whose weights' sha256 is in matcher.json.
+- `full`: all weights, and beside them encoder/config.json and tokenizer/. The backbone that the
+  training began with is no longer needed.
+- `adapter`: what training has changed (`adapters.compress`), a few MB. With LoRA it is exact; without,
+  each matrix of the encoder has a low-rank approximation, and its word embeddings are the pretrained
+  ones. Encoder and tokenizer are those of the backbone, whose weights' sha256 is in matcher.json.
+
+With similarity features, features/ holds the regressor; the encoder that it reads is always `minilm`,
+which is in none of the forms. The sha256 of the files in encoder/, tokenizer/ and features/ are in
+matcher.json; model.safetensors is checked tensor by tensor.
 
 Whatever a folder holds, names, shapes and dtypes of its weights are compared with its settings
 before memory is taken for them.
@@ -10,16 +16,18 @@ before memory is taken for them.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError, clip
 from patsim_utils.method import backbones, encoder
+from patsim_utils.method.features import Regressor
 from patsim_utils.method.model import Network, check_backbone
 from patsim_utils.method.weights import adapters, files
 from patsim_utils.method.weights.files import State
@@ -28,17 +36,19 @@ FORMAT = 3
 FORMER_FORMAT = 2  # of the form `full`; its layout `packed` had a [SEP] behind each target
 FORMS = ("full", "adapter")
 NOTE = "matcher.json"
+WEIGHTS = "model.safetensors"
+FEATURES = "features"  # the folder of the regressor
 SHIPPED = Path(__file__).parents[2] / "models"
 NAMES = ("small", "large")  # of models that ship with the package
 
 
 class Note(NamedTuple):
-    """What matcher.json says."""
+    """What matcher.json of a written model says."""
 
     config: Config
     titles: dict[str, str]
-    form: str
-    pretrained_sha256: str = ""  # of the backbone's weights; empty in the form `full`
+    form: str  # one of FORMS
+    pretrained_sha256: str  # of the backbone's weights; empty in the form `full`
 
 
 def find(path: str | Path) -> Path:
@@ -57,35 +67,66 @@ def find(path: str | Path) -> Path:
     raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample")
 
 
-def write(folder: Path, note: Note, network: Network, tokenizer: PreTrainedTokenizerBase, *, rank: int) -> None:
+class Model(Protocol):
+    """What `write` needs of a `matcher.Matcher`."""
+
+    config: Config
+    titles: dict[str, str]
+    network: Network
+    tokenizer: PreTrainedTokenizerBase
+    regressor: Regressor | None
+
+
+def write(folder: Path, model: Model, *, form: str, svd_rank: int) -> None:
     """Writes a model; matcher.json comes last: where a kill leaves none, there is no model.
 
+    An older model in the folder loses its matcher.json first; its other files are overwritten or
+    stay. InputError where the form does not suit the model: the folder is as it was.
+
     Args:
-        folder: an empty one.
-        note: whose form is "full", "adapter" or "auto": "adapter" where it loses nothing, which is
-            with LoRA on `minilm` or `mpnet`, else "full".
-        network, tokenizer: of the model.
-        rank: of the adapter form of a network without LoRA, whose numbers are then in float16. A
-            network with LoRA keeps its own factors, in float32.
+        folder: is made where it is missing.
+        form: "full", "adapter" or "auto": "adapter" where it loses nothing, which is with LoRA on
+            `minilm` or `mpnet`, else "full".
+        svd_rank: of the approximation that the adapter form keeps of a network without LoRA, whose
+            numbers are then in float16. A network with LoRA keeps its own factors, in float32.
     """
-    config = note.config
-    form = note.form
-    if form == "auto":
-        form = "adapter" if _has_exact_factors(network, config) else "full"
-    if form not in FORMS:
-        raise InputError(f"form {clip(form)} is none of auto, {', '.join(FORMS)}")
+    config = model.config
+    network = model.network
+    form = _chosen(form, network, config)
     content = {"format": FORMAT, "form": form, "config": config.model_dump(exclude={"data"})}
+    tensors = network.state_dict()
     if form == "adapter":
         content["pretrained_sha256"] = backbones.digest(config.backbone)
         pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
-        kept = learned(config, network, pretrained, rank=rank)
-        files.save_tensors(kept, folder / backbones.WEIGHTS)
-    else:
+        tensors = learned(config, network, pretrained, svd_rank=svd_rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NOTE).unlink(missing_ok=True)
+    if form == "full":
         network.encoder.config.save_pretrained(folder / "encoder")
-        tokenizer.save_pretrained(folder / "tokenizer")
-        files.save_weights(network, folder / backbones.WEIGHTS)
-    content |= {"codes": cpc.CODES, "titles": note.titles, "sha256": _digests(folder)}
-    (folder / NOTE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        model.tokenizer.save_pretrained(folder / "tokenizer")
+    files.save_tensors(tensors, folder / WEIGHTS)
+    if model.regressor:
+        model.regressor.save(folder / FEATURES)
+    content |= {"codes": cpc.CODES, "titles": model.titles, "sha256": _digests(folder)}
+    storage.write_text(folder / NOTE, json.dumps(content, indent=1))
+
+
+def add_regressor(folder: Path, regressor: Regressor) -> None:
+    """Adds a regressor to a folder that `write` has made without one, also to its matcher.json."""
+    regressor.save(folder / FEATURES)
+    path = folder / NOTE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["sha256"] = _digests(folder)
+    storage.write_text(path, json.dumps(content, indent=1))
+
+
+def _chosen(form: str, network: Network, config: Config) -> str:
+    """A form of FORMS; InputError where there is none of this name."""
+    if form == "auto":
+        return "adapter" if _has_exact_factors(network, config) else "full"
+    if form not in FORMS:
+        raise InputError(f"form {clip(form)} is none of auto, {', '.join(FORMS)}")
+    return form
 
 
 def _has_exact_factors(network: Network, config: Config) -> bool:
@@ -95,20 +136,20 @@ def _has_exact_factors(network: Network, config: Config) -> bool:
     return network.has_lora
 
 
-def learned(config: Config, network: Network, pretrained: nn.Module, *, rank: int) -> State:
+def learned(config: Config, network: Network, pretrained: nn.Module, *, svd_rank: int) -> State:
     """What the adapter form keeps: LoRA's own factors in float32, else a compression in float16."""
     if config.adapter == "hyperlora":
         reason = "has an update for each class; only the form 'full' keeps it"
         raise InputError(f"adapter 'hyperlora' {reason}")
     dtype = torch.float32 if network.has_lora else torch.float16
     scaling = config.lora_alpha / config.lora_rank
-    return adapters.compress(network, pretrained, rank=rank, scaling=scaling, dtype=dtype)
+    return adapters.compress(network, pretrained, svd_rank=svd_rank, scaling=scaling, dtype=dtype)
 
 
-def compressed(config: Config, network: Network, *, rank: int) -> Network:
+def compressed(config: Config, network: Network, *, svd_rank: int) -> Network:
     """The network that `write` in the adapter form and `read` would give back."""
     pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
-    kept = learned(config, network, pretrained, rank=rank)
+    kept = learned(config, network, pretrained, svd_rank=svd_rank)
     smaller = _on_top_of(pretrained, kept, config, source="the compressed model")
     return smaller.to(network.device).eval()
 
@@ -134,8 +175,10 @@ def read_note(folder: Path) -> Note:
     if version == FORMER_FORMAT and settings.get("layout") == "packed":
         start = f"{folder}: the model was written by another version of patsim"
         raise InputError(f"{start}, whose layout 'packed' was another one; train it again")
-    if _digests(folder) != digests:
-        raise InputError(f"{folder}: a file of tokenizer/ or encoder/ is missing or was changed")
+    # older notes of a model with a regressor do not name its file
+    names_features = any(name.startswith(f"{FEATURES}/") for name in digests)
+    if _digests(folder, with_features=names_features) != digests:
+        raise InputError(f"{folder}: a file of tokenizer/, encoder/ or features/ is missing or was changed")
     if titles.keys() != {*cpc.CODES} or not all(isinstance(text, str) for text in titles.values()):
         raise InputError(f"{path}: its titles are not those of the CPC codes")
     return Note(Config.parse(settings, source=str(path)), titles, form, pretrained_sha256)
@@ -154,7 +197,7 @@ def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
 
 
 def _read_full(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
-    weights = folder / backbones.WEIGHTS
+    weights = folder / WEIGHTS
     shapes = _plain(files.read_shapes(weights), note.config, weights)
     encoder.check_sizes(folder / "encoder" / "config.json", shapes)
     with torch.device("meta"):
@@ -184,7 +227,7 @@ def _read_adapter(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenize
     if backbones.digest(config.backbone) != note.pretrained_sha256:
         fault = f"backbone {clip(config.backbone)} has other weights than the one it was trained on"
         raise InputError(f"{folder}: {fault}")
-    weights = folder / backbones.WEIGHTS
+    weights = folder / WEIGHTS
     pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
     check_backbone(pretrained, config)
     kept = files.read_tensors(weights)
@@ -213,8 +256,13 @@ def _of_encoder(backbone: nn.Module) -> State:
     return {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of the files in encoder/ and tokenizer/, by their path in the folder."""
-    paths = [path for part in ("encoder", "tokenizer") for path in (folder / part).glob("*")]
+def _digests(folder: Path, *, with_features: bool = True) -> dict[str, str]:
+    """sha256 of the files in encoder/, tokenizer/ and features/, by their path in the folder."""
+    parts = ["encoder", "tokenizer"]
+    if with_features:
+        parts.append(FEATURES)
+    paths: list[Path] = []
+    for part in parts:
+        paths += (folder / part).glob("*")
     names = {str(path.relative_to(folder)): path for path in sorted(paths) if path.is_file()}
     return {name: backbones.sha256(path) for name, path in names.items()}
