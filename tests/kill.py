@@ -172,7 +172,7 @@ class Distil(Command):
 
     constants = {"patsim_utils.training.distil.SHARD": 10}
     words = ["distil", "--preset", "distil", "--data", "sample", "--name", "killed", "--teacher", "runs/model"]
-    words += ["--anchors", "30", "-p", "layers", "1", "-p", "epochs", "2"]
+    words += ["--anchors", "30", *LAYERS, "-p", "epochs", "2"]
     aims = {
         "in the labels": (1, "runs/.killed.labels/*/.0001.csv.*.new"),
         "after some labels": (1, "runs/.killed.labels/*/0001.csv"),
