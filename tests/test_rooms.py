@@ -1,6 +1,7 @@
 """Every import goes downhill: a room imports from itself and from rooms below it, never from one above."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def room(path: Path) -> str:
     return parts[0] if len(parts) > 1 else "ground"
 
 
+@cache
 def imports(path: Path, *, everywhere: bool) -> list[str]:
     """Full names of what a module imports, at its head or everywhere in it."""
     tree = ast.parse(path.read_text())
