@@ -32,9 +32,7 @@ def main() -> None:
         ranked = matcher.rank(query, candidates, context=context)[::-1]
         bars = axis.barh(ranked["target"], ranked["score"], color=BLUE, height=0.6)
         axis.bar_label(bars, labels=[f"{score:.2f}" for score in ranked["score"]], padding=3, fontsize=8)
-        axis.set_title(
-            f"{query}  ({context}: {matcher.titles[context]})"[:60], loc="left", fontsize=9, fontweight="bold"
-        )
+        axis.set_title(f"{query}, in class {context}", loc="left", fontsize=9, fontweight="bold")
         axis.set_xlim(0, 1.12)
         axis.tick_params(labelsize=8, length=0)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
