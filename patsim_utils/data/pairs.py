@@ -49,6 +49,15 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def is_one_phrase(anchor: pd.Series, target: pd.Series) -> pd.Series:
+    """Whether two normalised phrases differ in spaces and hyphens at most: `air bag`, `air-bag` and `airbag`."""
+    return _one_word(anchor) == _one_word(target)
+
+
+def _one_word(phrases: pd.Series) -> pd.Series:
+    return phrases.str.replace("[ -]", "", regex=True)
+
+
 def read_pairs(path: str | Path) -> pd.DataFrame:
     """The rated pairs of one table, as `check_pairs` gives them; none is there twice in a class."""
     frame, lines = read_table(path)

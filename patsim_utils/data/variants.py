@@ -1,6 +1,6 @@
 """Other phrases made from one by rule: variants that mean the same, and opposites.
 
-Variants change number, hyphen, British and American spelling, or word order; opposites exchange one word, as in wired.
+Variants change number, British and American spelling, or word order; opposites exchange one word, as in wired.
 
 Rules without a dictionary make mistakes ("filter of color"): so they serve as training pairs, never as a measure.
 """
@@ -30,30 +30,6 @@ SPELLINGS = (
     ("sulphide", "sulfide"),
     ("sulphur", "sulfur"),
     ("vapour", "vapor"),
-)
-# Prefixes that are written with a hyphen, with a space, or as one word.
-PREFIXES = (
-    "anti",
-    "bio",
-    "counter",
-    "cross",
-    "electro",
-    "hydro",
-    "inter",
-    "micro",
-    "multi",
-    "nano",
-    "non",
-    "over",
-    "photo",
-    "pre",
-    "self",
-    "semi",
-    "sub",
-    "super",
-    "thermo",
-    "ultra",
-    "under",
 )
 # Words of which either is the opposite of the other
 OPPOSITES = (
@@ -169,21 +145,6 @@ def other_spelling(phrase: str) -> str | None:
     return None
 
 
-def other_hyphen(phrase: str) -> str | None:
-    """A hyphen for a space, a space for a hyphen, or one behind a prefix: `semiconductor` -> `semi-conductor`."""
-    if "-" in phrase:
-        return phrase.replace("-", " ")
-    words = phrase.split()
-    for number, word in enumerate(words):
-        for prefix in PREFIXES:
-            if word.startswith(prefix) and len(word) > len(prefix) + 4:
-                words[number] = f"{prefix}-{word[len(prefix) :]}"
-                return " ".join(words)
-    if len(words) == 3 and words[1] not in LINKS:
-        return f"{words[0]}-{words[1]} {words[2]}"
-    return None
-
-
 def other_order(phrase: str) -> str | None:
     """`door of vehicle` -> `vehicle door`, and `vehicle door` -> `door of vehicle`."""
     words = phrase.split()
@@ -199,7 +160,6 @@ def other_order(phrase: str) -> str | None:
 KINDS = {
     "spelling": other_spelling,
     "number": other_number,
-    "hyphen": other_hyphen,
     "order": other_order,
 }
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
-from patsim_utils.data.pairs import KEY, check_pairs
+from patsim_utils.data.pairs import KEY, check_pairs, is_one_phrase
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method import encoder, model
@@ -30,8 +30,8 @@ CONTEXT_TOKENS = {"title": 8, "whole_title": 64, "code": 8, "none": 0}
 class Matcher:
     """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out.
 
-    Equal phrases are the same by definition: a pair whose normalised anchor and target are one
-    text has score 1, whatever the network says of it.
+    Equal phrases are the same by definition: a pair whose normalised anchor and target differ in
+    spaces and hyphens at most has score 1, whatever the network says of it.
 
     Attributes:
         network: the torch module.
@@ -93,7 +93,7 @@ class Matcher:
         if frame.empty:
             return Predictions.zeros(0, with_ratings=self.network.rating_head is not None)
         predictions = self.predictions(frame, unknown=unknown, progress=progress)
-        return predictions.with_equal(frame["anchor"] == frame["target"])
+        return predictions.with_equal(is_one_phrase(frame["anchor"], frame["target"]))
 
     def score(self, frame: pd.DataFrame, *, unknown: str = "error") -> ndarray:
         """Scores (n,) in [0, 1] for rows of anchor, target, context; 1 where the phrases are equal.

@@ -2,7 +2,8 @@
 
 What a small model lacks is anchors: the data has 733 in training. New ones are phrases of the training data that are no
 anchor yet, each in the class of its pair. About sixteen candidates are mined for each: the nearest phrases, the nearest
-of the class, other targets of its group, and random ones. Phrases that stand in the held-out anchors are never mined.
+of the class, other targets of its group, and random ones. The nearest are paired with it in a second class as well, so
+that a student learns what a class changes. Phrases that stand in the held-out anchors are never mined.
 
 The student learns rated pairs by the method's own loss, and labelled pairs from the teacher's probabilities
 (Hinton et al. 2015, arXiv 1503.02531). Variants of phrases are labelled as the same, and phrases
@@ -21,7 +22,7 @@ import torch
 
 from patsim_utils import storage
 from patsim_utils.config import Config
-from patsim_utils.data.variants import opposite, variants
+from patsim_utils.data.variants import opposite, other_spelling, variants
 from patsim_utils.errors import InputError, named
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
@@ -96,16 +97,20 @@ class Miner:
 
 
 def mine(train: pd.DataFrame, *, excluded: Iterable[str], anchors: int, seed: int = 0) -> pd.DataFrame:
-    """Unrated pairs of `anchors` new anchors, about sixteen each: anchor, target, context."""
+    """Unrated pairs of `anchors` new anchors, about twenty each: anchor, target, context."""
     excluded = {*excluded}
     miner = Miner(train, excluded=excluded, seed=seed)
     known = excluded | {*train["anchor"]}
     new = train[~train["target"].isin(known)].drop_duplicates("target")
     new = new.sample(n=min(anchors, len(new)), random_state=seed)
+    classes = sorted(train["context"].unique())
     rows = []
     for phrase, old_anchor, context in new[["target", "anchor", "context"]].itertuples(index=False):
-        for candidate in miner.candidates(phrase, old_anchor=old_anchor, context=context):
-            rows.append((phrase, candidate, context))
+        candidates = miner.candidates(phrase, old_anchor=old_anchor, context=context)
+        rows += [(phrase, candidate, context) for candidate in candidates]
+        second = classes[miner.generator.integers(len(classes))]
+        if second != context:
+            rows += [(phrase, candidate, second) for candidate in candidates[:NEAREST]]
     return pd.DataFrame(rows, columns=["anchor", "target", "context"])
 
 
@@ -147,8 +152,9 @@ def student_rows(
     excluded = {*excluded}
     new_anchors = labelled[["anchor", "context"]].drop_duplicates()
     targets = train[["target", "context"]].rename(columns={"target": "anchor"}).drop_duplicates("anchor")
-    has_opposite = targets["anchor"].map(opposite).notna() & ~targets["anchor"].isin([*train["anchor"], *excluded])
-    phrases = pd.concat([new_anchors, targets[has_opposite]]).drop_duplicates()
+    targets = targets[~targets["anchor"].isin([*train["anchor"], *excluded])]
+    has_rule = targets["anchor"].map(opposite).notna() | targets["anchor"].map(other_spelling).notna()
+    phrases = pd.concat([new_anchors, targets[has_rule]]).drop_duplicates()
     made = by_rule(phrases, excluded=excluded, seed=seed)
     labelled = labelled.assign(score=0.0, rating="0")
     unrated = pd.concat([made, labelled]).drop_duplicates(["anchor", "target", "context"])

@@ -15,6 +15,7 @@ from transformers import Trainer
 
 from patsim_utils import metrics
 from patsim_utils.config import Config
+from patsim_utils.data.pairs import is_one_phrase
 from patsim_utils.environment import environment
 from patsim_utils.method import encoder, losses, ordinal
 from patsim_utils.method.features import Regressor
@@ -82,7 +83,7 @@ def write(splits: Splits, trainer: Trainer, work: Path, identity: dict[str, Any]
     # figures above are of what the network says of them.
     tables = []
     for name, frame in held_out.items():
-        scored = predictions[name].with_equal(frame["anchor"] == frame["target"])
+        scored = predictions[name].with_equal(is_one_phrase(frame["anchor"], frame["target"]))
         tables.append(frame.assign(split=name, prediction=scored.scores))
     table = pd.concat(tables, ignore_index=True)
     others = [column for column in table if column not in PREDICTION_COLUMNS]

@@ -290,13 +290,14 @@ def test_a_hostile_backbone_is_refused_within_a_gigabyte(tiny_backbone, tmp_path
 
 def test_equal_phrases_are_the_same_by_definition(tiny_backbone, pairs_frame: pd.DataFrame) -> None:
     matcher = trained(tiny_backbone("bert"))
-    frame = pairs_frame.head(3).assign(anchor=["Fuel  Cell", "fuel cell", "fuel cell"])
-    frame["target"] = ["fuel cell", "\uff26uel cell", "fuel cells"]
+    anchors = ["Fuel  Cell", "fuel cell", "fuel cell", "air-bag", "fuel cell"]
+    frame = pd.DataFrame({"anchor": anchors, "context": "H01"})
+    frame["target"] = ["fuel cell", "\uff26uel cell", "fuelcell", "air bag", "fuel cells"]
     others = matcher.score(frame.tail(1))
     scores = matcher.score(frame)
-    assert scores[:2].tolist() == [1.0, 1.0]
-    np.testing.assert_allclose(scores[2:], others, atol=1e-6)
-    assert 0 < scores[2] < 1
+    assert scores[:4].tolist() == [1.0, 1.0, 1.0, 1.0]
+    np.testing.assert_allclose(scores[4:], others, atol=1e-6)
+    assert 0 < scores[4] < 1
     table = matcher.explain(frame)
     assert table.loc[0, ["score", "0", "0.25", "0.5", "0.75", "1"]].tolist() == [1, 0, 0, 0, 0, 1]
     assert table.loc[0, ["rating", "probability"]].tolist() == ["4", 1]

@@ -35,7 +35,13 @@ def test_new_anchors_are_none_of_the_known_ones_and_nothing_excluded_is_mined(sp
     assert not {*mined["anchor"], *mined["target"]} & excluded
     assert not mined.duplicated().any()
     assert (mined["anchor"] != mined["target"]).all()
-    assert 10 < len(mined) / 30 < 18
+    first = mined.groupby("anchor")["context"].transform("first")
+    assert 10 < (mined["context"] == first).sum() / 30 < 18
+    second = mined[mined["context"] != first]
+    assert second.groupby("anchor").size().between(distil.NEAREST - 1, distil.NEAREST).all()
+    assert second["anchor"].nunique() > 20
+    in_first = mined.loc[mined["context"] == first, ["anchor", "target"]]
+    assert len(second.merge(in_first)) == len(second)
 
 
 def test_the_same_seed_mines_the_same_pairs(splits, mined) -> None:
