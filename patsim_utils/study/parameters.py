@@ -17,7 +17,6 @@ from patsim_utils.plain_yaml import read_yaml
 # In reports/, by something else
 TAKEN = ("template", "recorded", "trials", "index.html", "results.csv", "trials.md")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SWAPS = (".old", ".new", ".work")  # endings of folders that are half written
 # Parameters that are paths, and the words among their values that are none
 KEYWORDS = {
     "data": ("sample", "kaggle"),
@@ -31,8 +30,8 @@ KEYWORDS = {
 
 def check_study_name(name: str) -> None:
     """InputError where `name` can be no folder of a study."""
-    if not STUDY_NAME.fullmatch(name) or name.lower().endswith(SWAPS):
-        rule = "1 to 64 letters, digits, '.', '_', '-', and none of .old, .new, .work at the end"
+    if not STUDY_NAME.fullmatch(name):
+        rule = "1 to 64 letters, digits, '.', '_', '-', and the first is a letter or a digit"
         raise InputError(f"--name: {clip(name)} is no name of a study: {rule}")
     if name.lower() in TAKEN or (ROOT / "reports" / name).is_file():
         raise InputError(f"--name: {clip(name)} is the name of something else in reports/")

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import numbers
 import os
 import re
 import tempfile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # as data.tables reads them
 SHEET_ROWS = 2**20 - 1  # rows that a sheet of Excel holds below its header
 CELL = 32767  # characters that a cell of Excel holds
+EXACT = 10**15  # integers from here on are written as text, since Excel's numbers have 15 digits
 FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
 CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
 LEDGER = ".patsim.json"
@@ -214,6 +216,8 @@ def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
             if isinstance(value, str) and (len(value) > CELL or illegal.search(value)):
                 raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
             missing = pd.api.types.is_scalar(value) and pd.isna(value)
+            if isinstance(value, numbers.Integral) and abs(int(value)) >= EXACT:
+                value = str(value)
             cell = sheet.cell(row, column, None if missing else value)
             if isinstance(value, str):
                 cell.data_type = "s"  # also where it looks like a formula

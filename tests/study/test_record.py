@@ -126,11 +126,15 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert "broken: JSONDecodeError" in told["cut"]
     assert "broken: config.json: there is no parameter &#39;epocs&#39;; did you mean epochs?" in told["odd"]
     assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in told["gone"]
-    assert sum("two" in row for row in rows) == 0
+    assert sum("|two.old|" in row for row in rows) == 1  # a name that a user may give
     assert '<a href="one/2_train.html">one</a>' in found
     assert found.count('href="recorded/shared/2_train.html"') == 1
     ablations = re.findall(r'href="(.*?)">', found[found.index("What each idea") :])
-    assert sorted(ablations) == ["ideas/5_ablation.html", "recorded/older/5_ablation.html"]
+    assert sorted(ablations) == [
+        "ideas.old/5_ablation.html",
+        "ideas/5_ablation.html",
+        "recorded/older/5_ablation.html",
+    ]
     (root / "reports" / "recorded" / "shared" / "3_errors.html").touch()
     (root / "reports" / "one" / "3_errors.html").touch()
     write_index(root / "reports")

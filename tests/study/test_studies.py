@@ -186,12 +186,17 @@ def test_bad_input_is_one_line_and_nothing_runs(
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", "", "-p", "a" * 65, "template", "index.html", "Recorded", "notes", "a.old", "a.work", "a\n", "ä"]
+    "name", ["a/b", "", "-p", "a" * 65, "template", "index.html", "Recorded", "notes", ".a.work", "a\n", "ä"]
 )
 def test_names_that_no_study_can_have(root: Path, name: str) -> None:
     (root / "reports" / "notes").touch()
     with pytest.raises(InputError, match=r"^--name: .* is (no|the) name of"):
         parameters.check_study_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.old", "a.new", "a.work", "a.index.old"])
+def test_names_of_older_copies_are_names_like_others(root: Path, name: str) -> None:
+    parameters.check_study_name(name)
 
 
 @pytest.mark.parametrize(

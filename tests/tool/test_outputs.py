@@ -62,3 +62,11 @@ def test_a_ledger_knows_what_was_written_of_what(tmp_path: Path) -> None:
     assert again.state("a.csv", "two") == "current"
     (tmp_path / outputs.LEDGER).write_text("[")
     assert outputs.Ledger(tmp_path).state("a.csv", "one") == "foreign"
+
+
+@pytest.mark.parametrize("kind", ["Int64", "UInt64", "int64", "object"])
+def test_an_integer_of_more_digits_than_a_sheet_holds_is_written_as_text(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame({"id": pd.Series([9007199254740993, 12], dtype=kind)})
+    outputs.write_table(frame, tmp_path / "x.xlsx")
+    back, _ = tables.read_table(tmp_path / "x.xlsx")
+    assert back["id"].tolist() == ["9007199254740993", "12"]

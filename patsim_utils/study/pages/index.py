@@ -87,14 +87,8 @@ def _content(folder: Path, rows: list[dict[str, Any]], own: list[dict[str, Any]]
     pages |= {path.parent.name: path for path in folder.glob("[!.]*/5_ablation.html")}
     links = []
     for name, path in pages.items():
-        if _is_study(name):
-            links.append(Link(name, path.relative_to(folder).as_posix()))
+        links.append(Link(name, path.relative_to(folder).as_posix()))
     return {"tracks": _tracks(table), "own": own, "best": best, "ablations": links}
-
-
-def _is_study(name: str) -> bool:
-    """Whether a folder of that name is a study's, not one that a swap left."""
-    return not name.endswith(".old")
 
 
 def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -225,7 +219,7 @@ def own_rows(reports: Path) -> list[dict[str, Any]]:
     names -= {name for name in linked & names if _same(reports / name, recorded / name)}
     for path in reports.glob(".*.failed.json"):
         names.add(path.name.removeprefix(".").removesuffix(".failed.json"))
-    return [_own_row(reports, name) for name in sorted(names) if _is_study(name)]
+    return [_own_row(reports, name) for name in sorted(names)]
 
 
 def _own_row(reports: Path, name: str) -> dict[str, Any]:
