@@ -126,13 +126,13 @@ def _add_studies(command: Callable[..., Add]) -> None:
         add("-p", **pair, help="a setting, such as -p epochs 1; may be given again")
         _add_threads(add)
     study("--notebooks", nargs="+", default=NOTEBOOKS, help="run only these, such as 3_errors")
-    teacher = "run folder of the model that labels pairs; several labels are averaged"
-    distil("--teacher", type=Path, action="append", required=True, help=teacher)
+    teacher = "what labels pairs: large, or a run folder; the labels of several are averaged"
+    distil("--teacher", action="append", required=True, help=teacher)
     distil(
         "--anchors",
         type=whole,
         default=5000,
-        help="new anchors, of about 16 pairs (default: 5000)",
+        help="new anchors, of about 20 pairs (default: 5000)",
     )
     for add in (study, train, distil):
         add("--replace", action="store_true", help="train anew where another run has this name")

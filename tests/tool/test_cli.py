@@ -492,3 +492,16 @@ def test_an_ablation_runs_its_variants_and_then_its_notebook(monkeypatch: pytest
     monkeypatch.setattr(ablation, "run_variants", fail)
     assert cli.main(words) == 1
     assert capsys.readouterr().err == "error: mse-seed0: FloatingPointError: step 3\n"
+
+
+def test_a_teacher_is_a_model_that_ships_or_a_run(tmp_path: Path) -> None:
+    from patsim_utils.tool.commands.studies import _teacher
+
+    assert _teacher("large") == models.FOLDER / "large"
+    (tmp_path / "model").mkdir()
+    with pytest.raises(InputError, match="there is no model here"):
+        _teacher(str(tmp_path))
+    (tmp_path / "model" / models.NOTE).write_text("{}")
+    assert _teacher(str(tmp_path)) == tmp_path / "model"
+    with pytest.raises(InputError, match="cannot be read"):
+        _teacher(str(tmp_path / "other"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
-from patsim_utils.tool import work
+from patsim_utils.tool import models, work
 from patsim_utils.tool.commands import checks
 
 if TYPE_CHECKING:
@@ -86,12 +86,19 @@ def run_train(words: argparse.Namespace) -> int:
     return 0
 
 
+def _teacher(name: str) -> Path:
+    """The folder of a model that ships, or of a run, with its model."""
+    if name in models.shipped():
+        return models.model_folder(name)
+    run = Path(name).resolve()
+    checks.check_readable(run)
+    return models.model_folder(run=run)
+
+
 def run_distil(words: argparse.Namespace) -> int:
     """`patsim distil`: a teacher labels pairs that nobody rated, a student learns from them, too."""
     asked = _parameters(words)
-    teachers = [teacher.resolve() for teacher in words.teacher]
-    for teacher in teachers:
-        checks.check_readable(teacher)
+    teachers = [_teacher(name) for name in words.teacher]
     clock = work.Clock()
     from patsim_utils.data.splits import load
     from patsim_utils.study import explore, notebooks
