@@ -151,7 +151,11 @@ def compare(systems: Mapping[str, System], frame: pd.DataFrame, *, seed: int = 0
     the system that is refined ("<name>, reranked" is compared with "<name>"), of others to the
     first system.
     """
-    measured = {name: measure(system, frame) for name, system in systems.items()}
+    return compare_measures({name: measure(system, frame) for name, system in systems.items()}, seed=seed)
+
+
+def compare_measures(measured: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
+    """The same from what `measure` gives of each system, such as of several folds below each other."""
     first = next(iter(measured))
     rows = []
     for name, table in measured.items():

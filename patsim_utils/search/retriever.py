@@ -13,7 +13,8 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
+from sentence_transformers.util import pairwise_cos_sim
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import storage
@@ -63,7 +64,7 @@ def train(
     folder: Path,
     *,
     epochs: int = 1,
-    hard_negatives: bool = False,
+    kind: str = "multiple_negatives",
     seed: int = 0,
 ) -> Path:
     """Trains MiniLM as a retriever on rated pairs, and puts it into `folder` when it is done.
@@ -80,9 +81,11 @@ def train(
     InputError: the folder is there and was not trained by this function, or another process
     writes it.
     """
-    rows = training_rows(frame, hard_negatives=hard_negatives, seed=seed)
-    pairs = storage.digest(rows.to_csv(index=False).encode())
-    settings = json.dumps({"pairs": pairs, "epochs": epochs, "hard_negatives": hard_negatives, "seed": seed})
+    rows = {"pairs": training_rows(frame, hard_negatives=kind != "multiple_negatives", seed=seed)}
+    if kind == "margins":
+        rows["margins"] = margin_rows(frame, count=len(rows["pairs"]), seed=seed)
+    digests = {name: storage.digest(table.to_csv(index=False).encode()) for name, table in rows.items()}
+    settings = json.dumps(digests | {"epochs": epochs, "kind": kind, "seed": seed})
     note = folder / "training.json"
     if note.is_file() and note.read_text() == settings:
         return folder
@@ -111,7 +114,17 @@ def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd
     return rows[["anchor", "target", "negative"]]
 
 
-def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
+def margin_rows(frame: pd.DataFrame, *, count: int, seed: int) -> pd.DataFrame:
+    """`count` rows at most: anchor, a target, one rated lower, and by how much (`label`)."""
+    rows = frame[["anchor", "context", "target", "score"]].sample(frac=1, random_state=seed)
+    both = rows.merge(rows, on=["anchor", "context"], suffixes=("", "_lower"))
+    both = both[both["score"] > both["score_lower"]]
+    both = both.sample(frac=1, random_state=seed).drop_duplicates(["anchor", "context", "target"]).head(count)
+    both["label"] = both["score"] - both["score_lower"]
+    return both.rename(columns={"target_lower": "lower"})[["anchor", "target", "lower", "label"]]
+
+
+def _fit(rows: dict[str, pd.DataFrame], folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
     """MiniLM, trained on the rows; `folder` is where the trainer may write."""
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
@@ -130,11 +143,16 @@ def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> Sentenc
         disable_tqdm=True,
         logging_strategy="no",
     )
+    losses = {
+        "pairs": MultipleNegativesRankingLoss(model),
+        "margins": MarginMSELoss(model, similarity_fct=pairwise_cos_sim),
+    }
+    tables = {name: datasets.Dataset.from_pandas(table, preserve_index=False) for name, table in rows.items()}
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_pandas(rows, preserve_index=False),
-        loss=MultipleNegativesRankingLoss(model),
+        train_dataset=datasets.DatasetDict(tables),
+        loss={name: losses[name] for name in rows},
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -1,7 +1,9 @@
 """The service: its answers are the model's, requests share batches, limits and errors are one line."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from patsim_utils.method.matcher import Matcher
 
 testclient = pytest.importorskip("fastapi.testclient", reason="the extra serve is not installed")
 serve = pytest.importorskip("patsim_utils.tool.web.serve", reason="the extra serve is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
 TEXTS = ["paper", "steel", "robust material"]
 
@@ -46,9 +49,10 @@ def test_answers_are_those_of_the_model(matcher: Matcher, client) -> None:
     assert client.get("/openapi.json").json()["info"]["title"] == "patsim"
 
 
-def test_requests_that_come_together_are_scored_together(matcher: Matcher, monkeypatch) -> None:
-    monkeypatch.setattr(serve, "WAIT", 60)
-    monkeypatch.setattr(serve, "MOST_PAIRS", 3)  # at which a batch is full
+@pytest.mark.parametrize(("most", "batches"), [(1000, [3]), (2, [2, 1])])
+def test_requests_that_come_together_are_scored_together(matcher: Matcher, monkeypatch, most, batches) -> None:
+    monkeypatch.setattr("patsim_utils.tool.web.batches.WAIT", 0.5)
+    monkeypatch.setattr("patsim_utils.tool.web.batches.MOST_PAIRS", most)  # at which a batch is full
     sizes: list[int] = []
     score = matcher.score
 
@@ -60,21 +64,36 @@ def test_requests_that_come_together_are_scored_together(matcher: Matcher, monke
     bodies = [{"query": "strong material", "texts": [text], "context": "E04"} for text in TEXTS]
     with testclient.TestClient(serve.application(matcher)) as client, ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda body: client.post("/rerank", json=body).json()[0]["score"], bodies))
-    assert sizes == [3]
+    assert sizes == batches
     monkeypatch.undo()
     np.testing.assert_allclose(answers, expected(matcher), atol=6e-5)
+
+
+def test_a_model_that_fails_fails_its_requests_and_the_service_goes_on(matcher: Matcher, monkeypatch) -> None:
+    body = {"query": "strong material", "texts": TEXTS, "context": "E04"}
+    with testclient.TestClient(serve.application(matcher), raise_server_exceptions=False) as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(matcher.network, "forward", None)
+            assert client.post("/rerank", json=body).status_code == 500
+        assert client.post("/rerank", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
-        ("/rerank", {"query": "a", "texts": ["b"]}, 422, "context: Field required"),
+        ("/rerank", {"query": "a", "texts": ["b"]}, 422, "column context: '' is no CPC class"),
         ("/rerank", {"query": "a", "texts": ["b"], "context": "Q1"}, 422, "'Q1' is no CPC class"),
         ("/rerank", {"query": "a", "texts": [" "], "context": "E04"}, 422, "' ' is an empty phrase"),
-        ("/rerank", {"query": "a", "texts": ["b"] * 1001, "context": "E04"}, 413, "more than the 1000 of a request"),
+        (
+            "/rerank",
+            {"query": "a", "texts": ["b"] * 1001, "context": "E04"},
+            422,
+            "texts: List should have at most 1000",
+        ),
         ("/score", {"pairs": []}, 422, "pairs: List should have at least 1 item"),
         ("/search", {"query": "a", "context": "E04"}, 404, "the service has no index"),
         ("/score", {"pairs": ["x" * 2_000_000]}, 413, "at most 1,000,000 bytes"),
+        ("/rerank", {"query": "a" * 1001, "texts": ["b"], "context": "E04"}, 422, "query: String should have at most"),
     ],
 )
 def test_what_is_wrong_is_one_line(client, path: str, body: dict, status: int, said: str) -> None:
@@ -82,7 +101,7 @@ def test_what_is_wrong_is_one_line(client, path: str, body: dict, status: int, s
     assert answer.status_code == status
     assert said in answer.json()["error"]
     assert answer.json()["error"].isprintable()
-    assert f'patsim_requests_total{{path="{path}",status="{status}"}} 1.0' in client.get("/metrics").text
+    assert f'patsim_seconds_count{{path="{path[1:]}",status="{status}"}} 1.0' in client.get("/metrics").text
 
 
 def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher) -> None:
@@ -91,3 +110,36 @@ def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher) -> None:
         assert client.post("/rerank", json=body).status_code == 401
         assert client.post("/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+@pytest.fixture
+def address(matcher: Matcher) -> Iterator[str]:
+    """Where a running service answers."""
+    server = uvicorn.Server(uvicorn.Config(serve.application(matcher), port=0, log_level="error"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.filterwarnings("default")  # those of other libraries
+def test_clients_of_text_embeddings_inference_work_unchanged(matcher: Matcher, address: str) -> None:
+    rerankers = pytest.importorskip("rerankers", reason="rerankers is not installed")
+    scores = expected(matcher)
+    best = np.argsort(-scores).tolist()
+    options = {"model_type": "APIRanker", "api_provider": "text-embeddings-inference", "api_key": "none", "verbose": 0}
+    ranker = rerankers.Reranker("patsim", url=f"{address}/E04/rerank", **options)
+    ranked = ranker.rank("strong material", TEXTS)
+    assert [result.doc_id for result in ranked.results] == best
+    assert [result.score for result in ranked.results] == pytest.approx(np.sort(scores)[::-1], abs=6e-5)
+    documents = pytest.importorskip("langchain_core.documents", reason="langchain-core is not installed")
+    texts = [documents.Document(page_content=text) for text in TEXTS]
+    compressor = ranker.as_langchain_compressor(k=2)
+    kept = compressor.compress_documents(texts, "strong material")
+    assert [document.page_content for document in kept] == [TEXTS[index] for index in best[:2]]
