@@ -36,6 +36,21 @@ language: en
 library_name: patsim
 pipeline_tag: text-ranking
 base_model: {base}
+datasets:
+- google/google-patent-phrase-similarity-dataset
+model-index:
+- name: {name}
+  results:
+  - task:
+      type: text-ranking
+    dataset:
+      type: google/google-patent-phrase-similarity-dataset
+      name: patent phrase pairs, {split}
+      split: {split}
+    metrics:
+    - type: pearson
+      name: Pearson [{low:.3f}, {high:.3f}] over anchors (anchor_disjoint)
+      value: {pearson:.4f}
 ---
 
 # patsim: {name}

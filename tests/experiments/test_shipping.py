@@ -11,6 +11,7 @@ from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.experiments import shipping
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights.folders import NAMES, SHIPPED
 from patsim_utils.training.fit import fit
 from patsim_utils.training.runs import Run
 
@@ -43,7 +44,22 @@ def test_a_shipped_model_says_nearly_what_its_run_says(tmp_path: Path, monkeypat
     card = ModelCard.load(folder / "README.md")
     assert card.data.pipeline_tag == "text-ranking"
     assert card.data.license == "cc-by-4.0"
+    assert card.data.datasets == ["google/google-patent-phrase-similarity-dataset"]
     assert f"{figures['pearson']:.3f} [{figures['low']:.3f}" in card.content
+    (result,) = card.data.eval_results
+    assert (result.dataset_split, result.metric_type) == ("validation", "pearson")
+    assert result.metric_value == pytest.approx(figures["pearson"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cards_of_the_models_that_ship_tell_their_figures(name: str) -> None:
+    card = ModelCard.load(SHIPPED / name / "README.md")
+    figures = json.loads((SHIPPED / name / "figures.json").read_text())
+    assert card.data.model_name == name
+    assert card.data.base_model == shipping.BASES[{"small": "minilm", "large": "mpnet"}[name]]
+    (result,) = card.data.eval_results
+    assert result.metric_value == pytest.approx(figures["pearson"], abs=1e-4)
+    assert result.dataset_split == figures["split"]
 
 
 SPEED = {"rates": {}, "threads": 1, "precision": "fp32"}
