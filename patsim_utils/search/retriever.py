@@ -75,8 +75,9 @@ def train(
 
     Args:
         frame: columns anchor, target, context, score.
-        hard_negatives: each pair brings a target rated NEGATIVE or less of the same anchor and
-            class, too; pairs whose anchor has none are left out.
+        kind: "multiple_negatives"; "hard_negatives", where each pair brings a target rated NEGATIVE
+            or less of the same anchor and class, too, and pairs whose anchor has none are left out;
+            or "margins", which also learns the differences of scores (MarginMSE).
 
     InputError: the folder is there and was not trained by this function, or another process
     writes it.

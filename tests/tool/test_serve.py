@@ -1,8 +1,10 @@
 """The service: its answers are the model's, requests share batches, limits and errors are one line."""
 
+import runpy
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -17,6 +19,7 @@ testclient = pytest.importorskip("fastapi.testclient", reason="the extra serve i
 serve = pytest.importorskip("patsim_utils.tool.web.serve", reason="the extra serve is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["paper", "steel", "robust material"]
 
 
@@ -126,6 +129,14 @@ def address(matcher: Matcher) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def test_the_load_test_counts_requests_that_fail(address: str) -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "load_test.py"))
+    first, second = tool["bodies"](2, candidates=3)
+    assert first != second
+    assert tool["send"](address, first) > 0
+    assert np.isnan(tool["send"](address, first[:-1]))
 
 
 @pytest.mark.filterwarnings("default")  # those of other libraries

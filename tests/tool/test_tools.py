@@ -1,4 +1,4 @@
-"""The tools: the check of a GPU, run dry on the CPU with a tiny shape; what a search costs, on few phrases."""
+"""The tools: the check of a GPU, run dry on the CPU with a tiny shape; what a search and a table cost, on few rows."""
 
 import json
 import os
@@ -47,3 +47,12 @@ def test_the_cost_of_a_search_is_printed_and_its_index_kept(tiny_backbone, tmp_p
         assert found["phrases"] == 60
         assert found["recall@100 of the exact search"] == pytest.approx(0.6)  # there are but 60
         assert 0 < found["retrieval"]["p50_ms"] <= found["search"]["p95_ms"]
+        assert found["together"]["cpu_ms"] > 0
+
+
+def test_the_memory_of_a_table_is_printed(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(sys, "argv", ["large_table.py", "memory", "--rows", "30"])
+    runpy.run_path(str(ROOT / "tools" / "large_table.py"), run_name="__main__")
+    read, scored = re.findall(r"(.*) ([\d,]+) MB at most", capfd.readouterr().out)
+    assert scored[0] == "30 of 30 pairs,"
+    assert 100 < int(read[1].replace(",", "")) <= int(scored[1].replace(",", ""))
