@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from patsim_utils.config import Config
+from patsim_utils.data.pairs import is_one_phrase
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.method import encoder, features, ordinal
@@ -118,6 +119,7 @@ def test_the_regressor_is_blended_into_every_score(tiny_backbone, tmp_path) -> N
     assert (regressor.diff(dim=-1) <= 0).all()
     weight = features.BLEND_WEIGHT["group"]
     expected = (1 - weight) * ordinal.score(alone) + weight * regressor.mean(-1)
+    expected[np.flatnonzero(is_one_phrase(rows["anchor"], rows["target"]))] = 1.0
     np.testing.assert_allclose(blended, expected, atol=1e-5)
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv", keep_default_na=False)
     np.testing.assert_allclose(blended, predictions["prediction"], atol=1e-6)
