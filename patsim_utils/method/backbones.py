@@ -15,8 +15,6 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import huggingface_hub
-
 from patsim_utils import storage
 from patsim_utils.errors import InputError, clip
 
@@ -92,6 +90,8 @@ def _checked(folder: Path, name: str) -> str:
 
 def _fetch_mpnet(target: Path) -> None:
     """Puts the encoder at `target` once all of it is there; fetched parts are not fetched again."""
+    import huggingface_hub
+
     fresh = target.with_suffix(".new")
     print(f"backbone mpnet: 440 MB are fetched, once, into {target}", flush=True)
     try:

@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from patsim_utils.errors import InputError
@@ -15,7 +16,7 @@ from patsim_utils.method import backbones
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(backbones.huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
     backbones.path.cache_clear()
     yield
     backbones.path.cache_clear()

@@ -1,9 +1,13 @@
 """The backbone: loading, adapters, precision, hidden states, the pretrained cosine."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from patsim_utils.config import Config
@@ -24,6 +28,20 @@ def test_a_backbone_that_cannot_be_loaded_is_one_line_and_runs_nothing(tmp_path,
         with pytest.raises(InputError, match="backbone") as caught:
             load(str(tmp_path if content else tmp_path / "nothing"))
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_an_encoder_is_the_same_by_the_names_of_a_model_with_a_head(tiny_backbone, tmp_path, prefix: str) -> None:
+    folder = Path(tiny_backbone("bert"))
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    renamed = {f"{prefix}{name}": value for name, value in weights.items()}
+    save_file(renamed | {"cls.bias": torch.ones(3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = encoder.load_backbone(str(tmp_path))
+    assert not loaded.training
+    state = loaded.state_dict()
+    assert state
+    assert all(torch.equal(value, weights[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
