@@ -30,7 +30,7 @@ def evaluate(frame: pd.DataFrame, prediction: Values, *, loss: float | None = No
     from scipy.stats import spearmanr  # here, since it takes a while
 
     score = frame["score"].to_numpy(dtype=np.float64)
-    prediction = np.asarray(prediction, dtype=np.float64)
+    prediction = np.asarray(prediction)
     measures = {
         "n": len(frame),
         "pearson": pearson(score, prediction),
@@ -51,7 +51,7 @@ def evaluate_or_none(frame: pd.DataFrame, prediction: Values, *, seed: int = 0) 
 
     ValueError: they are not n finite numbers.
     """
-    prediction = np.asarray(prediction, dtype=np.float64)
+    prediction = np.asarray(prediction)
     if prediction.shape != (len(frame),) or not np.isfinite(prediction).all():
         raise ValueError(f"a baseline needs {len(frame)} finite numbers, one a row")
     try:
@@ -122,7 +122,7 @@ def word_jaccard(frame: pd.DataFrame) -> np.ndarray:
         anchor_words = set(anchor.split())
         target_words = set(target.split())
         shares.append(len(anchor_words & target_words) / len(anchor_words | target_words))
-    return np.array(shares, dtype=np.float64)
+    return np.array(shares)
 
 
 def mean_interval(
@@ -130,8 +130,8 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Mean of `value` (n,), over the rows `among` (n,) where given, and the ends of its interval.
 
-    NaN for a mean of no rows, and for the ends where half of the resamples have none, or all have
-    the same mean: such as of one anchor, whose mean is no more certain for that.
+    NaN for a mean of no rows, and for the ends where all resamples have the same mean: such as of
+    one anchor, whose mean is no more certain for that.
     """
     group, _ = pd.factorize(anchor)
     among = np.ones(len(anchor)) if among is None else np.asarray(among)
@@ -142,7 +142,7 @@ def mean_interval(
         mean = sums.sum() / counts.sum()
         means = weights @ sums / (weights @ counts)
     known = means[~np.isnan(means)]
-    if len(known) <= len(means) / 2 or np.ptp(known) <= 1e-12:
+    if not len(known) or np.ptp(known) <= 1e-12:
         return float(mean), np.nan, np.nan
     low, high = np.quantile(known, ENDS)
     return float(mean), float(low), float(high)

@@ -38,11 +38,17 @@ def test_pearson_by_hand_and_in_spite_of_scale_and_shift():
     assert metrics.pearson([1, 2, 3], [1, 2, 4]) == pytest.approx(3 / np.sqrt(28 / 3), abs=1e-15)
     x, y = np.random.default_rng(7).normal(size=(2, 500))
     assert metrics.pearson(1e-6 * x + 1e3, -x - y) == pytest.approx(-stats.pearsonr(x, x + y).statistic, abs=1e-6)
+    assert metrics.pearson(1e-9 * x, y) == pytest.approx(metrics.pearson(x, y), abs=1e-9)
     assert metrics.pearson(x, x) <= 1
 
 
 def test_pearson_says_why_it_is_not_defined():
-    wrong = {"all 3 are 0.3": [0.3, 0.1 * 3, 0.3], "finite": [0, 1, np.nan], "equal length": [0, 1]}  # 0.1 * 3 > 0.3
+    wrong = {
+        "^a correlation needs numbers that vary; all 3 are 0.3$": [0.3, 0.1 * 3, 0.3],  # 0.1 * 3 > 0.3
+        "^a correlation needs numbers that vary; all 3 are 0.0$": [0, 0, 0],
+        "^a correlation needs finite numbers$": [0, 1, np.nan],
+        r"of equal length, not (\(3,\) and \(2,\)|\(2,\) and \(3,\))$": [0, 1],
+    }
     for complaint, values in wrong.items():
         for pair in ((values, [0, 1, 2]), ([0, 1, 2], values)):
             with pytest.raises(ValueError, match=complaint):
@@ -57,7 +63,11 @@ def test_qwk_by_hand():
     expected = ((ranks[:, None] - guess[None]) ** 2).sum() / 4
     assert metrics.qwk(ranks / 4, guess / 4) == pytest.approx(1 - 1 / expected, abs=1e-12)
     assert metrics.qwk(ranks / 4, ranks / 4 + 0.12) == 1  # the nearest rank counts
-    with pytest.raises(ValueError, match="kappa is not defined"):
+    assert metrics.qwk(np.array([0, 1]), np.array([0, 1])) == 1
+    # ranks that do not occur keep their distance: squares of 0, 9 and 1; by chance, 54 over all 9 pairs
+    assert metrics.qwk(np.array([0, 0, 1]), np.array([0, 0.75, 0.75])) == pytest.approx(1 - (10 / 3) / (54 / 9))
+    complaint = "^weighted kappa is not defined: all scores and predictions are of the same rank$"
+    with pytest.raises(ValueError, match=complaint):
         metrics.qwk(np.full(4, 0.5), np.array([0.49, 0.5, 0.51, 0.52]))
 
 
@@ -66,6 +76,8 @@ def test_intervals_are_those_of_the_slow_loop(frame: pd.DataFrame):
     found = metrics.pearson_interval(*columns(frame, "first"), seed=5)
     assert found == pytest.approx(tuple(np.quantile(first, [0.025, 0.975])), abs=1e-12)
     paired = metrics.paired_difference(*columns(frame), [frame["first"]], [frame["second"]], seed=5)
+    by_default = metrics.paired_difference(*columns(frame), [frame["first"]], [frame["second"]])
+    assert by_default == metrics.paired_difference(*columns(frame), [frame["first"]], [frame["second"]], seed=0)
     assert (paired["low"], paired["high"]) == pytest.approx(tuple(np.quantile(second - first, [0.025, 0.975])))
     each = [metrics.pearson(frame["score"], frame[name]) for name in ("first", "second")]
     assert paired["difference"] == pytest.approx(each[1] - each[0], abs=1e-15)
@@ -74,6 +86,62 @@ def test_intervals_are_those_of_the_slow_loop(frame: pd.DataFrame):
     mixed = frame.sample(frac=1, random_state=1).sort_values("anchor", kind="stable")
     assert metrics.pearson_interval(*columns(mixed, "first"), seed=5) == pytest.approx(found)
     assert metrics.pearson_interval(*columns(frame, "first"), seed=6) != found
+    assert metrics.pearson_interval(*columns(frame, "first")) == metrics.pearson_interval(
+        *columns(frame, "first"), seed=0
+    )
+
+
+def test_intervals_hold_at_any_scale_and_of_runs_that_are_drawn_again(frame: pd.DataFrame) -> None:
+    expected = metrics.pearson_interval(*columns(frame, "first"))
+    for scale, shift, tolerance in ((1e-8, 0, 1e-9), (1, 1e6, 1e-6)):
+        for name in ("score", "first"):
+            scaled = frame.assign(**{name: scale * frame[name] + shift})
+            assert metrics.pearson_interval(*columns(scaled, "first")) == pytest.approx(expected, abs=tolerance)
+    single = frame.astype({"score": np.float32, "first": np.float32})
+    double = single.astype({"score": np.float64, "first": np.float64})
+    assert metrics.pearson_interval(*columns(single, "first")) == metrics.pearson_interval(*columns(double, "first"))
+    runs = columns(frame, "first", "second")
+    assert metrics.pearson_interval(*runs) == metrics.pearson_interval(*runs)
+
+
+def test_resamples_without_variance_are_left_out_where_they_are_few() -> None:
+    """A resample of one anchor has a single prediction; with five anchors they are rare, with two they are not."""
+    frame = pd.DataFrame({"anchor": list("aabbccddee"), "score": [0, 1, 0.25, 0.5, 1, 0.5, 0.75, 0, 0.25, 1]})
+    prediction = np.repeat([0.1, 0.3, 0.9, 0.2, 0.5], 2)
+    low, high = metrics.pearson_interval(frame["anchor"], frame["score"], prediction)
+    assert -1 <= low < high <= 1
+    two = frame.head(4)
+    constant = (metrics.draws(2, 0) == 2).any(axis=1).sum()
+    with pytest.raises(ValueError, match=f"^{constant} of 1000 resamples are constant: too few anchors vary$"):
+        metrics.pearson_interval(two["anchor"], two["score"], prediction[:4])
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_the_interval_of_a_mean_is_that_of_the_slow_loop(frame: pd.DataFrame, within: bool) -> None:
+    among = frame["second"] > 0.6 if within else None
+    kept = frame[among] if within else frame
+    means = []
+    for weight in metrics.draws(12, 4):
+        means.append(np.average(kept["first"], weights=weight[kept["anchor"]]))
+    expected = (kept["first"].mean(), *np.quantile(means, [0.025, 0.975]))
+    value = frame["first"]
+    assert metrics.mean_interval(frame["anchor"], value, among=among, seed=4) == pytest.approx(expected, abs=1e-12)
+    default = metrics.mean_interval(frame["anchor"], value, among=among)
+    assert default == metrics.mean_interval(frame["anchor"], value, among=among, seed=0)
+    assert all(type(number) is float for number in default)
+
+
+def test_a_mean_of_one_anchor_or_of_no_rows_has_no_interval() -> None:
+    anchor = pd.Series(["a", "a", "b"])
+    value = pd.Series([0.1, 0.4, 0.7])
+    one = metrics.mean_interval(anchor, value, among=anchor == "a")
+    assert one == pytest.approx((0.25, np.nan, np.nan), nan_ok=True)
+    none = metrics.mean_interval(anchor, value, among=anchor == "c")
+    assert np.isnan(none).all()
+    rare = metrics.mean_interval(
+        pd.Series(list("abcd")), pd.Series([0.0, 1.0, 0.0, 0.0]), among=pd.Series([1, 1, 0, 0])
+    )
+    assert rare == (0.5, 0.0, 1.0)
 
 
 def test_an_interval_needs_anchors_that_vary():
@@ -102,7 +170,10 @@ def test_a_constant_baseline_is_undefined_and_a_broken_one_an_error(frame: pd.Da
     with pytest.raises(ValueError, match="numbers that vary"):
         metrics.evaluate(frame, constant)
     assert metrics.evaluate_or_none(frame, constant) is None
-    assert metrics.evaluate_or_none(frame, frame["first"]) == metrics.evaluate(frame, frame["first"])
+    for seed in (0, 3):
+        measures = metrics.evaluate(frame, frame["first"], seed=seed)
+        assert metrics.evaluate_or_none(frame, frame["first"], seed=seed) == measures
+    assert metrics.evaluate_or_none(frame, frame["first"]) == metrics.evaluate(frame, frame["first"], seed=0)
     for broken in (np.full(len(frame), np.nan), constant[1:]):
         with pytest.raises(ValueError, match="240 finite numbers"):
             metrics.evaluate_or_none(frame, broken)
