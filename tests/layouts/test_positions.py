@@ -25,11 +25,21 @@ def test_the_mask_follows_its_rule() -> None:
     assert mask.any(-1).all()
 
 
-@pytest.mark.parametrize("config", [{"model_type": "nomic_bert"}, {"model_type": "deberta-v2", "conv_kernel_size": 3}])
-def test_an_encoder_that_cannot_keep_targets_apart_is_refused(config: dict) -> None:
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "nomic_bert"}, "nomic_bert: a target's score could depend on its place"),
+        (
+            {"model_type": "deberta-v2", "conv_kernel_size": 3},
+            "deberta-v2 and its convolution, which reads neighbouring targets",
+        ),
+    ],
+)
+def test_an_encoder_that_cannot_keep_targets_apart_is_refused(config: dict, reason: str) -> None:
     backbone = SimpleNamespace(config=SimpleNamespace(**config))
-    with pytest.raises(InputError, match="use layout 'pair'"):
+    with pytest.raises(InputError) as error:
         positions.check(backbone, "packed")
+    assert str(error.value) == f"layout 'packed' does not work with {reason}; use layout 'pair'"
     positions.check(backbone, "pair")
 
 
@@ -37,9 +47,20 @@ def test_an_encoder_that_cannot_keep_targets_apart_is_refused(config: dict) -> N
 def test_a_version_of_transformers_without_the_replaced_method_is_refused(tiny_backbone, monkeypatch, kind) -> None:
     backbone = encoder.load_backbone(tiny_backbone(kind))
     positions.check(backbone, "packed")
-    monkeypatch.delattr(type(backbone.encoder), positions.RELATIVE[kind][0])
-    with pytest.raises(InputError, match="of this version of transformers"):
+    name = positions.RELATIVE[kind][0]
+    monkeypatch.delattr(type(backbone.encoder), name)
+    with pytest.raises(InputError) as error:
         positions.check(backbone, "packed")
+    reason = f"does not work with {kind} of this version of transformers (it has no {name})"
+    assert str(error.value) == f"layout 'packed' {reason}; use layout 'pair'"
+
+
+def test_a_first_position_lies_behind_that_of_padding_where_an_encoder_counts_so() -> None:
+    kinds = {"bert": 0, "roberta": 2, "deberta-v2": 0, "modernbert": 0}
+    for kind, first in kinds.items():
+        assert positions.first_position(SimpleNamespace(model_type=kind, pad_token_id=1)) == first
+    assert positions.first_position(SimpleNamespace(model_type="mpnet", pad_token_id=None)) == 1
+    assert positions.first_position(SimpleNamespace(model_type="mpnet")) == 1
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from patsim_utils.config import Config
 from patsim_utils.method import losses, ordinal
+from patsim_utils.method.model import Outputs
 
 
 def cumulative(n: int, seed: int = 0) -> torch.Tensor:
@@ -155,3 +157,66 @@ def test_ntxent_gradcheck() -> None:
         return losses.ntxent(*view.chunk(2), positive=torch.tensor([1.0, 0.5, 0.0, 1.0]), negative=allowed)
 
     assert torch.autograd.gradcheck(loss, view)
+
+
+def outputs_of(n: int) -> tuple[Outputs, dict[str, torch.Tensor]]:
+    """What a network says of n pairs of n / 2 anchors, and their batch; one pair has no rating."""
+    generator = torch.Generator().manual_seed(2)
+    outputs = Outputs(*(torch.randn(n, width, generator=generator) for width in (4, 8, 8, 10)))
+    numbers = torch.arange(n)
+    rating = numbers % 10
+    rating[1] = -100
+    return outputs, {
+        "rank": (4 + numbers) % 5,
+        "rating": rating,
+        "anchor_text": numbers // 2,
+        "target_text": 9 + numbers,
+    }
+
+
+def test_the_dual_loss_is_the_weighted_sum_of_its_three_terms() -> None:
+    outputs, batch = outputs_of(6)
+    config = Config(loss="smooth_k2", alpha=3.0, beta=0.1, contrast_weight=0.3, temperature=0.5, rating_weight=0.7)
+    terms = losses.dual_loss(outputs, batch, config)
+    expected_rank = 4 * ordinal.score(outputs.ordinal_logits)
+    ordinal_term = losses.smooth_k2(expected_rank, batch["rank"].float(), alpha=3.0, beta=0.1)
+    negative = losses.in_batch_negatives(batch["anchor_text"], batch["target_text"])
+    views = (outputs.contrast_anchor, outputs.contrast_target)
+    weights = losses.positives(batch["rank"])
+    contrast = losses.ntxent(*views, positive=weights, negative=negative, temperature=0.5)
+    log_p = outputs.rating_logits.log_softmax(-1)
+    of_rated = [-log_p[row, batch["rating"][row]] for row in (0, 2, 3, 4, 5)]
+    assert list(terms) == ["ordinal", "contrast", "rating"]
+    torch.testing.assert_close(terms["ordinal"], ordinal_term)
+    torch.testing.assert_close(terms["contrast"], 0.3 * contrast)
+    torch.testing.assert_close(terms["rating"], 0.7 * torch.stack(of_rated).mean())
+    assert contrast > 0.1
+
+
+def test_terms_that_are_not_in_use_are_zero() -> None:
+    outputs, batch = outputs_of(4)
+    alone = Outputs(outputs.ordinal_logits, outputs.contrast_anchor, outputs.contrast_target, None)
+    terms = losses.dual_loss(alone, batch, Config(loss="bce", contrast_weight=0.0, rating_weight=0.0))
+    assert terms["ordinal"] == losses.bce(outputs.ordinal_logits, batch["rank"])
+    assert [terms[name].item() for name in ("contrast", "rating")] == [0.0, 0.0]
+    assert {term.shape for term in terms.values()} == {torch.Size([])}
+
+
+def test_temperature_and_flat_zone_have_the_values_of_the_papers_by_default() -> None:
+    outputs, batch = outputs_of(6)
+    views = (outputs.contrast_anchor, outputs.contrast_target)
+    by_default = losses.contrast_loss(*views, batch)
+    assert by_default == losses.contrast_loss(*views, batch, temperature=0.1)
+    negative = losses.in_batch_negatives(batch["anchor_text"], batch["target_text"])
+    assert by_default == losses.ntxent(*views, positive=losses.positives(batch["rank"]), negative=negative)
+    z, rank = outputs.ordinal_logits, batch["rank"]
+    chosen = losses.ordinal_loss(z, rank, kind="smooth_k2", alpha=4.0, beta=0.25)
+    assert losses.ordinal_loss(z, rank, kind="smooth_k2") == chosen
+    assert losses.smooth_k2_of_ranks(z, rank) == chosen
+    assert losses.ordinal_loss(z, rank, kind="smooth_k2", alpha=8.0) == pytest.approx(2 * chosen.item())
+
+
+def test_one_minus_pearson_of_few_and_small_numbers_is_damped() -> None:
+    """eps = 1e-6 beside the sums of squares, which are 2e-6 here: the correlation of 1 counts 2 / 3."""
+    x = torch.tensor([0.0, 1e-3, 2e-3], dtype=torch.float64)
+    assert losses.one_minus_pearson(x, x).item() == pytest.approx(1 / 3, abs=1e-9)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from patsim_utils.method import ordinal
-from patsim_utils.ratings import to_rank
+from patsim_utils.ratings import RATING_RANKS, to_rank
 
 
 def test_a_score_has_the_nearest_rank() -> None:
@@ -32,3 +32,30 @@ def test_the_score_is_the_expected_rank_over_four() -> None:
     expected = (ordinal.probabilities(cumulative) * torch.arange(5)).sum(-1) / 4
     torch.testing.assert_close(ordinal.score(cumulative), expected)
     assert ordinal.score(torch.full((1, 4), 100.0)).item() == pytest.approx(1)
+
+
+def test_a_new_head_has_thresholds_one_apart() -> None:
+    head = ordinal.OrdinalHead(6)
+    torch.testing.assert_close(head.thresholds(), torch.tensor([-1.5, -0.5, 0.5, 1.5]), atol=1e-3, rtol=0)
+    hidden, activation, dropout, _ = head.strength
+    assert hidden.out_features == 256
+    assert isinstance(activation, torch.nn.GELU)
+    assert dropout.p == 0.1
+    features = torch.randn(3, 6)
+    head.eval()
+    torch.testing.assert_close(head(features), head.strength(features) - head.thresholds())
+
+
+def test_the_heads_are_combined_as_the_mean_of_their_probabilities_of_a_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cumulative = torch.randn(3, 4, generator=generator).sort(-1, descending=True).values
+    rating_logits = torch.randn(3, 10, generator=generator)
+    combined = ordinal.combined(cumulative.bfloat16(), rating_logits.bfloat16())
+    assert combined.dtype == torch.float32
+    by_rating = rating_logits.bfloat16().float().softmax(-1)
+    for k in range(4):
+        above = [number for number, rank in enumerate(RATING_RANKS.values()) if rank > k]
+        both = (by_rating[:, above].sum(-1) + cumulative.bfloat16().float()[:, k].sigmoid()) / 2
+        torch.testing.assert_close(combined[:, k].sigmoid(), both)
+    certain = ordinal.combined(torch.full((1, 4), 200.0), torch.tensor([[200.0] + [0.0] * 9]))
+    torch.testing.assert_close(certain, torch.full((1, 4), 999_999.0).log(), atol=0.1, rtol=0)
