@@ -27,28 +27,43 @@ timeout_multiplier=4
 timeout_constant=15
 track_dependencies=false
 END
-# A mutant dies at the first test that fails: fast ones come first, those of a fixture that trains last. That all
-# tests pass without a mutant is seen where they are timed; the second such run tries ten of them.
+# A mutant dies at the first test that fails: those of its own module come first, then fast ones, last those of a
+# fixture that trains. That all tests pass without a mutant is seen where they are timed; later ten of them are tried.
 cat > fastest_first.py <<END
 import json
 import os
 import pathlib
 
 TRAIN = {"killed", "whole", "finished"}
+LIMIT = float(os.environ.get("LIMIT", "inf"))
 SECONDS = {}
 if pathlib.Path("mutmut-stats.json").exists():
     SECONDS = json.loads(pathlib.Path("mutmut-stats.json").read_text())["duration_by_test"]
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=place)
-    if os.environ.get("MUTANT_UNDER_TEST") == "":
+    mutant = os.environ.get("MUTANT_UNDER_TEST")
+    module = mutant.split(".")[-2] if mutant and "." in mutant else ""
+    items.sort(key=lambda item: place(item, module))
+    if mutant == "":
         del items[10:]
+    if module:
+        del items[within_limit(items) :]
 
 
-def place(item):
+def place(item, module):
     trains = not TRAIN.isdisjoint(item.fixturenames)
-    return trains, item.path.name if trains else "", SECONDS.get(item.nodeid, 0)
+    own = item.path.name == f"test_{module}.py"
+    return trains, item.path.name if trains else "", not own, SECONDS.get(item.nodeid, 0)
+
+
+def within_limit(items):
+    seconds = 0.0
+    for number, item in enumerate(items):
+        seconds += SECONDS.get(item.nodeid, 0)
+        if seconds > LIMIT:
+            return max(1, number)
+    return len(items)
 END
 export PYTHONPATH=$PWD/mutants HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 drawn=()

@@ -1,6 +1,7 @@
 """Distillation: what is mined, what a teacher says of it, and what a student learns from it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
+from patsim_utils.errors import InputError
 from patsim_utils.method.losses import dual_loss
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.method.model import Outputs
@@ -164,3 +166,195 @@ def test_a_variant_is_the_same_and_an_opposite_an_antonym() -> None:
         ["weak fibre", 0.25, "1a"],
     ]
     assert "lower door" not in set(rows["target"])
+
+
+def miner_of(monkeypatch: pytest.MonkeyPatch, train: pd.DataFrame, **options: object) -> distil.Miner:
+    """A miner whose encoder draws a vector for each phrase."""
+
+    def vectors(phrases: list[str], *, tokenizer: object, model: object) -> torch.Tensor:
+        assert (tokenizer, model) == ("tokenizer of tiny", "model of tiny")
+        drawn = torch.randn(len(phrases), 6, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.normalize(drawn, dim=1)
+
+    def load_backbone(backbone: str) -> SimpleNamespace:
+        return SimpleNamespace(eval=lambda: f"model of {backbone}")
+
+    monkeypatch.setattr(distil.encoder, "load_backbone", load_backbone)
+    monkeypatch.setattr(distil.encoder, "load_tokenizer", "tokenizer of {}".format)
+    monkeypatch.setattr(distil.encoder, "sentence_vectors", vectors)
+    return distil.Miner(train, backbone="tiny", **options)
+
+
+def rated_pairs() -> pd.DataFrame:
+    """120 pairs of 12 anchors in two classes."""
+    random = np.random.default_rng(4)
+    anchors = [f"anchor {number % 12}" for number in range(120)]
+    targets = [f"target {number:02}" for number in random.integers(0, 90, 120)]
+    return pd.DataFrame(
+        {"anchor": anchors, "target": targets, "context": np.where(np.arange(120) % 12 < 6, "A01", "B60")}
+    )
+
+
+def test_candidates_are_those_of_a_slow_loop(monkeypatch) -> None:
+    train = rated_pairs()
+    excluded = {"target 07", "anchor 3"}
+    miner = miner_of(monkeypatch, train, excluded=excluded, seed=5)
+    phrases = sorted({*train["anchor"], *train["target"]} - excluded)
+    assert miner.phrases.tolist() == phrases
+    random = np.random.default_rng(5)
+
+    def numbers(rows: pd.DataFrame) -> list[int]:
+        return sorted({phrases.index(target) for target in rows["target"] if target not in excluded})
+
+    for row in (0, 3, 17, 64):
+        old_anchor, phrase, context = train.iloc[row][["anchor", "target", "context"]]
+        own = phrases.index(phrase)
+        near = sorted(range(len(phrases)), key=lambda n, own=own: -(miner.vectors[n] @ miner.vectors[own]))
+        near = [n for n in near if n != own][:40]
+        in_class = numbers(train[train["context"] == context])
+        group = numbers(train[(train["anchor"] == old_anchor) & (train["context"] == context)])
+        expected = near[:4] + random.choice(near[4:], 3, replace=False).tolist()
+        by_similarity = sorted(in_class, key=lambda n, own=own: -(miner.vectors[n] @ miner.vectors[own]))
+        expected += [n for n in by_similarity if n not in (own, *near[:4])][:2]
+        expected += random.choice(group, min(3, len(group)), replace=False).tolist()
+        expected += random.choice(in_class, 3, replace=False).tolist()
+        expected.append(int(random.integers(len(phrases))))
+        if old_anchor not in excluded:
+            expected.append(phrases.index(old_anchor))
+        texts = [phrases[n] for n in dict.fromkeys(expected) if n != own]
+        assert miner.candidates(phrase, old_anchor=old_anchor, context=context) == texts
+
+
+def test_few_phrases_are_all_near(monkeypatch) -> None:
+    train = rated_pairs().head(6)
+    miner = miner_of(monkeypatch, train, excluded=[])
+    first = train.iloc[0]
+    candidates = miner.candidates(first["target"], old_anchor=first["anchor"], context=first["context"])
+    assert len(candidates) == len(set(candidates))
+    assert first["target"] not in candidates
+    assert first["anchor"] in candidates
+    same = miner_of(monkeypatch, train, excluded=[], seed=0)
+    assert same.candidates(first["target"], old_anchor=first["anchor"], context=first["context"]) == candidates
+
+
+def test_a_new_anchor_has_its_candidates_in_its_class_and_the_nearest_in_another(monkeypatch) -> None:
+    train = rated_pairs()
+    asked = []
+
+    class Listed:
+        def __init__(self, train: pd.DataFrame, *, excluded: set[str], seed: int) -> None:
+            assert (excluded, seed) == ({"target 07"}, 6)
+            self.generator = np.random.default_rng(seed)
+
+        def candidates(self, phrase: str, *, old_anchor: str, context: str) -> list[str]:
+            asked.append((phrase, old_anchor, context))
+            return [f"{phrase} {number}" for number in range(6)]
+
+    monkeypatch.setattr(distil, "Miner", Listed)
+    pairs = distil.mine(train, excluded=["target 07"], anchors=9, seed=6)
+    random = np.random.default_rng(6)
+    expected = []
+    for phrase, old_anchor, context in asked:
+        first = train[train["target"] == phrase].iloc[0]
+        assert (old_anchor, context) == (first["anchor"], first["context"])
+        expected += [(phrase, f"{phrase} {number}", context) for number in range(6)]
+        second = ["A01", "B60"][random.integers(2)]
+        if second != context:
+            expected += [(phrase, f"{phrase} {number}", second) for number in range(4)]
+    assert list(pairs.itertuples(index=False, name=None)) == expected
+    assert pairs.columns.tolist() == ["anchor", "target", "context"]
+    assert len({phrase for phrase, *_ in asked}) == 9
+    known = train.drop_duplicates("target")
+    drawn = known[known["target"] != "target 07"].sample(n=9, random_state=6)["target"]
+    assert [phrase for phrase, *_ in asked] == drawn.tolist()
+
+
+def test_a_student_has_rated_pairs_then_made_ones_then_labelled_ones() -> None:
+    train = pd.DataFrame(
+        [
+            ("belt", "strong strap", "A41", 0.5, "2a"),
+            ("belt", "upper door", "A41", 0.0, "0"),
+            ("strong rope", "belt", "B66", 0.0, "0"),
+            ("belt", "hard disk", "G11", 0.0, "0"),
+            ("belt", "lower lip", "A61", 0.0, "0"),
+        ],
+        columns=["anchor", "target", "context", "score", "rating"],
+    )
+    labels = dict.fromkeys(TEACHER_COLUMNS, 0.25)
+    labelled = pd.DataFrame(
+        [("hot pipe", "cold pipe", "F16"), ("hot pipe", "tube", "F16")], columns=["anchor", "target", "context"]
+    ).assign(**labels)
+    rows = distil.student_rows(train, labelled, excluded=["upper lip", "hard disk"], seed=1)
+    pd.testing.assert_frame_equal(rows.head(5)[train.columns], train)
+    made = rows[rows[TEACHER_COLUMNS[0]].isna()].iloc[5:]
+    opposites = made[made["rating"] == "1a"]
+    assert opposites[["anchor", "target", "context"]].values.tolist() == [
+        ["hot pipe", "cold pipe", "F16"],
+        ["strong strap", "weak strap", "A41"],
+        ["upper door", "lower door", "A41"],
+    ]
+    assert set(opposites["score"]) == {0.25}
+    last = rows.iloc[-1]
+    assert last[["anchor", "target", "score", "rating"]].tolist() == ["hot pipe", "tube", 0.0, "0"]
+    assert last[list(TEACHER_COLUMNS)].tolist() == [0.25] * 14
+    assert rows[["anchor", "target", "context"]].duplicated().sum() == 0
+    assert rows.index.tolist() == list(range(len(rows)))
+
+
+def test_one_variant_of_a_phrase_is_drawn_and_another_spelling_has_precedence() -> None:
+    phrases = pd.DataFrame({"anchor": ["metal pipe", "optical fibre", "steel of tin"], "context": "F16"})
+    kinds = [{"number": "a", "order": "b"}, {"number": "c", "spelling": "d"}, {}]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distil, "variants", lambda phrase: kinds[phrases["anchor"].tolist().index(phrase)])
+        drawn = {distil.by_rule(phrases, excluded=set(), seed=seed)["target"].str.cat() for seed in range(9)}
+        assert drawn == {"ad", "bd"}
+        first = distil.by_rule(phrases, excluded=set(), seed=3)
+        pd.testing.assert_frame_equal(distil.by_rule(phrases, excluded=set(), seed=3), first)
+    assert first["score"].tolist() == [1.0, 1.0]
+    assert first["rating"].tolist() == ["4", "4"]
+
+
+def test_labels_are_the_mean_of_the_teachers_in_four_digits(tmp_path, monkeypatch, capsys) -> None:
+    pairs = pd.DataFrame({"anchor": list("aabbcc"), "target": "null", "context": "F16"})
+    monkeypatch.setattr(distil, "SHARD", 2)
+    teachers = {"first": 0.123456, "second": 0.3}
+    monkeypatch.setattr(distil, "_probabilities", lambda teacher, rows: np.full((len(rows), 14), teachers[teacher]))
+    labelled = distil.label([*teachers], pairs, tmp_path / "a" / "labels")
+    assert labelled["target"].tolist() == ["null"] * 6
+    assert labelled[list(TEACHER_COLUMNS)].to_numpy() == pytest.approx(0.2117)
+    assert sorted(path.name for path in (tmp_path / "a" / "labels").iterdir()) == ["0000.csv", "0001.csv"]
+    assert capsys.readouterr().out == "labelled: 1 of 2 parts\nlabelled: 2 of 2 parts\n"
+    monkeypatch.setattr(distil, "_probabilities", None)
+    pd.testing.assert_frame_equal(distil.label([*teachers], pairs, tmp_path / "a" / "labels"), labelled)
+
+
+def test_labels_of_other_teachers_or_pairs_go(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(distil.folders, "find", lambda teacher: f"found {teacher}")
+    monkeypatch.setattr(distil.storage, "digest", lambda *parts: " ".join(parts))
+    pairs = pd.DataFrame({"anchor": ["a", "b"]})
+
+    def folder(teachers: list[str], rows: pd.DataFrame) -> Path:
+        labels = distil._label_folder(tmp_path / "runs" / "student", teachers, rows)
+        labels.mkdir(exist_ok=True)
+        return labels
+
+    first = folder(["one", "two"], pairs)
+    assert first.parent == tmp_path / "runs" / ".student.labels"
+    assert folder(["one", "two"], pairs) == first
+    for teachers, rows in ((["one"], pairs), (["one", "two"], pairs.head(1)), (["one", "two"], pairs)):
+        other = folder(teachers, rows)
+        assert list(first.parent.iterdir()) == [other]
+    assert other == first
+
+
+def test_a_teacher_without_ratings_is_refused(monkeypatch, tmp_path) -> None:
+    networks = {"rated": 1, "unrated": None}
+    monkeypatch.setattr(
+        distil.Matcher,
+        "load",
+        lambda teacher: SimpleNamespace(network=SimpleNamespace(rating_head=networks[teacher.name])),
+    )
+    teachers = [tmp_path / "rated", tmp_path / "unrated"]
+    with pytest.raises(InputError) as error:
+        distil.distil({}, Config(), teachers, tmp_path / "student", anchors=3)
+    assert str(error.value) == f"--teacher {tmp_path}/unrated: has learned no ratings (rating_weight 0)"
