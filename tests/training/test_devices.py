@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +22,7 @@ from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.model import Outputs
 from patsim_utils.method.weights import adapters
 from patsim_utils.tool import cli
 from patsim_utils.training import devices, runs
@@ -193,3 +197,98 @@ def test_a_notebook_starts_a_process_a_device_and_finds_their_run(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"training on 2 devices failed \(exit status 1\)"):
         devices.launch(config, "notebook", devices=2)
+
+
+class TwoDevices:
+    """Two accelerators whose processes are threads; `gather` joins what both have."""
+
+    def __init__(self) -> None:
+        self.parts: list = [None, None]
+        self.barrier = threading.Barrier(2, timeout=20)
+
+    def accelerator(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(process_index=index, gather=partial(self.gather, index))
+
+    def gather(self, index: int, part: torch.Tensor) -> torch.Tensor:
+        self.parts[index] = part
+        self.barrier.wait()
+        both = torch.cat(self.parts)
+        self.barrier.wait()
+        return both
+
+
+@pytest.mark.parametrize("with_ratings", [True, False])
+def test_joined_outputs_are_of_all_rows_and_learn_from_their_own(with_ratings: bool) -> None:
+    counts = (3, 5)
+    outputs, batches = [], []
+    for device, count in enumerate(counts):
+        generator = torch.Generator().manual_seed(device)
+        logits, anchor, target, ratings = (
+            torch.randn(count, width, generator=generator, requires_grad=True) for width in (4, 6, 6, 10)
+        )
+        outputs.append(Outputs(logits, anchor, target, ratings if with_ratings else None))
+        batch = {name: torch.randint(9, (count,), generator=generator) for name in devices.LABELS[:-1]}
+        if with_ratings:
+            batch["teacher"] = torch.rand(count, 14, generator=generator)
+        batches.append(batch | {"input_ids": torch.zeros(1, count)})
+    two = TwoDevices()
+    with ThreadPoolExecutor(2) as pool:
+        runs_of_both = [pool.submit(devices.joined, outputs[i], batches[i], two.accelerator(i)) for i in range(2)]
+        results = [run.result() for run in runs_of_both]
+    for device, (joined, labels) in enumerate(results):
+        assert labels.keys() == set(devices.LABELS if with_ratings else devices.LABELS[:-1])
+        for name, values in labels.items():
+            torch.testing.assert_close(values, torch.cat([batch[name] for batch in batches]))
+        for name in ("ordinal_logits", "contrast_anchor", "contrast_target", "rating_logits"):
+            parts = [getattr(output, name) for output in outputs]
+            if parts[0] is None:
+                assert getattr(joined, name) is None
+                continue
+            torch.testing.assert_close(getattr(joined, name), torch.cat(parts))
+            gradients = torch.autograd.grad(getattr(joined, name).sum(), parts, allow_unused=True)
+            assert gradients[1 - device] is None
+            assert (gradients[device] == 1).all()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_launch_gives_torchrun_every_setting(monkeypatch, capsys, replace: bool) -> None:
+    calls = []
+
+    @contextlib.contextmanager
+    def popen(command: list[str], **options: object):
+        calls.append((command, options))
+        yield SimpleNamespace(stdout=["one\n", "two\n"], returncode=0)
+
+    run = SimpleNamespace(open=lambda name: SimpleNamespace(config=f"settings of {name}"))
+    monkeypatch.setattr(devices, "Run", run)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    config = Config(epochs=2, data="kaggle")
+    options = {"replace": True, "report_to": "mlflow"} if replace else {}
+    assert devices.launch(config, "real", devices=3, **options) == "settings of real"
+    assert capsys.readouterr().out == "one\ntwo\n"
+    ((command, streams),) = calls
+    assert streams == {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    start += ["-m", "patsim_utils", "train", "--preset=sample", "--name=real", "--data=kaggle"]
+    if replace:
+        start.append("--replace")
+    assert command[: len(start)] == start
+    words_of_settings = command[len(start) :]
+    assert set(words_of_settings[::3]) == {"-p"}
+    settings = dict(zip(words_of_settings[1::3], words_of_settings[2::3], strict=True))
+    expected = {name: str(value) for name, value in config.model_dump(exclude={"data"}).items()}
+    assert settings == expected | {"report_to": "mlflow" if replace else "none"}
+
+
+def test_a_lost_device_is_known_by_the_error_of_the_others() -> None:
+    assert devices.lost(torch.distributed.DistBackendError("NCCL"))
+    assert devices.lost(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc] Connection closed"))
+    assert devices.lost(RuntimeError("Gloo connectFullMesh failed"))
+    assert not devices.lost(RuntimeError("size mismatch"))
+
+
+def test_a_device_is_described_and_its_memory_measured() -> None:
+    assert devices.describe() == f"cpu, {torch.get_num_threads()} threads"
+    assert devices.peak_memory() == pytest.approx(devices.environment.peak_memory(), rel=0.1)
+    assert devices.processes().num_processes == 1
+    assert devices.shared({"a": 1}) == {"a": 1}

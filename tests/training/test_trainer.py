@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from patsim_utils.config import Config
@@ -12,6 +14,7 @@ from patsim_utils.data.splits import load
 from patsim_utils.layouts.sampler import LengthGrouped
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.training import trainer
+from patsim_utils.training.objective import objective
 from patsim_utils.training.trainer import WEIGHT_DECAY, DualLossTrainer, Progress
 
 
@@ -79,3 +82,61 @@ def test_progress_is_noted_at_the_first_step_and_then_every_few_seconds(tmp_path
     assert note_at(3, is_main=False) == first
     assert note_at(4) == {"step": 4, "steps": 40, "seconds": 15.0}
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_a_term_or_gradient_that_is_not_finite_names_step_and_rows(tiny: DualLossTrainer) -> None:
+    tiny.terms = {"ordinal": 1.0, "contrast": float("inf")}
+    tiny.state.global_step = 6
+    with pytest.raises(FloatingPointError) as error:
+        tiny._refuse_not_finite(torch.tensor([3, 11]))
+    reason = "step 7: the contrast loss is inf; rows of the training split in this batch: 3, 11"
+    assert str(error.value) == reason
+    tiny.terms = {"ordinal": 1.0}
+    tiny._refuse_not_finite(torch.tensor([3, 11]))
+    with pytest.raises(FloatingPointError, match="^step 6: the gradient's norm is nan$"):
+        tiny.log({"loss": 1.0, "grad_norm": float("nan")})
+    tiny.state.global_step = 0
+
+
+def test_the_loss_is_the_sum_of_its_terms_which_are_logged(tiny: DualLossTrainer, monkeypatch) -> None:
+    pairs = tiny.sampler.pairs
+    batch = pairs.collate([pairs[np.array([row])] for row in range(8)])
+    tiny.model.eval()
+    loss = tiny.compute_loss(tiny.model, batch)
+    assert list(tiny.terms) == ["ordinal", "contrast", "rating"]
+    assert loss.item() == pytest.approx(sum(tiny.terms.values()), rel=1e-5)
+    config = tiny.matcher.config
+    terms = objective(tiny.model(batch), batch, config)
+    assert tiny.terms == pytest.approx({name: term.item() for name, term in terms.items()}, rel=1e-4)
+    monkeypatch.setattr(tiny, "clock", trainer.time.perf_counter() - 5)
+    tiny.log({"loss": 1.5, "grad_norm": 2.0})
+    tiny.log({"eval_loss": 0.5})
+    first, second = tiny.state.log_history[-2:]
+    assert first["loss"] == 1.5
+    assert {name: first[name] for name in tiny.terms} == tiny.terms
+    assert 5 <= first["seconds"] < 60
+    assert "ordinal" not in second
+    assert second["seconds"] >= 5
+
+
+def test_of_several_devices_each_has_the_value_of_the_loss_and_its_own_share_of_the_gradient(
+    tiny: DualLossTrainer, monkeypatch
+) -> None:
+    pairs = tiny.sampler.pairs
+    batch = pairs.collate([pairs[np.array([row])] for row in range(8)])
+    tiny.model.eval()
+    name, parameter = next((n, p) for n, p in tiny.model.named_parameters() if n.startswith("head."))
+    alone = tiny.compute_loss(tiny.model, batch)
+    (gradient,) = torch.autograd.grad(alone, parameter)
+    accelerator = SimpleNamespace(num_processes=3)
+    monkeypatch.setattr(tiny, "accelerator", accelerator)
+
+    def joined(outputs: object, inputs: dict, given: object) -> tuple:
+        assert given is accelerator
+        return outputs, inputs
+
+    monkeypatch.setattr(trainer.devices, "joined", joined)
+    shared = tiny.compute_loss(tiny.model, batch)
+    assert shared.item() == pytest.approx(alone.item(), rel=1e-6)
+    (of_three,) = torch.autograd.grad(shared, parameter)
+    torch.testing.assert_close(of_three, 3 * gradient, msg=name)
