@@ -1,6 +1,7 @@
 """YAML that says each thing once, as it stands there: what presets and variants are read with."""
 
 import re
+from collections import Counter
 
 import yaml
 
@@ -24,8 +25,8 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = [key for key, count in Counter(keys).items() if count > 1]
         if repeated:
             raise yaml.YAMLError(f"{repeated[0]} stands twice")
         return super().construct_mapping(node, deep)

@@ -3,8 +3,8 @@
 import logging
 
 COLUMNS = ("anchor", "target", "context", "score", "rating")  # of pairs, in upper or lower case
-PHRASES = ("anchor", "target", "phrase")  # columns of phrases; a corpus has the last
-KNOWN = (*COLUMNS, "phrase")
+PHRASES = ("anchor", "target", "phrase", "query")  # columns of phrases; a corpus and queries have the last two
+KNOWN = (*COLUMNS, "phrase", "query")
 
 _SAID: set[str] = set()
 

@@ -1,6 +1,7 @@
 """Tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
 
-Limits: a .gz file unpacks to at most 256 MiB, a workbook to 512 MiB; a table that is read at once
+Limits: a .gz file unpacks to at most 256 MiB, a workbook to 512 MiB, and both to at most 64 MiB or
+50 times their size; a table that is read at once
 has at most 50 million cells (rows times columns), a sheet of a workbook 20 million.
 """
 
@@ -103,11 +104,12 @@ def _unpacked(source: str, content: bytes) -> bytes:
     """The content of a .gz file, whose size is looked at before it is kept."""
     try:
         size = 0
+        most = workbooks.most_unpacked(len(content), LARGEST_UNPACKED)
         with gzip.open(io.BytesIO(content)) as file:
             for piece in iter(lambda: file.read(PIECE), b""):
                 size += len(piece)
-                if size > LARGEST_UNPACKED:
-                    excess = f"more than {LARGEST_UNPACKED:,} bytes"
+                if size > most:
+                    excess = f"more than {most:,} bytes"
                     raise InputError(f"{source}: unpacks to {excess}; cut it into several")
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:

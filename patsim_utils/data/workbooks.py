@@ -1,6 +1,7 @@
 """Excel workbooks: the first sheet that is not hidden, as the spreadsheet's own CSV has it."""
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from patsim_utils.data.names import KNOWN, PHRASES, clean_name, say_once
 from patsim_utils.errors import LISTED, InputError, clip
 
 LARGEST_UNPACKED = 2**29  # bytes of all parts of a workbook, which is a zip file
+SMALL_UNPACKED = 2**26  # bytes to which any file may unpack
+UNPACKED_TIMES = 50  # to so many times its size a larger one may
 MOST_ROWS = 2**20
 MOST_CELLS = 20_000_000  # rows times columns of a sheet
 DATE_OR_ERROR = ("d", "e")  # types of cells
 NUMBER = ("n", "b")
+SPELT_OUT = re.compile("_x([0-9A-Fa-f]{4})_")  # how the format spells signs out, such as a carriage return
 MOST_UNNAMED = 100  # columns right of the header's last name that may hold values
 
 
@@ -44,11 +48,21 @@ def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     yield from rows.padded()
 
 
+def most_unpacked(packed: int, largest: int) -> int:
+    """To how many bytes a file of so many may unpack: a small one to less, since tables pack to a tenth.
+
+    >>> most_unpacked(1000, 2**29) == 2**26, most_unpacked(2**24, 2**29) == 2**29
+    (True, True)
+    """
+    return min(largest, max(SMALL_UNPACKED, UNPACKED_TIMES * packed))
+
+
 def _refuse_large(source: str, content: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         size = sum(part.file_size for part in archive.infolist())
-    if size > LARGEST_UNPACKED:
-        excess = f"{size:,} bytes, more than {LARGEST_UNPACKED:,}"
+    most = most_unpacked(len(content), LARGEST_UNPACKED)
+    if size > most:
+        excess = f"{size:,} bytes, more than {most:,}"
         raise InputError(f"{source}: unpacks to {excess}; save it as CSV")
 
 
@@ -96,7 +110,8 @@ class _Rows:
         texts = {column: _text(cell.value) for column, cell in stored}
         filled = [column for column, text in texts.items() if text.strip()]
         width = filled[-1] + 1 if filled else 0
-        values = [texts.get(column, "") for column in range(width)]
+        last = max((column for column, text in texts.items() if text and column < len(self.header)), default=-1)
+        values = [texts.get(column, "") for column in range(max(width, last + 1))]
         values = [self.known.setdefault(text, text) for text in values]
         if values and not self.header:
             self.header = [clean_name(value).lower() for value in values]
@@ -164,7 +179,7 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.replace("_x000D_", "\r")  # how the format spells a carriage return
+        return SPELT_OUT.sub(lambda match: chr(int(match[1], 16)), value)
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, float):

@@ -1,7 +1,6 @@
 """The backbone: a Hugging Face text encoder, its tokenizer, its precision and its hidden states."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,12 +25,11 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.method import backbones
-from patsim_utils.method.weights import files
+from patsim_utils.method.weights import files, sizes
 
 disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
 
 LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
-LARGEST_NUMBER = 100_000  # numbers of a config.json up to this are accepted even if no tensor is that long
 # The fused attention kernels know no dropout
 NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
 # Those that sequences are made with
@@ -65,7 +63,7 @@ def load_backbone(backbone: str, *, layers: int = 0) -> nn.Module:
     try:
         model = None
         if weights.is_file():  # else a model of the hub, which is about to be fetched
-            check_sizes(weights.with_name("config.json"), files.read_shapes(weights))
+            sizes.check(weights.with_name("config.json"), files.read_shapes(weights))
             model = _with_own_names(path, files.read_tensors(weights))
         model = model or _translated(path)
     except InputError:
@@ -82,7 +80,7 @@ def _with_own_names(folder: str, state: files.State) -> nn.Module | None:
 
     That takes a tenth of a second, and `_translated` one and a half.
     """
-    model = empty_backbone(folder)
+    model = empty_backbone(folder, tensors=len(state))
     names = model.state_dict().keys()
     if not names <= state.keys():
         return None
@@ -98,10 +96,13 @@ def _translated(path: str) -> nn.Module:
     return _without_pooler(model)
 
 
-def empty_backbone(folder: str) -> nn.Module:
-    """The encoder that a folder's config.json describes, without values; else InputError."""
+def empty_backbone(folder: str, *, tensors: int) -> nn.Module:
+    """The encoder that a folder's config.json describes, without values; else InputError.
+
+    `tensors`: how many there are in its weights, which says how many modules it can have.
+    """
     try:
-        with no_init_weights():
+        with no_init_weights(), sizes.few_modules(tensors):
             model = AutoModel.from_config(read_config(folder), dtype=torch.float32, trust_remote_code=False)
     except Exception as error:
         raise _cannot_load(folder, "encoder", error) from error
@@ -111,42 +112,6 @@ def empty_backbone(folder: str) -> nn.Module:
 def read_config(path: str) -> PretrainedConfig:
     """The configuration of an encoder, with no dropout in its attention."""
     return AutoConfig.from_pretrained(path, trust_remote_code=False, **NO_ATTENTION_DROPOUT)
-
-
-def check_sizes(config_path: Path, shapes: Mapping[str, Tensor]) -> None:
-    """InputError where a config.json has a number that its weights do not have: 10^9 layers.
-
-    It is read before an encoder is made of it, whose parts would fill the memory. An encoder has
-    at least one tensor per layer, and none of its sizes is larger than its longest tensor.
-
-    Args:
-        config_path: config.json.
-        shapes: tensors of the encoder's weights by their names.
-    """
-    try:
-        settings = json.loads(config_path.read_text(encoding="utf-8"))
-        numbers = list(_numbers(settings))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{config_path}: is damaged ({clip(error)})") from error
-    longest = max((max(tensor.shape, default=0) for tensor in shapes.values()), default=0)
-    for name, number in numbers:
-        limit = max(longest, LARGEST_NUMBER)
-        if "layers" in name:
-            limit = len(shapes)
-        if number > limit:
-            raise InputError(f"{config_path}: {clip(name)} is {clip(number)}, which its weights do not have")
-
-
-def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, int]]:
-    """Every whole number in a JSON value, with the name of the setting that it stands in."""
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            yield from _numbers(value, key)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _numbers(value, name)
-    elif isinstance(settings, int):
-        yield name, settings
 
 
 def _keep_lowest(model: nn.Module, layers: int, backbone: str) -> None:

@@ -85,6 +85,11 @@ def as_text(value: object) -> str:
     """A value as it is carried along: its text, "" where it is missing."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"corpus: {clip(value, 60)} is no text, and cannot be carried along") from error
     is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
     return "" if is_missing else str(value)
 

@@ -19,6 +19,8 @@ EXAMPLES = """examples:
   patsim study --preset described --data path/to/folder --name real -p epochs 1
 """
 OUTPUT = "csv, csv.gz, tsv, tsv.gz, parquet, xlsx, or a folder; - for standard output"
+MOST = 1024  # threads, workers or processes
+LAST_PORT = 65535
 
 Add = Callable[..., Any]
 
@@ -35,6 +37,22 @@ def whole(text: str) -> int:
     if not text.isdecimal() or int(text[:9]) < 1 or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{clip(text)} is no whole number of at least 1")
     return int(text)
+
+
+def several(text: str) -> int:
+    """A number of threads, workers or processes, of which a machine has a limited number."""
+    count = whole(text)
+    if count > MOST:
+        raise argparse.ArgumentTypeError(f"{clip(text)} is more than {MOST:,}")
+    return count
+
+
+def port(text: str) -> int:
+    """A port to listen on."""
+    number = whole(text)
+    if number > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{clip(text)} is no port: the last one is {LAST_PORT}")
+    return number
 
 
 def share(text: str) -> float:
@@ -142,7 +160,7 @@ def _add_studies(command: Callable[..., Add]) -> None:
         help="file of notebooks/variants (default: ablation)",
     )
     ablation("--share", type=share, default=0.25, help="of the training anchors (default: 0.25)")
-    ablation("--processes", type=whole, default=1, help="variants at the same time (default: 1)")
+    ablation("--processes", type=several, default=1, help="variants at the same time (default: 1)")
 
 
 def _add_ask(command: Callable[..., Add]) -> None:
@@ -203,7 +221,7 @@ def _add_search(command: Callable[..., Add]) -> None:
 
 def _add_serve(command: Callable[..., Add]) -> None:
     add = command("serve", "answer over HTTP, with one model in memory")
-    add("--port", type=whole, default=8080, help="port to listen on (default: 8080)")
+    add("--port", type=port, default=8080, help="port to listen on (default: 8080)")
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine's own)")
     add("--corpus", help="table, index, or sample, for /search (default: none)")
     _add_model(add)
@@ -233,9 +251,9 @@ def _add_engine(add: Add) -> None:
         default="local",
         help="this process (default), or Ray's workers",
     )
-    add("--workers", type=whole, default=1, help="Ray's workers, of one core each")
+    add("--workers", type=several, default=1, help="Ray's workers, of one core each")
     _add_threads(add)
 
 
 def _add_threads(add: Add) -> None:
-    add("--threads", type=whole, help="threads (default: PATSIM_THREADS, else as cores are idle)")
+    add("--threads", type=several, help="threads (default: PATSIM_THREADS, else as cores are idle)")

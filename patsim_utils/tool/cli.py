@@ -5,6 +5,7 @@ What is wrong with arguments, names and files is said before torch or pandas are
 """
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -41,6 +42,14 @@ def _terminate(*_: Any) -> NoReturn:
     raise Stopped
 
 
+def _give_up_output() -> None:
+    """Lets what is left of an output go that cannot be written, which the interpreter would try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     words = list(sys.argv[1:] if words is None else words)
@@ -54,12 +63,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return checks.tell(f"P: {error}", 2)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that the terminal does not know is no fault
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         values = parser.parse_args(words)
-        return COMMANDS[values.command](values) or 0
+        status = COMMANDS[values.command](values) or 0
+        sys.stdout.flush()  # a full disk, or a reader that has gone, is noticed here
+        return status
     except InputError as error:
         return checks.tell_once(error, 2)
+    except BrokenPipeError:
+        _give_up_output()
+        return 1
     except OSError as error:
+        _give_up_output()
         return checks.tell_once(error, 1)
     except KeyboardInterrupt as error:
         print("stopped; give the same command again to go on", file=sys.stderr)

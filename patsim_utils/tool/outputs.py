@@ -9,12 +9,15 @@ import csv
 import gzip
 import io
 import json
+import math
 import numbers
 import os
 import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # as data.tables reads them
 SHEET_ROWS = 2**20 - 1  # rows that a sheet of Excel holds below its header
 CELL = 32767  # characters that a cell of Excel holds
-EXACT = 10**15  # integers from here on are written as text, since Excel's numbers have 15 digits
+DIGITS = 15  # of a number in Excel
+EXACT = 10**DIGITS  # integers from here on are written as text
+FIRST_DATE = "1900-03-01"  # from which on Excel counts days as others do
 FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
 CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
 LEDGER = ".patsim.json"
@@ -103,7 +108,7 @@ class Ledger:
         A table that is not there is `missing`, one that others changed or wrote is `foreign`.
         """
         path = self.folder / name
-        if not path.exists() and not path.is_symlink():
+        if not os.path.lexists(path):
             return "missing"
         entry = self.entries.get(name)
         if not isinstance(entry, dict) or not path.is_file():
@@ -122,9 +127,27 @@ class Ledger:
         """
         entry = {"input": identity, "content": storage.digest(content)}
         if self.state(name, identity) in ("current", "outdated"):
-            entry["before"] = storage.digest(self.folder / name)
+            before = storage.digest(self.folder / name)
+            if before != entry["content"]:
+                entry["before"] = before
         self.entries[name] = entry
-        storage.write_text(self.path, json.dumps(self.entries, indent=1))
+        self._write()
+
+    def remove(self, name: str) -> None:
+        """Deletes a file, and what is known of it."""
+        (self.folder / name).unlink()
+        del self.entries[name]
+        self._write()
+
+    def _write(self) -> None:
+        storage.write_text(self.path, json.dumps(self.entries, indent=1, sort_keys=True))
+
+
+def may_replace(path: Path | None, *, overwrite: bool, ledger: Ledger | None) -> bool:
+    """Whether a file may be replaced: it is asked for, or the folder's ledger knows it as this command's."""
+    if overwrite or ledger is None or path is None:
+        return overwrite
+    return ledger.state(path.name, "") in ("current", "outdated")
 
 
 def write_table(
@@ -142,7 +165,7 @@ def write_table(
     `announce` is told the content of the file before it is there.
     """
     if spreadsheet_safe:
-        frame = frame.set_axis([safe(name) for name in frame.columns], axis=1).map(safe)
+        frame = _mapped(frame.set_axis([safe(name) for name in frame.columns], axis=1), safe)
     try:
         content = _encoded(frame, "" if path is None else path.name.lower())
     except (ValueError, TypeError) as error:  # of an engine, on what its form cannot hold
@@ -198,27 +221,65 @@ def _encoded(frame: pd.DataFrame, name: str) -> bytes:
 
 
 def _text(frame: pd.DataFrame, separator: str) -> str:
+    frame = _mapped(frame, _without_bytes)
     text = frame.to_csv(index=False, sep=separator, lineterminator="\n")
     if "\r" in text:  # left without quotes, readers take it for the end of a row
         text = frame.to_csv(index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return text
 
 
+def _mapped(frame: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
+    """The frame with its texts changed; columns of numbers and dates stay as they are."""
+
+    frame = frame.copy(deep=False)
+    for position, dtype in enumerate(frame.dtypes):
+        if dtype.name in ("object", "str", "string", "category"):
+            frame.isetitem(position, frame.iloc[:, position].astype(object).map(change))
+    return frame
+
+
+def _without_bytes(value: object) -> object:
+    """Bytes as the text that they are; ValueError where they are none."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
     import openpyxl  # here, since other forms do without
-    import pandas as pd
 
     book = openpyxl.Workbook()
     sheet = book.active
+    frame = frame.copy(deep=False)
+    for position, dtype in enumerate(frame.dtypes):
+        if dtype in ("float16", "float32"):  # as doubles they would have more digits
+            frame.isetitem(position, [float(str(value)) for value in frame.iloc[:, position].to_numpy()])
     for row, values in enumerate([frame.columns, *frame.itertuples(index=False, name=None)], 1):
-        for column, value in enumerate(values, 1):
+        for column, value in enumerate(map(_for_a_cell, values), 1):
             illegal = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE
             if isinstance(value, str) and (len(value) > CELL or illegal.search(value)):
                 raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
-            missing = pd.api.types.is_scalar(value) and pd.isna(value)
-            if isinstance(value, numbers.Integral) and abs(int(value)) >= EXACT:
-                value = str(value)
-            cell = sheet.cell(row, column, None if missing else value)
+            cell = sheet.cell(row, column, value)
             if isinstance(value, str):
                 cell.data_type = "s"  # also where it looks like a formula
     book.save(file)
+
+
+def _for_a_cell(value: object) -> object:
+    """A value as a cell of a sheet holds it: as text where its numbers and dates would change it."""
+    import pandas as pd
+
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    value = _without_bytes(value)
+    if isinstance(value, str):
+        escaped = re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", value)  # else it would be read as a sign
+        return escaped.replace("\r", "_x000D_")
+    if isinstance(value, numbers.Integral):
+        return value if abs(int(value)) < EXACT else str(value)
+    if isinstance(value, Decimal):
+        return value if len(value.normalize().as_tuple().digits) <= DIGITS else str(value)
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    if isinstance(value, date):
+        is_exact = getattr(value, "microsecond", 0) == 0 and str(value) >= FIRST_DATE
+        return value if is_exact else str(value)
+    return value

@@ -1,12 +1,15 @@
 """The rows of a table that can be scored, by the names of its columns, and those that cannot."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from patsim_utils.data.pairs import KEY, check_pairs, normalise
-from patsim_utils.errors import InputError, RowError, clip
+from patsim_utils.errors import InputError, RowError, clip, named
+from patsim_utils.tool import outputs
 
 SHOWN = 10  # names that a message lists, at most
 
@@ -79,3 +82,71 @@ def joined(frame: pd.DataFrame, results: pd.DataFrame, names: list[str]) -> pd.D
         else:
             columns.append(results[name])
     return pd.concat(columns, axis=1).set_axis(names, axis=1)
+
+
+def reasons_path(target: Path) -> Path:
+    """Where the reasons of a table's rows without a score go, such as scored.errors.csv."""
+    ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
+    return target.with_name(f"{target.name[: -len(ending)]}.errors.csv")
+
+
+class Reasons:
+    """Why rows have no score: a file beside the output, or lines where the output is standard output."""
+
+    def __init__(
+        self,
+        target: Path | None,
+        lines: Sequence[int],
+        faults: Mapping[int, str],
+        *,
+        overwrite: bool,
+        ledger: outputs.Ledger | None,
+    ) -> None:
+        self.path = None if target is None else reasons_path(target)
+        self.table = pd.DataFrame({"row": [lines[position] for position in faults], "reason": list(faults.values())})
+        self.overwrite = overwrite
+        self.ledger = ledger
+
+    @property
+    def first(self) -> str:
+        """The first reason; "" where all rows have a score."""
+        return "" if self.table.empty else self.table["reason"].iloc[0]
+
+    def check(self) -> None:
+        """InputError where the file is another's, which would be replaced."""
+        if self.table.empty or self.path is None or outputs.holds(self.path, self.table):
+            return  # a file that holds them is of a command that was killed
+        may_replace = outputs.may_replace(self.path, overwrite=self.overwrite, ledger=self.ledger)
+        outputs.check_output(self.path, overwrite=may_replace)
+
+    def write(self, identity: str) -> None:
+        """Puts the reasons where they belong; those of an earlier command, which are outdated, go."""
+        if self.path is None:
+            for line, reason in self.table[:SHOWN].itertuples(index=False):
+                print(f"row {line}, {reason}", file=sys.stderr)
+            if len(self.table) > SHOWN:
+                print(f"and {len(self.table) - SHOWN:,} more rows", file=sys.stderr)
+        elif self.table.empty:
+            self._remove_outdated()
+        else:
+            outputs.write_table(self.table, self.path, announce=lambda content: self._note(identity, content))
+
+    def _note(self, identity: str, content: bytes) -> None:
+        if self.ledger is not None:
+            self.ledger.note(self.path.name, identity, content)
+
+    def _remove_outdated(self) -> None:
+        if self.ledger is not None and outputs.may_replace(self.path, overwrite=False, ledger=self.ledger):
+            self.ledger.remove(self.path.name)
+        elif self.path.is_file() and self.path.read_bytes().startswith(b"row,reason\n"):
+            if self.overwrite:
+                self.path.unlink()
+            else:
+                print(f"{named(self.path)}: is of an earlier command; now every row has a score", file=sys.stderr)
+
+    def summary(self) -> str:
+        """How many rows have no score and where the reasons are, behind a number of pairs."""
+        if self.table.empty:
+            return ""
+        whereabouts = "see above" if self.path is None else named(self.path)
+        return f", {len(self.table):,} rows without a score: {whereabouts}"

@@ -1,11 +1,9 @@
 """Scores of a table of pairs, or of a folder of tables, in parts that outlive a break."""
 
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,8 +15,9 @@ from patsim_utils import storage
 from patsim_utils.data import tables
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights import folders
 from patsim_utils.ratings import RELATIONS, SCORES
-from patsim_utils.tool import outputs, rows, scale
+from patsim_utils.tool import outputs, parts, rows, scale
 from patsim_utils.tool.rows import SHOWN, Columns
 from patsim_utils.tool.work import Progress
 
@@ -60,7 +59,7 @@ class Model:
 
     @cached_property
     def identity(self) -> str:
-        return storage.digest(self.folder)
+        return folders.identity(self.folder)
 
     @cached_property
     def matcher(self) -> Matcher:
@@ -80,6 +79,8 @@ def score_folder(source: Path, target: Path, model: Model, options: Options) -> 
     names = sorted(path.name for path in source.iterdir() if path.name.lower().endswith(outputs.FORMS))
     if not names:
         raise InputError(f"{named(source)}: holds no table ({', '.join(outputs.FORMS)})")
+    if options.skip_errors:
+        _refuse_shared_names(names, source)
     _name_tables_below(source, target)
     target.mkdir(parents=True, exist_ok=True)
     ledger = outputs.Ledger(target)
@@ -95,27 +96,33 @@ def score_folder(source: Path, target: Path, model: Model, options: Options) -> 
 
 
 def _score_one_of_folder(source: Path, target: Path, model: Model, options: Options, ledger: outputs.Ledger) -> bool:
-    identity = storage.digest(tables.read_bytes(source), options.identity().encode(), model.identity.encode())
-    state = ledger.state(target.name, identity)
+    state = ledger.state(target.name, _identity(tables.read_bytes(source), model, options))
     if state == "current" and not options.overwrite:
-        _discard_parts(target)
-        print(f"{target}: is there already and stays as it is", flush=True)
+        parts.discard(target)
+        print(f"{named(target)}: is there already and stays as it is", flush=True)
         return False
     if state == "foreign" and not options.overwrite:
         reason = "is there already, and is not what this command wrote from the table"
         raise InputError(f"{named(target)}: {reason}; --overwrite replaces it")
     if state == "outdated":
-        print(f"{target}: the table, the model or an option changed; it is scored anew", flush=True)
-        options = replace(options, overwrite=True)
-    return score_table(source, target, model, options, announce=partial(ledger.note, target.name, identity)) > 0
+        print(f"{named(target)}: the table, the model or an option changed; it is scored anew", flush=True)
+    return score_table(source, target, model, options, ledger=ledger) > 0
 
 
-def _discard_parts(target: Path) -> None:
-    """Deletes the parts that a kill right after the writing of a table has left."""
-    folder = storage.companion(target, "parts")
-    if folder.is_dir():
-        with suppress(InputError), storage.lock(folder / "lock", named(target)):  # another process is at it
-            shutil.rmtree(folder)
+def _identity(content: bytes, model: Model, options: Options) -> str:
+    """What decides what is written of a table with this content."""
+    return storage.digest(content, options.identity().encode(), model.identity.encode())
+
+
+def _refuse_shared_names(names: list[str], source: Path) -> None:
+    """InputError where the reasons of a table would go where another one, or its reasons, go."""
+    taken = {name: name for name in names}
+    for name in names:
+        reasons = rows.reasons_path(Path(name)).name
+        if reasons in taken:
+            both = f"{clip(taken[reasons])} and what is wrong with {clip(name)}"
+            raise InputError(f"{named(source)}: {both} would both be written to {clip(reasons)}; rename one")
+        taken[reasons] = name
 
 
 def _name_tables_below(source: Path, target: Path) -> None:
@@ -133,16 +140,18 @@ def score_table(
     model: Model,
     options: Options,
     *,
-    announce: Callable[[bytes], None] | None = None,
+    ledger: outputs.Ledger | None = None,
 ) -> int:
     """Writes the rows of a table with their predictions; returns how many rows have none.
 
     `target` None is standard output. The table is read once, so that it may come through a pipe.
-    `announce` is told the content of the output before it is there.
+    What the `ledger` of a folder knows as this command's is replaced.
 
     InputError: the table, a row of it or the output is not as it must be; nothing is written then.
     """
-    outputs.check_output(target, overwrite=options.overwrite)
+    may_replace = outputs.may_replace(target, overwrite=options.overwrite, ledger=ledger)
+    finished = parts.written_before(target)
+    outputs.check_output(target, overwrite=may_replace or bool(finished))
     content = tables.read_bytes(source)
     frame, lines = tables.read_table(source, content)
     source_name = named(source)
@@ -150,57 +159,33 @@ def score_table(
     if phrases.empty:
         raise InputError(f"{source_name}: has no row below its header")
     names = _written_columns(frame, options, source_name)
-    outputs.check_output(target, overwrite=options.overwrite, rows=len(frame), columns=names)
     pairs, faults = rows.checked(phrases, lines, source_name, unknown=options.unknown, skip=options.skip_errors)
-    reasons = pd.DataFrame({"row": [lines[position] for position in faults], "reason": list(faults.values())})
-    reasons_file = _reasons_file(target, reasons, options)
-    identity = storage.digest(content, options.identity().encode(), model.identity.encode())
-    with _parts_folder(target) as folder:
-        # another process may have written it meanwhile
-        outputs.check_output(target, overwrite=options.overwrite)
-        values = _values(model, pairs, options, folder / identity, last_error=next(iter(faults.values()), ""))
-        results = _results(values, pairs.index, len(frame), options)
-        outputs.check_output(target, overwrite=options.overwrite)
-        _write_reasons(reasons_file, reasons)  # first, since a table that is there counts as done
-        table = rows.joined(frame, results, names)
-        outputs.write_table(table, target, spreadsheet_safe=options.spreadsheet_safe, announce=announce)
-    summary = f"{target or '-'}: {len(pairs):,} pairs"
-    if faults:
-        summary += f", {len(faults):,} rows without a score: {reasons_file or 'see above'}"
-    print(summary, file=sys.stderr if target is None else sys.stdout)
+    reasons = rows.Reasons(target, lines, faults, overwrite=options.overwrite, ledger=ledger)
+    identity = _identity(content, model, options)
+    if finished:  # a kill came right after the writing
+        parts.discard(target)
+    if finished != identity:
+        outputs.check_output(target, overwrite=may_replace, rows=len(frame), columns=names)
+        reasons.check()
+        with parts.folder_of(target) as folder:
+            # another process may have written it meanwhile
+            outputs.check_output(target, overwrite=may_replace)
+            values = _values(model, pairs, options, folder / identity, last_error=reasons.first)
+            table = rows.joined(frame, _results(values, pairs.index, len(frame), options), names)
+            outputs.check_output(target, overwrite=may_replace)
+            reasons.write(identity)  # first, since a table that is there counts as done
+            announce = partial(_announce, folder, target, identity, ledger)
+            outputs.write_table(table, target, spreadsheet_safe=options.spreadsheet_safe, announce=announce)
+    shown = "-" if target is None else named(target)
+    print(f"{shown}: {len(pairs):,} pairs{reasons.summary()}", file=sys.stderr if target is None else sys.stdout)
     return len(faults)
 
 
-@contextmanager
-def _parts_folder(target: Path | None) -> Iterator[Path]:
-    """The folder of a table's parts, which no other process has meanwhile; it goes when the table is written."""
-    if target is None:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
-    folder = storage.companion(target, "parts")
-    with storage.lock(folder / "lock", named(target)):
-        yield folder
-        shutil.rmtree(folder)
-
-
-def _reasons_file(target: Path | None, reasons: pd.DataFrame, options: Options) -> Path | None:
-    """Where the reasons of rows without a score go, such as scored.errors.csv."""
-    if reasons.empty or target is None:
-        return None
-    ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
-    path = target.with_name(f"{target.name[: -len(ending)]}.errors.csv")
-    if not outputs.holds(path, reasons):  # else a command that was killed has written it
-        outputs.check_output(path, overwrite=options.overwrite)
-    return path
-
-
-def _write_reasons(path: Path | None, reasons: pd.DataFrame) -> None:
-    if path is not None:
-        outputs.write_table(reasons, path)
-        return
-    for line, reason in reasons[:SHOWN].itertuples(index=False):
-        print(f"row {line}, {reason}", file=sys.stderr)
+def _announce(folder: Path, target: Path | None, identity: str, ledger: outputs.Ledger | None, content: bytes) -> None:
+    """Notes what is about to be written to `target`, by which the next command knows it."""
+    parts.note_written(folder, identity, content)
+    if ledger is not None:
+        ledger.note(target.name, identity, content)
 
 
 def _written_columns(frame: pd.DataFrame, options: Options, source_name: str) -> list[str]:
@@ -236,30 +221,13 @@ def _results(values: np.ndarray, positions: pd.Index, count: int, options: Optio
     return results.round(DIGITS).reindex(range(count))
 
 
-def _chunks(pairs: pd.DataFrame, size: int, *, whole_groups: bool) -> list[np.ndarray]:
-    """Rows of each part, about `size`: those of an anchor in a class side by side.
-
-    With `whole_groups` they are in one part.
-    """
-    group = pairs.groupby(["anchor", "context"], sort=False).ngroup().to_numpy()
-    order = np.argsort(group, kind="stable")
-    cuts = np.arange(size, len(group), size)
-    if whole_groups:
-        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
-        cuts = np.unique(ends[np.searchsorted(ends, cuts)])
-    return [chunk for chunk in np.split(order, cuts) if len(chunk)]
-
-
 def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, last_error: str) -> np.ndarray:
     """What `scale.values` gives for each row (n, k); parts that are done stay in the folder `kept`."""
     size = CHUNK
     if options.workers:
         size = min(RAY_CHUNK, -(-len(pairs) // (4 * options.workers)))
-    kept = kept.with_name(f"{kept.name}-{size}")
-    for other in set(kept.parent.glob("*/")) - {kept}:
-        shutil.rmtree(other)  # of another input, model or option
-    kept.mkdir(exist_ok=True)
-    chunks = _chunks(pairs, size, whole_groups=model.matcher.config.listwise)
+    kept = parts.begin(kept.with_name(f"{kept.name}-{size}"))
+    chunks = parts.chunks(pairs, size, whole_groups=model.matcher.config.listwise)
     paths = [kept / f"{number}.f64" for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     todo = {number: pairs.iloc[chunks[number]] for number in missing}
@@ -274,7 +242,7 @@ def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, 
             progress.finish(len(values))
     finally:
         progress.close()
-    return _read_parts(chunks, paths)
+    return parts.read(chunks, paths)
 
 
 def _scored(
@@ -287,12 +255,3 @@ def _scored(
     for number, part in todo.items():
         settings = {"unknown": options.unknown, "explain": options.explain, "progress": progress.within}
         yield number, scale.values(model.matcher, part, **settings)
-
-
-def _read_parts(chunks: list[np.ndarray], paths: list[Path]) -> np.ndarray:
-    """The parts' values in the order of the rows."""
-    parts = [np.fromfile(path).reshape(len(chunk), -1) for chunk, path in zip(chunks, paths, strict=True)]
-    order = np.concatenate(chunks)
-    values = np.empty((len(order), parts[0].shape[1]))
-    values[order] = np.concatenate(parts)
-    return values

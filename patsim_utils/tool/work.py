@@ -9,10 +9,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from patsim_utils import storage
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, named
+from patsim_utils.tool import outputs
 
 LINE_SECONDS = 30  # between two lines where no terminal shows a bar
 STATUS_SECONDS = 1  # between two versions of a status file
+STATUS = {"done", "total", "per_second", "seconds_left", "last_error"}  # what a status file says
+MOST_THREADS = 1024  # as --threads
 
 
 def chosen_threads(threads: int | None, clock: "Clock") -> int:
@@ -21,10 +24,10 @@ def chosen_threads(threads: int | None, clock: "Clock") -> int:
         return threads
     for variable in ("PATSIM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "")
-        if text.isdecimal() and int(text) > 0:
+        if text.isdecimal() and 0 < int(text[:9]) <= MOST_THREADS and len(text) < 9:
             return int(text)
         if text and variable == "PATSIM_THREADS":
-            raise InputError(f"PATSIM_THREADS: {clip(text)} is no whole number above 0")
+            raise InputError(f"PATSIM_THREADS: {clip(text)} is no whole number from 1 to 1,024")
     return clock.idle_cores()
 
 
@@ -112,6 +115,20 @@ def _idle_seconds() -> float | None:
     usable = {f"cpu{number}" for number in usable_cores()}
     counters = [line.split() for line in lines if line.split(" ")[0] in usable]
     return sum(int(fields[4]) + int(fields[5]) for fields in counters) / ticks  # idle, and waiting for a disk
+
+
+def check_status(path: Path) -> None:
+    """InputError where no status file can be written, or another file would be replaced by it."""
+    outputs.check_output(path, overwrite=True, forms=(".json",))
+    if not path.exists():
+        return
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        is_status = isinstance(content, dict) and content.keys() == STATUS
+    except (OSError, ValueError, RecursionError):
+        is_status = False
+    if not is_status:
+        raise InputError(f"--status: {named(path)} is there, and is no status file; name another one")
 
 
 class Progress:
@@ -205,7 +222,7 @@ class Progress:
             return
         self.written = time.monotonic()
         left = self.seconds_left()
-        state = {
+        state = {  # STATUS
             "done": self.shown,
             "total": self.total,
             "per_second": round(self.rate(), 1),

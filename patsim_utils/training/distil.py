@@ -11,6 +11,7 @@ with one word exchanged for its opposite as antonyms (`data.variants`).
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -215,10 +216,11 @@ def distil(
 def _label_folder(folder: Path, teachers: Sequence[Path], pairs: pd.DataFrame) -> Path:
     """Where the labels of these pairs by these teachers lie; labels of others are deleted."""
     labels = folder.with_name(f".{folder.name}.labels")
-    identity = storage.digest(*[folders.find(teacher) for teacher in teachers])
+    identity = "".join(folders.identity(folders.find(teacher)) for teacher in teachers)
     identity = hashlib.sha256(identity.encode() + pairs.to_csv(index=False).encode()).hexdigest()
     labels.mkdir(parents=True, exist_ok=True)
     for other in labels.iterdir():
-        if other.name != identity:
+        is_older = re.fullmatch(r"[0-9a-f]{64}", other.name) and other.name != identity
+        if is_older and other.is_dir():
             shutil.rmtree(other)
     return labels / identity

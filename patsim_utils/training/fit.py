@@ -119,14 +119,18 @@ def _begin(splits: Splits, config: Config, folder: Path, work: Path, *, replace:
     """The metrics of a finished run, or None with a work folder of this very run in place."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: is there and is no run; delete it, or choose another name")
-    if not replace:
+    if replace:
+        runs.refuse_foreign(folder)
+    else:
         metrics = runs.finished(config, splits, folder)
         if metrics:
-            shutil.rmtree(work, ignore_errors=True)  # a kill right after the swap leaves it
+            if (work / "identity.json").is_file():
+                shutil.rmtree(work)  # a kill right after the swap leaves it
             return metrics
     identity = json.dumps(runs.identity(config, splits))
     note = work / "identity.json"
     if not note.is_file() or note.read_text() != identity:
+        runs.refuse_foreign_work(work)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         storage.write_text(note, identity)

@@ -1,6 +1,7 @@
 """A run folder: config.json, metrics.json, history.csv, predictions.csv and model/."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,8 @@ ENCODER_FILES = (
     ".txt",
     ".model",
 )  # endings of what is read of a backbone's folder
+# What a run folder holds; the last is what notebook 6 trains.
+PARTS = ("config.json", "metrics.json", "history.csv", "predictions.csv", "model", "retriever")
 # Entries of `identity`'s files, as a message names them.
 FILES = {"backbone": "the backbone's files", "cpc_titles": "the title list's content"}
 # Columns of predictions.csv that are text, also where it looks like a number or a gap.
@@ -92,6 +95,23 @@ def _others(folder: Path) -> str:
     if len(names) > 20:
         shown += f" and {len(names) - 20} more"
     return f"; finished runs beside it: {shown}"
+
+
+def refuse_foreign(folder: Path) -> None:
+    """InputError where a run folder that is to be replaced holds a user's file, too."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name not in PARTS and not path.name.startswith("."):
+                raise InputError(f"{named(path)}: is no part of a run, which is to be replaced; move it away")
+
+
+def refuse_foreign_work(work: Path) -> None:
+    """InputError where something that no training left is at the place of a run's work folder."""
+    if os.path.lexists(work) and not (work / "identity.json").is_file():
+        # a kill right after its making leaves it empty
+        is_empty = work.is_dir() and all(path.name.startswith(".") for path in work.iterdir())
+        if not is_empty:
+            raise InputError(f"{named(work)}: is no run that a training left; move it away")
 
 
 def identity(config: Config, splits: dict[str, pd.DataFrame]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import zipfile
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -307,6 +308,12 @@ def test_small_files_that_spread_out_are_refused_in_little_memory(tmp_path: Path
     header = '<row r="1"><c r="A1" t="inlineStr"><is><t>phrase</t></is></c></row>'
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2**20]))
     pq.write_table(pa.table({"phrase": text}), tmp_path / "text.parquet")
+    lists = pa.ListArray.from_arrays([0, 40_000_000], pa.array(np.zeros(40_000_000, np.int64)))
+    pq.write_table(pa.table({"phrase": ["x"], "long": lists}), tmp_path / "list.parquet")
+    words = pa.ListArray.from_arrays([0, 2000], text)
+    pq.write_table(pa.table({"phrase": ["x"], "long": words}), tmp_path / "words.parquet")
+    fixed = pa.array([b"x" * 2**20] * 300, pa.binary(2**20))
+    pq.write_table(pa.table({"phrase": ["x"] * 300, "wide": fixed}), tmp_path / "fixed.parquet")
     paths = {
         with_rows(tmp_path / "far.xlsx", f'{header}<row r="2"><c r="XFD2"><v>1</v></c></row>' + "<row/>" * 10_000): (
             "row 2: '1' stands 16,383 columns right of the last name"
@@ -317,7 +324,10 @@ def test_small_files_that_spread_out_are_refused_in_little_memory(tmp_path: Path
         with_rows(
             tmp_path / "down.xlsx", f'{header}<row r="99999999999"><c><v>1</v></c></row>'
         ): "row 1048577: the sheet",
-        tmp_path / "text.parquet": "holds 2,097,152,000 bytes of text, more than",
+        tmp_path / "text.parquet": "holds 2,097,152,000 bytes, more than",
+        tmp_path / "list.parquet": "has 40,000,000 values, more than 5,000,000",
+        tmp_path / "words.parquet": "holds 2,097,152,001 bytes, more than",
+        tmp_path / "fixed.parquet": "holds 314,572,800 bytes, more than",
     }
     program = (
         "import openpyxl, pathlib, resource, sys\n"
@@ -354,7 +364,7 @@ def test_limits_of_size_are_looked_at_before_anything_is_unpacked(tmp_path: Path
         read_table(saved(tmp_path / "a.xlsx", ("phrase",)))
     monkeypatch.setattr(parquet, "MOST_CELLS", 5)
     FRAME.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="has 6 cells, more than 5"):
+    with pytest.raises(InputError, match="has 6 values, more than 5"):
         read_table(tmp_path / "a.parquet")
     assert len(list(read_batches(tmp_path / "a.parquet", rows=1))) == 2
 

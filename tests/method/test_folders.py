@@ -206,12 +206,19 @@ def within_a_gigabyte() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+GONE = "a setting that is taken out"
+
+
 def changed(name: str, **settings: object) -> Callable[[Path], None]:
     """A model folder whose file `name` says something else, and whose note has the sha256 of that."""
 
     def damage(folder: Path) -> None:
         path = folder / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+        path.write_text(
+            json.dumps(
+                {name: value for name, value in (json.loads(path.read_text()) | settings).items() if value != GONE}
+            )
+        )
         renote(folder)
 
     return damage
@@ -255,9 +262,14 @@ NESTED = "[" * 200_000
             "vocab_size' is 10000000000, which its",
         ),
         (changed("encoder/config.json", num_labels=10**9), "num_labels' is 1000000000"),
+        (changed("encoder/config.json", num_hidden_layers=1e9), "num_hidden_layers' is 1000000000"),
         (changed("encoder/config.json", hidden_size=30_000, intermediate_size=30_000), "weight .* is "),
-        (changed("encoder/config.json", num_hidden_layers=40), "weight .* is missing"),
+        (changed("encoder/config.json", num_hidden_layers=20), "weight .* is missing"),
         (changed("encoder/config.json", model_type="gpt2"), "weight .* is|no encoder can be loaded"),
+        (
+            changed("encoder/config.json", model_type="gpt2", num_hidden_layers=GONE, n_layer=60),
+            "describes more than .* modules",
+        ),
         (changed("encoder/config.json", model_type="t5"), "weight .* is|no encoder can be loaded"),
         (changed("encoder/config.json", model_type="vit"), "weight .* is|no encoder can be loaded"),
         (changed("encoder/config.json", model_type="nothing"), "no encoder can be loaded"),
@@ -280,11 +292,21 @@ def test_a_hostile_folder_is_refused_in_one_line_within_a_gigabyte(
     assert len(str(caught.value)) < 1000
 
 
-def test_a_hostile_backbone_is_refused_within_a_gigabyte(tiny_backbone, tmp_path, within_a_gigabyte) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers' is 1000000000"),
+        ({"model_type": "gpt2", "num_hidden_layers": GONE, "n_layer": 50}, "describes more than .* modules"),
+    ],
+)
+def test_a_hostile_backbone_is_refused_within_a_gigabyte(
+    tiny_backbone, tmp_path, within_a_gigabyte, change: dict, message: str
+) -> None:
     folder = shutil.copytree(tiny_backbone("bert"), tmp_path / "backbone")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
-    with pytest.raises(InputError, match="num_hidden_layers' is 1000000000"):
+    settings = {name: value for name, value in (config | change).items() if value != GONE}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=message):
         Matcher(Config(backbone=str(folder), **SMALL))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from patsim_utils import storage
 from patsim_utils.config import Config
@@ -21,26 +20,9 @@ from patsim_utils.experiments import ablation
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
 from patsim_utils.study import notebooks
-from patsim_utils.tool import cli, models, outputs, scale, scoring
+from patsim_utils.tool import cli, models, outputs, parts, scale, scoring
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("run")
-    Matcher(Config(backbone=tiny_backbone("bert"), contrast_layer=1, layout="packed")).save(folder)
-    return folder
-
-
-@pytest.fixture
-def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "pairs.csv"
-    rows = [f"{i},h01m 8/04,{'ab'[i % 2]} {i // 6},part {i},=1+{i}" for i in range(20)]
-    path.write_text("\n".join(["id,context,Anchor,target,note", *rows, "20,E04,null,nan,\n"]))
-    return path
 
 
 def score(run: Path, *words: object) -> int:
@@ -165,7 +147,7 @@ def test_rows_come_back_in_order_as_they_were(run: Path, pairs: Path, monkeypatc
 def test_parts_keep_the_groups_of_a_listwise_model_together() -> None:
     frame = pd.DataFrame({"anchor": [*"abcabcabca"], "context": "H01"})
     for whole in (False, True):
-        chunks = scoring._chunks(frame, 4, whole_groups=whole)
+        chunks = parts.chunks(frame, 4, whole_groups=whole)
         assert sorted(np.concatenate(chunks)) == list(range(10))
         parts_of_anchor = [sum("a" in frame["anchor"].iloc[rows].tolist() for rows in chunks)]
         parts_of_anchor += [sum(name in frame["anchor"].iloc[rows].tolist() for rows in chunks) for name in "bc"]
@@ -359,7 +341,7 @@ def test_a_table_of_a_folder_that_changed_is_scored_anew(run: Path, pairs: Path,
     assert Path("out/b.csv").read_bytes() == Path("fresh.csv").read_bytes()
 
 
-@pytest.mark.parametrize("cut", range(6))
+@pytest.mark.parametrize("cut", range(8))
 def test_a_killed_scoring_of_a_folder_ends_as_if_it_had_not_been_killed(
     run: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
@@ -381,7 +363,7 @@ def test_a_killed_scoring_of_a_folder_ends_as_if_it_had_not_been_killed(
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write", step(storage.write))
         patch.setattr(shutil, "rmtree", step(shutil.rmtree))
-        assert score(run, *command, "killed") == (2 if cut == 5 else 130)
+        assert score(run, *command, "killed") == (2 if cut == 7 else 130)
     assert score(run, *command, "killed") in (0, 2)
     contents = [{path.name: path.read_bytes() for path in Path(name).iterdir()} for name in ("whole", "killed")]
     assert contents[0] == contents[1]

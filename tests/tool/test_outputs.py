@@ -1,7 +1,10 @@
 """Outputs: checked before anything slow, files named like signs, what a spreadsheet would run, what was written."""
 
+import datetime as dt
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -70,3 +73,50 @@ def test_an_integer_of_more_digits_than_a_sheet_holds_is_written_as_text(tmp_pat
     outputs.write_table(frame, tmp_path / "x.xlsx")
     back, _ = tables.read_table(tmp_path / "x.xlsx")
     assert back["id"].tolist() == ["9007199254740993", "12"]
+
+
+CELLS = {
+    "a\rb": "a\rb",
+    "_x000D_": "_x000D_",
+    "_x005F_x0041_": "_x005F_x0041_",
+    "\t": "\t",
+    Decimal("12345678901234567890.12"): "12345678901234567890.12",
+    Decimal("0.5"): "0.5",
+    float("inf"): "inf",
+    dt.date(1800, 1, 2): "1800-01-02",
+    dt.datetime(2020, 1, 2, 3, 4, 5, 6): "2020-01-02 03:04:05.000006",
+    b"text": "text",
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), CELLS.items())
+def test_a_value_comes_out_of_a_sheet_as_it_went_in(tmp_path: Path, value: object, expected: str) -> None:
+    frame = pd.DataFrame({"a": ["x"], "b": pd.Series([value], dtype=object)})
+    outputs.write_table(frame, tmp_path / "x.xlsx")
+    back, _ = tables.read_table(tmp_path / "x.xlsx")
+    assert back["b"].tolist() == [expected]
+
+
+@pytest.mark.parametrize("spreadsheet_safe", [False, True])
+@pytest.mark.parametrize("name", ["x.xlsx", "x.csv"])
+def test_numbers_of_few_digits_get_no_more_of_them(tmp_path: Path, name: str, spreadsheet_safe: bool) -> None:
+    frame = pd.DataFrame({"a": np.array([0.1], "float32"), "b": pd.array([2**53 + 1], "Int64"), "c": ["=1"]})
+    frame.columns = ["a", "a", "a"]  # which is allowed of columns that are carried along
+    outputs.write_table(frame, tmp_path / name, spreadsheet_safe=spreadsheet_safe)
+    back, _ = tables.read_table(tmp_path / name)
+    assert back.to_numpy().tolist() == [["0.1", "9007199254740993", "'=1" if spreadsheet_safe else "=1"]]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.xlsx"])
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot hold this table"):
+        outputs.write_table(pd.DataFrame({"a": [b"\xff"]}), tmp_path / name)
+    assert not (tmp_path / name).exists()
+    outputs.write_table(pd.DataFrame({"a": [b"text"]}), tmp_path / name)
+    assert tables.read_table(tmp_path / name)[0]["a"].tolist() == ["text"]
+
+
+def test_formulas_in_categories_are_escaped(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": pd.Categorical(["=1"])})
+    outputs.write_table(frame, tmp_path / "x.csv", spreadsheet_safe=True)
+    assert (tmp_path / "x.csv").read_text() == "a\n'=1\n"

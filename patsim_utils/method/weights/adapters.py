@@ -85,7 +85,11 @@ def _with_lora(backbone: nn.Module, config: Config) -> nn.Module:
     )
     with warnings.catch_warnings():  # peft asks transformers for a name that has been renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return peft.get_peft_model(backbone, lora)
+        try:
+            return peft.get_peft_model(backbone, lora)
+        except ValueError as error:  # it has no layers of these names, as decoders have none
+            kind = backbone.config.model_type
+            raise InputError(f"adapter {config.adapter!r} does not work with {kind} ({clip(error)})") from error
 
 
 class ByteDropout(nn.Dropout):

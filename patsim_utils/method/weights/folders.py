@@ -29,7 +29,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.method import backbones, encoder
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.model import Network, check_backbone
-from patsim_utils.method.weights import adapters, files
+from patsim_utils.method.weights import adapters, files, sizes
 from patsim_utils.method.weights.files import State
 
 FORMAT = 3
@@ -65,6 +65,18 @@ def find(path: str | Path) -> Path:
         if (folder / NOTE).exists():
             return folder
     raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample")
+
+
+def identity(folder: Path) -> str:
+    """What a model's answers depend on, as sha256: its folder's files and, where it is but what was
+    added to a backbone, the backbone's.
+
+    InputError where matcher.json is damaged, or the backbone is not there.
+    """
+    note = read_note(folder)
+    if note.form == "full":
+        return storage.digest(folder)
+    return storage.digest(folder, backbones.path(note.config.backbone))
 
 
 class Model(Protocol):
@@ -199,13 +211,13 @@ def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
 def _read_full(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
     weights = folder / WEIGHTS
     shapes = _plain(files.read_shapes(weights), note.config, weights)
-    encoder.check_sizes(folder / "encoder" / "config.json", shapes)
+    sizes.check(folder / "encoder" / "config.json", shapes)
     with torch.device("meta"):
-        skeleton = encoder.empty_backbone(str(folder / "encoder"))
+        skeleton = encoder.empty_backbone(str(folder / "encoder"), tensors=len(shapes))
     check_backbone(skeleton, note.config)
     of_encoder = {name: shape for name, shape in shapes.items() if name.startswith("backbone.")}
     files.check_shapes(_of_encoder(skeleton), of_encoder, source=weights)
-    backbone = encoder.empty_backbone(str(folder / "encoder"))
+    backbone = encoder.empty_backbone(str(folder / "encoder"), tensors=len(shapes))
     state = files.read_tensors(weights)
     if note.config.adapter == "hyperlora":  # whose update is another one for each class
         backbone = adapters.adapt(backbone, note.config)

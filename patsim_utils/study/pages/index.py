@@ -46,7 +46,7 @@ WORDS = {
 # By the first word of a row's name; one's own are blue
 COLOURS = {"published": ORANGE, "baseline": GREY}
 # What a damaged record may raise
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 
 
 def write_index(reports: Path, *, shared_too: bool = False) -> None:

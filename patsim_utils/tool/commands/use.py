@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from patsim_utils.errors import InputError
-from patsim_utils.tool import models, outputs, work
+from patsim_utils.tool import models, outputs, parts, work
 from patsim_utils.tool.commands import checks
 
 SEARCH_FORMS = (".json", *outputs.FORMS)
@@ -20,7 +20,7 @@ def run_ask(words: argparse.Namespace) -> None:
     folder = checks.model_folder(words)
     clock = work.Clock()
     from patsim_utils.method.matcher import Matcher
-    from patsim_utils.tool import answers
+    from patsim_utils.tool.commands import answers
 
     work.use_threads(words.threads, clock)
     print(answers.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
@@ -43,9 +43,9 @@ def run_score(words: argparse.Namespace) -> int:
     else:
         if target is not None and target.is_dir():
             target = target / source.name
-        outputs.check_output(target, overwrite=words.overwrite)
+        outputs.check_output(target, overwrite=words.overwrite or bool(parts.written_before(target)))
     if words.status is not None:
-        outputs.check_output(words.status, overwrite=True, forms=(".json",))
+        work.check_status(words.status)
     clock = work.Clock()
     from patsim_utils.tool import scoring
 
