@@ -49,10 +49,13 @@ def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(settings, list):
         for value in settings:
             yield from _numbers(value, name)
-    elif isinstance(settings, int):
+    elif isinstance(settings, int) or (isinstance(settings, float) and _counts(name)):
         yield name, settings
-    elif isinstance(settings, float) and ("layer" in name or name.startswith("num_") or name.endswith("_size")):
-        yield name, settings
+
+
+def _counts(name: str) -> bool:
+    """Whether a setting says how many there are of something."""
+    return "layer" in name or name.startswith("num_") or name.endswith("_size")
 
 
 @contextmanager
