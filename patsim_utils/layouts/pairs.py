@@ -50,7 +50,7 @@ class Pairs:
         frame: pd.DataFrame,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        layout: str = "pair",
+        layout: str,
         titles: dict[str, str],
         context_tokens: int = 8,
         longest: int = 512,

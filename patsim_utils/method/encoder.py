@@ -199,7 +199,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[str, str]) -> np.ndarray:
     """Tokens of each row's model input in the `pair` layout, (n,) int; for pages about the data."""
-    pairs = Pairs(frame, load_tokenizer(backbone), titles=titles)
+    pairs = Pairs(frame, load_tokenizer(backbone), layout="pair", titles=titles)
     return pairs.lengths(pairs.sequences())
 
 

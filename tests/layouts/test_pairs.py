@@ -5,13 +5,14 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 from patsim_utils.layouts.pairs import UNRATED, Pairs
 from patsim_utils.layouts.sequences import LAYOUTS, Sequence
 from patsim_utils.method import encoder
-from patsim_utils.ratings import RATINGS
+from patsim_utils.ratings import RATINGS, TEACHER_COLUMNS
 
 TOKENIZER = encoder.load_tokenizer("minilm")
 
@@ -87,9 +88,14 @@ def test_collate_pads_to_the_longest_and_finds_the_spans(pairs_frame: pd.DataFra
     assert [cpc.CODES[code] for code in batch["code"]] == ["E04", "H01"]
     assert batch["anchor_text"].tolist() == pairs.anchor[[0, 1, 6]].tolist()
     assert batch["target_text"].tolist() == pairs.target[[0, 1, 6]].tolist()
-    assert (batch["position_ids"][batch["block"] == -1] == 0).all()
-    assert ((batch["block"] == -1) == (batch["input_ids"] == TOKENIZER.pad_token_id)).all()
-    assert not (batch["block"] == -1).all(0).any()
+    assert "teacher" not in batch
+    ragged = pairs.collate([pairs[np.array([0, 1, 3])], pairs[np.array([9])]])
+    assert [ragged[name].min().item() for name in ("block", "anchor_span", "target_span")] == [-1, -1, -1]
+    padded = ragged["block"] == -1
+    assert padded.any()
+    assert (padded == (ragged["input_ids"] == TOKENIZER.pad_token_id)).all()
+    assert (ragged["position_ids"][padded] == 0).all()
+    assert not padded.all(0).any()
 
 
 def test_labels_are_ranks_and_the_places_of_ratings(pairs_frame: pd.DataFrame) -> None:
@@ -128,6 +134,35 @@ def test_unknown_contexts_are_an_error_or_have_no_text(pairs_frame: pd.DataFrame
     frame = pairs_frame.assign(context="Z99")
     with pytest.raises(InputError, match="Z99"):
         build(frame, "pair")
-    sequence = build(frame, "pair", unknown="embedding")[np.array([0])]
-    assert words(sequence.tokens) == "[CLS] strong material [SEP] steel [SEP]"
-    assert sequence.group.code == 0
+    for context in ("Z99", "H", ""):  # a section alone is no class
+        sequence = build(frame.assign(context=context), "pair", unknown="embedding")[np.array([0])]
+        assert words(sequence.tokens) == "[CLS] strong material [SEP] steel [SEP]"
+        assert sequence.group.code == 0
+
+
+def test_what_a_teacher_says_comes_with_its_rows(pairs_frame: pd.DataFrame) -> None:
+    says = np.arange(12 * 14).reshape(12, 14) / 168
+    frame = pairs_frame.assign(**dict(zip(TEACHER_COLUMNS, says.T, strict=True)))
+    pairs = build(frame, "pair")
+    batch = pairs.collate([pairs[np.array([3])], pairs[np.array([1])]])
+    torch.testing.assert_close(batch["teacher"], torch.tensor(says[[3, 1]], dtype=torch.float32))
+
+
+def test_a_class_text_is_read_without_punctuation_as_far_as_it_is_told(pairs_frame: pd.DataFrame) -> None:
+    title = {"E04": "One, two; three four-five (six) seven eight nine ten"}
+    frame = pairs_frame.head(1)
+
+    def read(**options: object) -> str:
+        pairs = Pairs(frame, TOKENIZER, layout="pair", titles=title, **options)
+        return words(pairs.class_tokens[0])
+
+    assert read() == "one two three four - five six seven"
+    assert read(context_tokens=2) == "one two"
+    assert read(context_tokens=64) == "one two three four - five six seven eight nine ten"
+    assert Pairs(frame, TOKENIZER, layout="pair", titles={}).class_tokens == [[]]
+
+
+def test_a_phrase_may_fill_half_of_what_its_class_leaves(pairs_frame: pd.DataFrame) -> None:
+    frame = pairs_frame.head(1).assign(target=" ".join(["word"] * 600))
+    assert len(build(frame, "pair").phrase_tokens[1]) == (512 - 4 - 8) // 2
+    assert len(build(frame, "pair", context_tokens=20, longest=129).phrase_tokens[1]) == (129 - 4 - 20) // 2
