@@ -1,59 +1,64 @@
-"""What a retriever gains by training and by character n-grams, on grouped folds of train.
+"""How much is found on validation: by the retriever, by the model alone, and by the blend of both, as in a search.
 
-    python tools/retriever_trial.py --data path/to/folder --folder /tmp/trial --folds 3
+    python tools/search_quality.py --data path/to/folder --folder /tmp/quality
 
-Of each fold the anchors in their classes are the queries, and a retriever is trained on the rows of the others. The
-corpus: the distinct targets of all splits. Differences are paired over anchors, to the first system. Retrievers and
-indices stay in `--folder` and are not made again.
+Queries are the anchors of validation in their classes, the corpus the distinct targets of all splits, candidates the
+200 nearest. Intervals are over anchors; differences are paired, to the retriever or to the system before the comma.
+The index stays in `--folder`.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from patsim_utils.data.splits import grouped_folds, load
-from patsim_utils.search import evaluation, retriever
+from patsim_utils.data.splits import load
+from patsim_utils.method.matcher import Matcher
+from patsim_utils.search import evaluation
 from patsim_utils.search.index import Index
 
-KINDS = ("minilm", "multiple_negatives", "hard_negatives", "margins")
-SHOWN = ["recall@10 of .75 or more", "recall@100 of .75 or more", "recall@200 of .75 or more", "nDCG@10"]
+SHOWN = ["recall@10 of .75 or more", "recall@200 of .75 or more", *evaluation.ORDERS]
 
 
-def systems(kind: str, training: pd.DataFrame, corpus: pd.DataFrame, folder: Path) -> Iterator[tuple]:
-    """A retriever's name and system, alone and with character n-grams."""
-    trained = kind
-    if kind != "minilm":
-        trained = str(retriever.train(training, folder / "retriever", kind=kind))
-    index = Index(folder / "index", retriever=trained, create=True)
-    index.add(corpus[len(index) :])
-    by_vectors = evaluation.by_vectors(index)
-    yield kind, by_vectors
-    yield f"{kind} + characters", evaluation.with_characters(by_vectors, corpus["phrase"])
+class Once:
+    """A matcher that scores each pair once."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self.known: dict[tuple[str, ...], float] = {}
+
+    def score(self, pairs: pd.DataFrame) -> list[float]:
+        keys = list(pairs.itertuples(index=False, name=None))
+        missing = pairs[[key not in self.known for key in keys]]
+        if len(missing):
+            self.known.update(zip(missing.itertuples(index=False, name=None), self.matcher.score(missing), strict=True))
+        return [self.known[key] for key in keys]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--retriever", default="minilm")
     options = parser.parse_args()
     splits = load(options.data)
     corpus = evaluation.corpus(splits)
-    train = splits["train"]
-    fold = grouped_folds(train)
-    measured: dict[str, list[pd.DataFrame]] = {}
-    for number in range(options.folds):
-        for kind in options.kinds:
-            folder = options.folder / (kind if kind == "minilm" else f"{kind}-{number}")
-            for name, system in systems(kind, train[fold != number], corpus, folder):
-                table = evaluation.measure(system, train[fold == number])
-                measured.setdefault(name, []).append(table)
-                print(f"fold {number}, {name}: {table[SHOWN].mean().round(4).to_dict()}", flush=True)
-    whole = {name: pd.concat(tables) for name, tables in measured.items()}
-    compared = evaluation.compare_measures(whole)
+    index = Index(options.folder, retriever=options.retriever, create=True)
+    index.add(corpus[len(index) :])
+    matcher = Once(Matcher.load(options.model))
+    retriever = evaluation.by_vectors(index)
+    with_characters = evaluation.with_characters(retriever, corpus["phrase"])
+    blend = evaluation.reranked(retriever, matcher)
+    systems = {
+        "retriever": retriever,
+        "characters": with_characters,
+        "model alone": evaluation.reranked(retriever, matcher, weight=1),
+        "model alone, blend": blend,
+        "blend": blend,
+        "blend, characters": evaluation.reranked(with_characters, matcher),
+    }
+    compared = evaluation.compare(systems, splits["validation"])
     compared = compared[compared["measure"].isin(SHOWN)].sort_values("measure", kind="stable")
     print(compared.round(3).to_string(index=False))
 
