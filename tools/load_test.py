@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import psutil
 
 from patsim_utils.data.splits import load
 
@@ -43,21 +44,16 @@ def send(address: str, body: bytes) -> float:
     return time.perf_counter() - began
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--requests", type=int, default=4)
-    parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--port", default="8099")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "patsim_utils", "serve", "--port", str(options.port)]
+    command = [sys.executable, "-m", "patsim_utils", "serve", "--port", options.port]
     with subprocess.Popen(command) as service:
-        while service.poll() is None and not listens(options.port):
+        while service.poll() is None and socket.socket().connect_ex(("127.0.0.1", int(options.port))):
             time.sleep(0.2)
         work = bodies(options.clients * (1 + options.requests), options.candidates)
         one = partial(send, f"http://127.0.0.1:{options.port}")
@@ -65,14 +61,16 @@ def main() -> None:
             with ThreadPoolExecutor(options.clients) as clients:
                 list(clients.map(one, work[: options.clients]))
                 began = time.perf_counter()
+                used = sum(psutil.Process(service.pid).cpu_times())
                 times = list(clients.map(one, work[options.clients :]))
+                used = sum(psutil.Process(service.pid).cpu_times()) - used
                 seconds = time.perf_counter() - began
         finally:
             service.terminate()
     middle, high = np.nanpercentile(times, [50, 99])
     print(f"{len(times)} requests of {options.candidates} candidates by {options.clients} clients:")
     print(f"{len(times) / seconds:.2f} a second, median {middle:.2f} s, p99 {high:.2f} s")
-    print(f"{np.isnan(times).sum()} errors")
+    print(f"{used / len(times):.2f} s of CPU a request, {np.isnan(times).sum()} errors")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a retriever gains by training and by character n-grams, on grouped folds of train.
+"""What a retriever gains by training and by shared letters, on grouped folds of train.
 
     python tools/retrievers.py --data path/to/folder --folder /tmp/trial --folds 3
 
@@ -22,7 +22,7 @@ SHOWN = ["recall@10 of .75 or more", "recall@200 of .75 or more", "nDCG@10"]
 
 
 def systems(kind: str, training: pd.DataFrame, corpus: pd.DataFrame, folder: Path) -> Iterator[tuple]:
-    """A retriever's name and system, alone and with character n-grams."""
+    """A retriever's name and system, alone and with shared letters."""
     trained = kind
     if kind != "minilm":
         trained = str(retriever.train(training, folder / "retriever", kind=kind))
@@ -30,7 +30,7 @@ def systems(kind: str, training: pd.DataFrame, corpus: pd.DataFrame, folder: Pat
     index.add(corpus[len(index) :])
     by_vectors = evaluation.by_vectors(index)
     yield kind, by_vectors
-    yield f"{kind} + characters", evaluation.with_characters(by_vectors, corpus["phrase"])
+    yield f"{kind} + letters", evaluation.with_letters(by_vectors)
 
 
 def main() -> None:

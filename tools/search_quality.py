@@ -48,15 +48,14 @@ def main() -> None:
     index.add(corpus[len(index) :])
     matcher = Once(Matcher.load(options.model))
     retriever = evaluation.by_vectors(index)
-    with_characters = evaluation.with_characters(retriever, corpus["phrase"])
-    blend = evaluation.reranked(retriever, matcher)
+    blend = evaluation.reranked(retriever, matcher, letters=0)
     systems = {
         "retriever": retriever,
-        "characters": with_characters,
+        "retriever, letters": evaluation.with_letters(retriever),
         "model alone": evaluation.reranked(retriever, matcher, weight=1),
         "model alone, blend": blend,
         "blend": blend,
-        "blend, characters": evaluation.reranked(with_characters, matcher),
+        "blend, letters": evaluation.reranked(retriever, matcher),
     }
     compared = evaluation.compare(systems, splits["validation"])
     compared = compared[compared["measure"].isin(SHOWN)].sort_values("measure", kind="stable")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from lancedb.index import FTS
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import ndcg_score
 
 from patsim_utils import metrics
@@ -18,13 +17,12 @@ from patsim_utils.data.pairs import normalise
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.search.index import Index
 from patsim_utils.search.nearest import Candidates
-from patsim_utils.search.search import BLEND, CANDIDATES, blended, pairs_of
+from patsim_utils.search.search import BLEND, CANDIDATES, LETTERS, blended, closeness, pairs_of
 
 DEPTHS = (10, 100, 200)  # of recall
 LEVELS = {".5": 0.5, ".75": 0.75}  # score from which on a target is to be found
 FIRST = 10  # phrases of which nDCG is computed
 ORDERS = (f"nDCG@{FIRST}", f"nDCG@{FIRST} of rated")
-CHARACTERS = 0.15  # weight of the cosine of character n-grams
 
 System = Callable[[Sequence[str], Sequence[str]], Candidates]  # queries and their classes ->
 
@@ -61,37 +59,27 @@ def by_words(index: Index) -> System:
     return search
 
 
-def with_characters(system: System, phrases: Sequence[str], *, weight: float = CHARACTERS) -> System:
-    """Adds `weight` times the cosine of character 2- to 4-grams to the candidates' similarity.
-
-    The n-grams are weighted by TF-IDF over the corpus's `phrases`.
-    """
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    vectorizer.fit(map(normalise, phrases))
+def with_letters(system: System, *, weight: float = LETTERS) -> System:
+    """Orders a system's candidates by `closeness`, in which shared letters count."""
 
     def search(queries: Sequence[str], contexts: Sequence[str]) -> Candidates:
         candidates = system(queries, contexts)
-        texts = [*queries, *candidates.rows["phrase"]]
-        grams = vectorizer.transform(map(normalise, texts))  # rows of unit length
-        own = grams[: len(queries)][candidates.query]
-        cosine = np.asarray(own.multiply(grams[len(queries) :]).sum(axis=1)).ravel()
-        similarity = candidates.rows["similarity"].to_numpy() + weight * cosine
-        changed = Candidates(candidates.rows.assign(similarity=similarity), candidates.query)
-        return changed.sorted_by(similarity)
+        return candidates.sorted_by(closeness(candidates, queries, weight=weight).to_numpy())
 
     return search
 
 
-def reranked(system: System, matcher: Matcher, *, weight: float = BLEND) -> System:
-    """Orders a system's candidates by its similarity and the matcher's score, as `Search` does.
+def reranked(system: System, matcher: Matcher, *, weight: float = BLEND, letters: float = LETTERS) -> System:
+    """Orders a system's candidates by their closeness and the matcher's score, as `Search` does.
 
-    `weight` 1 orders by the matcher alone.
+    `weight` 1 orders by the matcher alone; with `letters` 0 closeness is the similarity alone.
     """
 
     def search(queries: Sequence[str], contexts: Sequence[str]) -> Candidates:
         candidates = system(queries, contexts)
         score = pd.Series(matcher.score(pairs_of(candidates, queries, contexts)))
-        order = blended(candidates.rows["similarity"], score, candidates.query, weight=weight)
+        close = closeness(candidates, queries, weight=letters)
+        order = blended(close, score, candidates.query, weight=weight)
         return candidates.sorted_by(order)
 
     return search

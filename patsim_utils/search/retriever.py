@@ -13,8 +13,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
-from sentence_transformers.util import pairwise_cos_sim
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers.trainer_callback import PrinterCallback
 
 from patsim_utils import storage
@@ -75,18 +74,16 @@ def train(
 
     Args:
         frame: columns anchor, target, context, score.
-        kind: "multiple_negatives"; "hard_negatives", where each pair brings a target rated NEGATIVE
-            or less of the same anchor and class, too, and pairs whose anchor has none are left out;
-            or "margins", which also learns the differences of scores (MarginMSE).
+        kind: "multiple_negatives", or "hard_negatives", where each pair brings a target rated
+            NEGATIVE or less of the same anchor and class, too, and pairs whose anchor has none are
+            left out.
 
     InputError: the folder is there and was not trained by this function, or another process
     writes it.
     """
-    rows = {"pairs": training_rows(frame, hard_negatives=kind != "multiple_negatives", seed=seed)}
-    if kind == "margins":
-        rows["margins"] = margin_rows(frame, count=len(rows["pairs"]), seed=seed)
-    digests = {name: storage.digest(table.to_csv(index=False).encode()) for name, table in rows.items()}
-    settings = json.dumps(digests | {"epochs": epochs, "kind": kind, "seed": seed})
+    rows = training_rows(frame, hard_negatives=kind == "hard_negatives", seed=seed)
+    pairs = storage.digest(rows.to_csv(index=False).encode())
+    settings = json.dumps({"pairs": pairs, "epochs": epochs, "kind": kind, "seed": seed})
     note = folder / "training.json"
     if note.is_file() and note.read_text() == settings:
         return folder
@@ -115,17 +112,7 @@ def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd
     return rows[["anchor", "target", "negative"]]
 
 
-def margin_rows(frame: pd.DataFrame, *, count: int, seed: int) -> pd.DataFrame:
-    """`count` rows at most: anchor, a target, one rated lower, and by how much (`label`)."""
-    rows = frame[["anchor", "context", "target", "score"]].sample(frac=1, random_state=seed)
-    both = rows.merge(rows, on=["anchor", "context"], suffixes=("", "_lower"))
-    both = both[both["score"] > both["score_lower"]]
-    both = both.sample(frac=1, random_state=seed).drop_duplicates(["anchor", "context", "target"]).head(count)
-    both["label"] = both["score"] - both["score_lower"]
-    return both.rename(columns={"target_lower": "lower"})[["anchor", "target", "lower", "label"]]
-
-
-def _fit(rows: dict[str, pd.DataFrame], folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
+def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
     """MiniLM, trained on the rows; `folder` is where the trainer may write."""
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
@@ -144,16 +131,11 @@ def _fit(rows: dict[str, pd.DataFrame], folder: Path, *, epochs: int, seed: int)
         disable_tqdm=True,
         logging_strategy="no",
     )
-    losses = {
-        "pairs": MultipleNegativesRankingLoss(model),
-        "margins": MarginMSELoss(model, similarity_fct=pairwise_cos_sim),
-    }
-    tables = {name: datasets.Dataset.from_pandas(table, preserve_index=False) for name, table in rows.items()}
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=datasets.DatasetDict(tables),
-        loss={name: losses[name] for name in rows},
+        train_dataset=datasets.Dataset.from_pandas(rows, preserve_index=False),
+        loss=MultipleNegativesRankingLoss(model),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

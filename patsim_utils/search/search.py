@@ -1,8 +1,8 @@
 """From a phrase to the phrases of a corpus that mean the same in a class.
 
 A retriever finds, a matcher ranks.
-Candidates come from an `Index`; their order is a blend of the retriever's cosine and the
-matcher's score.
+Candidates come from an `Index`; their order is a blend of their closeness, which is the retriever's
+cosine and a little of the letters that they share with the query, and of the matcher's score.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from patsim_utils.data.pairs import normalise
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
@@ -20,7 +21,8 @@ from patsim_utils.search.index import Encode, Index, Progress
 from patsim_utils.search.nearest import Candidates
 from patsim_utils.search.table_index import open_index
 
-BLEND = 0.5  # weight of the matcher's score in the order of candidates; the cosine has the rest
+BLEND = 0.5  # weight of the matcher's score in the order of candidates; their closeness has the rest
+LETTERS = 0.15  # weight of shared letters in the closeness, beside the cosine
 CANDIDATES = 200  # phrases of a query that the retriever hands on
 MOST = 100_000  # phrases of an answer, and candidates
 BATCH = 1000  # queries that are searched and ranked together
@@ -135,7 +137,7 @@ class Search:
         nearest = self.index.nearest(queries, codes, count=count, only_class=only_class)
         readings = self._read(pairs_of(nearest, queries, codes))
         rows = pd.concat([nearest.rows[["phrase"]], readings, nearest.rows.drop(columns="phrase")], axis=1)
-        rows["order"] = blended(rows["similarity"], rows["score"], nearest.query)
+        rows["order"] = blended(closeness(nearest, queries), rows["score"], nearest.query)
         ranked = Candidates(rows, nearest.query).sorted_by(rows["order"].to_numpy())
         ranks = ranked.ranks()
         ranked.rows.insert(0, "rank", ranks)
@@ -160,13 +162,37 @@ def pairs_of(candidates: Candidates, queries: Sequence[str], codes: Sequence[str
     return pd.DataFrame({"anchor": anchors, "target": targets, "context": contexts})
 
 
-def blended(similarity: pd.Series, score: pd.Series, query: np.ndarray, *, weight: float = BLEND) -> np.ndarray:
+def closeness(candidates: Candidates, queries: Sequence[str], *, weight: float = LETTERS) -> pd.Series:
+    """The cosine of each candidate's vector and its query's (n,), and `weight` times that of their n-grams."""
+    asked = [n_grams(query) for query in queries]
+    shared = []
+    for query, phrase in zip(candidates.query, candidates.rows["phrase"], strict=True):
+        grams = n_grams(phrase)
+        shared.append(len(asked[query] & grams) / np.sqrt(len(asked[query]) * len(grams)))
+    return candidates.rows["similarity"] + weight * np.array(shared)
+
+
+def n_grams(phrase: str) -> set[str]:
+    """The pieces of two to four letters of each word, which has a space on both sides.
+
+    >>> sorted(n_grams("of"))
+    [' o', ' of', ' of ', 'f ', 'of', 'of ']
+    """
+    grams = set()
+    for word in normalise(phrase).split():
+        spaced = f" {word} "
+        for length in (2, 3, 4):
+            grams.update(spaced[start : start + length] for start in range(len(spaced) - length + 1))
+    return grams
+
+
+def blended(close: pd.Series, score: pd.Series, query: np.ndarray, *, weight: float = BLEND) -> np.ndarray:
     """The weighted mean of both z-scores (n,), by which a query's candidates are ordered.
 
-    Each is standardised over the candidates of its `query` (n,), so that a cosine and a score count
+    Each is standardised over the candidates of its `query` (n,), so that closeness and score count
     in the same unit. `weight` is that of the score.
     """
-    return weight * _z_scores(score, query) + (1 - weight) * _z_scores(similarity, query)
+    return weight * _z_scores(score, query) + (1 - weight) * _z_scores(close, query)
 
 
 def _z_scores(values: pd.Series, query: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def test_a_comparison_is_paired_and_a_refined_system_is_compared_with_its_own() 
 
 def test_reranking_orders_by_the_blend_or_by_the_model_alone() -> None:
     first = system("t3", "t4", "t2", "t1")  # similarity 1, .67, .33, 0; score .5, 0, .75, 1
-    orders = {}
+    orders: dict[float, list[str]] = {}
     for weight in (0.5, 1):
         both = evaluation.reranked(first, Scorer(), weight=weight)(["a", "c"], ["H01", "H01"])
         rows, again = both.split(2)
@@ -76,7 +76,7 @@ def test_reranking_orders_by_the_blend_or_by_the_model_alone() -> None:
     assert orders[0.5] == ["t3", "t2", "t1", "t4"]
 
 
-def test_words_find_shared_words_and_characters_shared_parts(tmp_path: Path) -> None:
+def test_words_find_shared_words_and_letters_shared_parts(tmp_path: Path) -> None:
     index = Index(tmp_path / "index", retriever="minilm", create=True)
     phrases = ["steel beam", "wooden beam", "paper"]
     index.add(pd.DataFrame({"phrase": phrases}))
@@ -84,11 +84,8 @@ def test_words_find_shared_words_and_characters_shared_parts(tmp_path: Path) -> 
     answers = words(["nothing", "steel"], ["E04", "E04"])
     assert [rows["phrase"].to_list() for rows in answers.split(2)] == [[], ["steel beam"]]
     assert vectors(["paper sheet"], ["D21"]).rows["phrase"][0] == "paper"
-    assert (
-        evaluation.with_characters(vectors, phrases, weight=10)(["woodenness"], ["E04"]).rows["phrase"][0]
-        == "wooden beam"
-    )
-    assert evaluation.with_characters(words, phrases)(["nothing"], ["E04"]).rows.empty
+    assert evaluation.with_letters(vectors, weight=10)(["woodenness"], ["E04"]).rows["phrase"][0] == "wooden beam"
+    assert evaluation.with_letters(words)(["nothing"], ["E04"]).rows.empty
     assert len(index) == 3
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
 from patsim_utils.search.corpus import read_queries
 from patsim_utils.search.index import Index
-from patsim_utils.search.search import Search, blended, own_retriever
+from patsim_utils.search.nearest import Candidates
+from patsim_utils.search.search import LETTERS, Search, blended, closeness, own_retriever
 from patsim_utils.tool import cli
 
 PHRASES = ["steel", "Cordless  phone", "mobile telephone", "robust material", "cordless phone", "antenna", "paper"]
@@ -36,11 +38,30 @@ def test_an_answer_is_ordered_by_both_and_shows_both(search: Search) -> None:
     np.testing.assert_allclose(answer[list(RELATIONS)].sum(axis=1), 1, atol=1e-3)
     whole = search("wireless handset", "H04")
     scores = (whole["score"] - whole["score"].mean()) / whole["score"].std(ddof=0)
-    similarities = (whole["similarity"] - whole["similarity"].mean()) / whole["similarity"].std(ddof=0)
-    np.testing.assert_allclose(whole["order"], (scores + similarities) / 2, atol=0.05)  # columns have four digits
+    close = whole["similarity"] + LETTERS * whole["phrase"].map(lambda phrase: shared("wireless handset", phrase))
+    close = (close - close.mean()) / close.std(ddof=0)
+    np.testing.assert_allclose(whole["order"], (scores + close) / 2, atol=0.05)  # columns have four digits
     assert whole["order"].is_monotonic_decreasing
     assert set(whole["found"]) == set(range(1, 7))
     assert search("steel", "A01", only_class=True).empty
+
+
+def shared(query: str, phrase: str) -> float:
+    """The cosine of two phrases' n-grams, by scikit-learn."""
+    vectorizer = CountVectorizer(analyzer="char_wb", ngram_range=(2, 4), binary=True)
+    both = vectorizer.fit_transform([query, phrase]).toarray()
+    return both[0] @ both[1] / np.linalg.norm(both[0]) / np.linalg.norm(both[1])
+
+
+def test_letters_count_word_by_word() -> None:
+    phrases = ["Wireless  handset", "handset wires", "set"]
+    rows = pd.DataFrame({"phrase": phrases, "similarity": [0.0, 0.5, 0.5]})
+    candidates = Candidates(rows, np.array([0, 0, 1]))
+    queries = ["wireless handset", "paper"]
+    close = closeness(candidates, queries, weight=2)
+    assert close[0] == pytest.approx(2)
+    assert close[1] == pytest.approx(0.5 + 2 * shared(queries[0], phrases[1]))
+    assert close[2] == 0.5
 
 
 def test_a_blend_of_values_that_do_not_vary_is_the_other_alone() -> None:
