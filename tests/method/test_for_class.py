@@ -1,6 +1,7 @@
 """A matcher in the place of a CrossEncoder: sentence-transformers' own evaluators run on it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,13 @@ def test_predict_gives_what_a_cross_encoder_gives(matcher: Matcher, reranker: Fo
     assert torch.equal(reranker.predict(pairs, convert_to_tensor=True), torch.from_numpy(predicted))
     tensors = reranker.predict(pairs, convert_to_numpy=False)
     assert [tensor.item() for tensor in tensors] == predicted.tolist()
-    assert reranker.predict(["strong material", "steel"]) == pytest.approx(expected[1], abs=1e-6)
+    single = reranker.predict(["strong material", "steel"])
+    assert single == pytest.approx(expected[1], abs=1e-6)
+    assert isinstance(single, np.float32)
+    for options in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        tensor = reranker.predict(["strong material", "steel"], **options)
+        assert isinstance(tensor, torch.Tensor)
+        assert tensor.item() == single
     assert reranker.predict([]).shape == (0,)
 
 
@@ -54,17 +61,43 @@ def test_rank_gives_dicts_by_falling_score(matcher: Matcher, reranker: ForClass)
     ranked = reranker.rank("strong material", DOCUMENTS, top_k=3, return_documents=True)
     assert [entry["corpus_id"] for entry in ranked] == np.argsort(-expected)[:3].tolist()
     assert [entry["text"] for entry in ranked] == [DOCUMENTS[entry["corpus_id"]] for entry in ranked]
-    assert "text" not in reranker.rank("strong material", DOCUMENTS)[0]
+    plain = reranker.rank("strong material", DOCUMENTS)
+    assert [set(entry) for entry in plain] == [{"corpus_id", "score"}] * len(DOCUMENTS)
+    assert [entry["score"] for entry in plain] == np.sort(
+        reranker.predict([("strong material", d) for d in DOCUMENTS])
+    )[::-1].tolist()
+    assert all(type(entry["score"]) is float for entry in plain)
 
 
-@pytest.mark.parametrize("pairs", [["one phrase"], [("a", "b", "E04")]])
-def test_what_is_no_pair_is_one_line(reranker: ForClass, pairs: list) -> None:
-    with pytest.raises(InputError, match="is no pair of two phrases"):
+@pytest.mark.parametrize(
+    ("pairs", "shown"),
+    [
+        (["one phrase"], "['one phrase']"),
+        ([("a", "b", "E04")], "('a', 'b', 'E04')"),
+        ([("a", "b"), "ab"], "'ab'"),
+    ],
+)
+def test_what_is_no_pair_is_one_line(reranker: ForClass, pairs: list, shown: str) -> None:
+    with pytest.raises(InputError) as error:
         reranker.predict(pairs)
+    assert str(error.value) == f"pairs: {shown} is no pair of two phrases"
+
+
+def test_documents_are_no_single_text(reranker: ForClass) -> None:
+    with pytest.raises(InputError, match="^documents: 'steel' is one text; needed is a list of phrases$"):
+        reranker.rank("strong material", "steel")
+
+
+def test_a_card_keeps_measures_by_the_name_of_their_evaluator(matcher: Matcher) -> None:
+    card = matcher.for_class("E04").model_card_data
+    card.set_evaluation_metrics(SimpleNamespace(name="phrases"), {"ndcg": 1.0})
+    card.set_evaluation_metrics(SimpleNamespace(name=""), {"ndcg": 0.5})
+    card.set_evaluation_metrics(3, {"ndcg": 0.25})
+    assert card.metrics == {"phrases": {"ndcg": 1.0}, "SimpleNamespace": {"ndcg": 0.5}, "int": {"ndcg": 0.25}}
 
 
 def test_no_class_is_refused(matcher: Matcher) -> None:
-    with pytest.raises(InputError, match="'Q1' is no CPC class"):
+    with pytest.raises(InputError, match="^context: 'Q1' is no CPC class, such as H04$"):
         matcher.for_class("Q1")
 
 
