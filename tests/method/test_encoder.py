@@ -44,6 +44,28 @@ def test_an_encoder_is_the_same_by_the_names_of_a_model_with_a_head(tiny_backbon
     assert all(torch.equal(value, weights[name]) for name, value in state.items())
 
 
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_weights_of_half_precision_are_read_as_float32(tiny_backbone, tmp_path, prefix: str) -> None:
+    folder = Path(tiny_backbone("bert"))
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    halves = {f"{prefix}{name}": value.half() for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(halves, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = encoder.load_backbone(str(tmp_path))
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    name, value = next(iter(loaded.named_parameters()))
+    torch.testing.assert_close(value.data, halves[f"{prefix}{name}"].float())
+    assert loaded.pooler is None
+
+
+def test_pickled_weights_are_not_read(tiny_backbone, tmp_path) -> None:
+    shutil.copytree(tiny_backbone("bert"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="no encoder can be loaded"):
+        encoder.load_backbone(str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
 def test_the_lowest_layers_alone_give_the_states_of_the_whole(tiny_backbone, kind: str) -> None:
     whole, part = (encoder.load_backbone(tiny_backbone(kind), layers=layers).eval() for layers in (0, 2))
