@@ -35,14 +35,14 @@ from patsim_utils.errors import InputError
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RATINGS
-from tests import fuzz_tables
+from tests import fuzz_folders, fuzz_tables
 from tests.fuzz_tables import WrongError, check
 
 ROOT = Path(__file__).resolve().parents[1]
 LETTERS = [*"abZéß $_='-1\t😀\u00a0\u200b\uff21", "  ", "null"]
 CONTEXTS = ["H01", "h04", "A61K", "G06F 17/30", " B05", "Y02", "H", "H99", "", "I01", "H01;", "nan"]
 TOLERANCE = 1e-5
-WEIGHTS = (6, 6, 6, 4, 4, 2, 2, 2, 4)  # how often each family is drawn, in the order of `run`
+WEIGHTS = (12, 12, 12, 8, 8, 4, 4, 1, 4, 8, 2)  # how often each family is drawn, in the order of `run`
 
 
 def phrase(draw: random.Random) -> str:
@@ -144,7 +144,9 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
     backbone = folder / "backbone"
     AutoModel.from_config(BertConfig(**sizes)).save_pretrained(backbone)
     encoder.load_tokenizer("minilm").save_pretrained(backbone)
-    Matcher(Config(backbone=str(backbone), contrast_layer=1, precision="fp32", layout="packed")).save(folder / "whole")
+    config = Config(backbone=str(backbone), contrast_layer=1, precision="fp32", layout="packed")
+    for name in ("whole", "other"):
+        Matcher(config).save(folder / name)
     pairs = pd.DataFrame({"anchor": "a pump", "target": ["pumps", "a valve", "null"], "context": ["F04", "F16", "F04"]})
     whole = Matcher.load(folder / "whole")
     expected = whole.score(pairs)
@@ -194,7 +196,8 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
         single = whole.score(again if same else frame.iloc[[row]])
         check(abs(single[0] - together[row]) < TOLERANCE, f"{frame.iloc[row].tolist()}: {single[0]}, {together[row]}")
 
-    return {"damaged models": damaged, "scores alone": alone}
+    again = fuzz_folders.scored_again(folder / "whole", folder / "other")
+    return {"damaged models": damaged, "scores alone": alone, "scored again": again}
 
 
 def run(inputs: int, seed: int) -> collections.Counter:
@@ -209,6 +212,7 @@ def run(inputs: int, seed: int) -> collections.Counter:
             "quotes": fuzz_tables.quotes,
             "encodings": fuzz_tables.encodings,
             "swaps": fuzz_tables.swaps,
+            "hostile files": fuzz_folders.hostile,
         } | models(folder)
         for _ in range(inputs):
             name = draw.choices(list(families), WEIGHTS)[0]
