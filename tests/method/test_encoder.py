@@ -24,9 +24,11 @@ def test_a_backbone_that_cannot_be_loaded_is_one_line_and_runs_nothing(tmp_path,
     if content:
         (tmp_path / "config.json").write_text(content)
         (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    for load in (encoder.load_backbone, encoder.load_tokenizer):
-        with pytest.raises(InputError, match="backbone") as caught:
-            load(str(tmp_path if content else tmp_path / "nothing"))
+    folder = str(tmp_path if content else tmp_path / "nothing")
+    for load, what in ((encoder.load_backbone, "encoder"), (encoder.load_tokenizer, "tokenizer")):
+        message = rf"^backbone '{folder}': (no {what} can be loaded \(.+\)|no such folder)$"
+        with pytest.raises(InputError, match=message) as caught:
+            load(folder)
         assert str(caught.value).isprintable()
 
 
@@ -75,8 +77,11 @@ def test_the_lowest_layers_alone_give_the_states_of_the_whole(tiny_backbone, kin
         expected, found = (encoder.hidden_states(model, tokens, batch) for model in (whole, part))
     assert len(found) == 3
     torch.testing.assert_close(found[1], expected[1])
-    with pytest.raises(InputError, match="layers: 4 is more than the 3 of backbone"):
-        encoder.load_backbone(tiny_backbone(kind), layers=4)
+    assert part.config.num_hidden_layers == 2
+    assert len(getattr(part.config, "layer_types", None) or [1, 2]) == 2
+    folder = tiny_backbone(kind)
+    with pytest.raises(InputError, match=f"^parameter layers: 4 is more than the 3 of backbone '{folder}'$"):
+        encoder.load_backbone(folder, layers=4)
 
 
 def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:

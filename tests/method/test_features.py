@@ -24,6 +24,15 @@ def test_overlap_counts_what_two_phrases_share() -> None:
     assert numbers["other_words_of_anchor"] == 1 / 4
     assert numbers["other_words_of_target"] == 2 / 4
     assert [name for name, value in numbers.items() if value is True] == ["first_word_equal"]
+    last = features.overlap("a b c d", "b b d")
+    assert [name for name, value in last.items() if value is True] == ["last_word_equal"]
+    inside = features.overlap("b c", "a b c")
+    assert [name for name, value in inside.items() if value is True] == ["last_word_equal", "target_ends_with_anchor"]
+    before = features.overlap("a b", "a b c")
+    assert [name for name, value in before.items() if value is True] == [
+        "first_word_equal",
+        "target_starts_with_anchor",
+    ]
     equal = features.overlap("a b", "a b")
     shares = ["words", "stems", "letters", "letters_of_anchor", "letters_of_target"]
     assert [equal[name] for name in shares] == [1, 1, 1, 1, 1]
@@ -101,6 +110,9 @@ def test_numbers_of_a_group_know_no_other_group(pairs_frame: pd.DataFrame, monke
     of_words = [set(target.split()) for target in first["target"]]
     shared = [len(of_words[0] & other) / (len(of_words[0]) * len(other)) ** 0.5 for other in of_words[1:]]
     assert together[0, 9] == pytest.approx(np.mean(shared), abs=1e-6)
+    of_letters = [{f" {word} "[i : i + 3] for word in words for i in range(len(word))} for words in of_words]
+    shared = [len(of_letters[0] & other) / (len(of_letters[0]) * len(other)) ** 0.5 for other in of_letters[1:]]
+    assert together[0, 18] == pytest.approx(np.mean(shared), abs=1e-6)
     monkeypatch.setattr(features, "LARGEST_GROUP", 1)  # a part of a large group is a group
     alone = numbers(pairs_frame)
     assert (alone[:, :-1] == 0).all()

@@ -162,8 +162,8 @@ def compress(
     pretrained: nn.Module,
     *,
     svd_rank: int,
-    scaling: float = 1.0,
-    dtype: torch.dtype = torch.float16,
+    scaling: float,
+    dtype: torch.dtype,
 ) -> State:
     """What a network has learned, in few numbers; `restore` adds it to the pretrained encoder.
 
@@ -187,7 +187,7 @@ def compress(
         value = value.detach().cpu()
         if name.endswith(".up"):
             kept[name] = value * scaling
-        elif name not in before or name.endswith(".down"):
+        elif name not in before:  # also `<weight>.down`
             kept[name] = value
         elif name != words:
             kept |= _difference(name, value, before[name], svd_rank)
