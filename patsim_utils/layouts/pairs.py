@@ -1,18 +1,26 @@
-"""From rows to batches: phrases are tokenised once, laid out as sequences and padded to a batch."""
+"""From rows to batches: phrases are tokenised once, laid out as sequences and padded to a batch.
+
+Neither torch nor transformers is imported before `Pairs.collate` is called: ONNX Runtime takes arrays.
+"""
+
+from __future__ import annotations
 
 import logging
 import math
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.data import cpc
-from patsim_utils.layouts.sequences import LAYOUTS, Group, Sequence
+from patsim_utils.layouts.sequences import LAYOUTS, Group, Sequence, padded
 from patsim_utils.ratings import RATINGS, TEACHER_COLUMNS, to_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 SPECIAL_TOKENS = 4  # of a sequence with one pair, at most
 UNRATED = -100  # in `rating`: the label that cross-entropy leaves out
@@ -132,39 +140,40 @@ class Pairs:
         )
         return self.layout.sequence(group)
 
-    def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
-        """B sequences of N rows in all -> one batch, padded to its longest sequence of T tokens.
+    def batches(self, *, tokens: int) -> Iterator[list[Sequence]]:
+        """All rows, in batches of sequences with about `tokens` tokens.
 
-        Returns:
-            input_ids, position_ids, block: (B, T); block is -1 on padding.
-            code: (B,).
-            anchor_span, target_span: (N, longest span), places among the B * T tokens of the batch;
-                -1 behind the end of a shorter span.
-            rows, rank, rating, anchor_text, target_text: (N,).
-            teacher: (N, 14), only where a teacher has labelled pairs.
+        The longest sequences come first, so that the first batch takes the most memory.
         """
-        width = max(len(sequence.tokens) for sequence in sequences)
-        rows, anchors, targets = [], [], []
-        for number, sequence in enumerate(sequences):
-            start = number * width
-            rows += sequence.group.rows
-            anchors += [[start + token for token in span] for span in sequence.anchors]
-            targets += [[start + token for token in span] for span in sequence.targets]
-        batch = {
-            "input_ids": pad([sequence.tokens for sequence in sequences], self.padding),
-            "position_ids": pad([sequence.positions for sequence in sequences], 0),
-            "block": pad([sequence.block for sequence in sequences], -1),
-            "code": torch.tensor([sequence.group.code for sequence in sequences]),
-            "anchor_span": pad(anchors, -1),
-            "target_span": pad(targets, -1),
-            "rows": torch.tensor(rows),
-            "rank": torch.from_numpy(self.rank[rows]),
-            "rating": torch.from_numpy(self.rating[rows]),
-            "anchor_text": torch.from_numpy(self.anchor[rows]),
-            "target_text": torch.from_numpy(self.target[rows]),
+        sequences = self.sequences()
+        lengths = self.lengths(sequences)
+        order = np.argsort(lengths, kind="stable")[::-1]
+        while len(order):
+            size = max(1, tokens // int(lengths[order[0]]))
+            yield [self[sequences[i]] for i in order[:size]]
+            order = order[size:]
+
+    def collate(self, sequences: list[Sequence]) -> dict[str, Tensor]:
+        """The `arrays` of some sequences, as tensors."""
+        import torch  # here, since ONNX Runtime does without
+
+        return {name: torch.from_numpy(values) for name, values in self.arrays(sequences).items()}
+
+    def arrays(self, sequences: list[Sequence]) -> dict[str, np.ndarray]:
+        """B sequences of N rows in all -> one batch: what `padded` gives and, of each of the N pairs:
+
+        rank, rating, anchor_text, target_text (N,); teacher (N, 14), only where one has labelled pairs.
+        """
+        batch = padded(sequences, self.padding)
+        rows = batch["rows"]
+        batch |= {
+            "rank": self.rank[rows],
+            "rating": self.rating[rows],
+            "anchor_text": self.anchor[rows],
+            "target_text": self.target[rows],
         }
         if self.teacher is not None:
-            batch["teacher"] = torch.from_numpy(self.teacher[rows])
+            batch["teacher"] = self.teacher[rows]
         return batch
 
 
@@ -198,9 +207,3 @@ def tokenized_phrases(phrases: np.ndarray, tokenizer: PreTrainedTokenizerBase, *
         logging.getLogger("patsim").warning(message, too_long, len(phrases), most)
     unknown = [tokenizer.unk_token_id]  # where the tokenizer drops all characters of a phrase
     return [ids[:most] or unknown for ids in tokens]
-
-
-def pad(ragged: list[list[int]], value: int) -> Tensor:
-    """R lists of integers -> int64 (R, longest), filled up with `value`."""
-    width = max(len(row) for row in ragged)
-    return torch.tensor([row + [value] * (width - len(row)) for row in ragged])

@@ -156,3 +156,42 @@ LAYOUTS: dict[str, type[Layout]] = {"pair": Pair, "packed": Packed, "repeated": 
 def ended(length: int) -> int:
     """Tokens of a part with the one that ends it; none where the part is empty."""
     return length + 1 if length else 0
+
+
+def padded(sequences: list[Sequence], padding: int) -> dict[str, np.ndarray]:
+    """B sequences of N rows in all -> one batch, padded to its longest sequence of T tokens.
+
+    Args:
+        padding: the id that fills up `input_ids`.
+
+    Returns:
+        input_ids, position_ids, block: int64 (B, T); block is -1 on padding.
+        code: (B,).
+        anchor_span, target_span: (N, longest span), places among the B * T tokens of the batch; -1
+            behind the end of a shorter span.
+        rows: (N,).
+    """
+    width = max(len(sequence.tokens) for sequence in sequences)
+    rows = []
+    anchors = []
+    targets = []
+    for number, sequence in enumerate(sequences):
+        start = number * width
+        rows += sequence.group.rows
+        anchors += [[start + token for token in span] for span in sequence.anchors]
+        targets += [[start + token for token in span] for span in sequence.targets]
+    return {
+        "input_ids": pad([sequence.tokens for sequence in sequences], padding),
+        "position_ids": pad([sequence.positions for sequence in sequences], 0),
+        "block": pad([sequence.block for sequence in sequences], -1),
+        "code": np.array([sequence.group.code for sequence in sequences], dtype=np.int64),
+        "anchor_span": pad(anchors, -1),
+        "target_span": pad(targets, -1),
+        "rows": np.array(rows, dtype=np.int64),
+    }
+
+
+def pad(ragged: list[list[int]], value: int) -> np.ndarray:
+    """R lists of integers -> int64 (R, longest), filled up with `value`."""
+    width = max(len(row) for row in ragged)
+    return np.array([row + [value] * (width - len(row)) for row in ragged], dtype=np.int64)

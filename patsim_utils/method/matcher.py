@@ -6,7 +6,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 from numpy import ndarray
@@ -64,15 +64,16 @@ class Matcher:
 
     def pairs(self, frame: pd.DataFrame, *, unknown: str = "error") -> Pairs:
         """The rows of a checked frame (`data.pairs.check_pairs`), tokenised for this model."""
-        return Pairs(
-            frame,
-            self.tokenizer,
-            layout=self.config.layout,
-            titles=class_texts(self.config, self.titles),
-            context_tokens=CONTEXT_TOKENS[self.config.context_text],
-            longest=encoder.longest_sequence(self.network.encoder),
-            unknown=unknown,
-        )
+        return Pairs(frame, self.tokenizer, unknown=unknown, **self.settings_of_pairs())
+
+    def settings_of_pairs(self) -> dict[str, Any]:
+        """How `Pairs` reads rows for this model."""
+        return {
+            "layout": self.config.layout,
+            "titles": class_texts(self.config, self.titles),
+            "context_tokens": CONTEXT_TOKENS[self.config.context_text],
+            "longest": encoder.longest_sequence(self.network.encoder),
+        }
 
     def run(self, pairs: Pairs, *, progress: Progress | None = None) -> Predictions:
         """What the network alone says of all pairs; `progress` as in `model.run`."""

@@ -1,6 +1,6 @@
 """The network: tokens and class vector -> encoder -> spans of anchor and target -> two heads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
@@ -245,7 +245,8 @@ def run(network: Network, pairs: Pairs, *, precision: str, progress: Progress | 
         network.eval()
     predictions = Predictions.zeros(len(pairs), with_ratings=network.rating_head is not None)
     done = 0
-    for batch in _batches(pairs, tokens=BATCH_TOKENS[network.device.type]):
+    for sequences in pairs.batches(tokens=BATCH_TOKENS[network.device.type]):
+        batch = pairs.collate(sequences)
         rows = batch["rows"]
         with encoder.autocast(precision, network.device):
             outputs = network({name: tensor.to(network.device) for name, tensor in batch.items()})
@@ -256,17 +257,3 @@ def run(network: Network, pairs: Pairs, *, precision: str, progress: Progress | 
         if progress:
             progress(done, len(pairs))
     return predictions
-
-
-def _batches(pairs: Pairs, *, tokens: int) -> Iterator[dict[str, Tensor]]:
-    """All rows in batches of about `tokens` tokens.
-
-    The longest sequences come first, so that the first batch takes the most memory.
-    """
-    sequences = pairs.sequences()
-    lengths = pairs.lengths(sequences)
-    order = np.argsort(lengths, kind="stable")[::-1]
-    while len(order):
-        size = max(1, tokens // int(lengths[order[0]]))
-        yield pairs.collate([pairs[sequences[i]] for i in order[:size]])
-        order = order[size:]

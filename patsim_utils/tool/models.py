@@ -1,11 +1,23 @@
-"""The models that ship with this package, and the folder of the model that a command uses."""
+"""The models that ship with this package, and the model that a command uses; nothing slow is imported at first."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from patsim_utils import storage
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, named
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from patsim_utils.method.matcher import Matcher
+    from patsim_utils.method.onnx.reader import Reader
 
 FOLDER = Path(__file__).parents[1] / "models"
 NAMES = ("small", "large")
@@ -77,3 +89,57 @@ def _line(name: str, known: dict[str, Any]) -> str:
     if len(parts) == 1:
         parts.append("its figures are not recorded")
     return "  ".join([parts[0], "; ".join(parts[1:])])
+
+
+class Model:
+    """A model folder: known by its content, and loaded when it is first needed.
+
+    Before that `prepare` is called, which gives a `note` of how the model computes. The `engine` is
+    torch ("local", and "ray" in its workers) or ONNX Runtime ("onnx").
+    """
+
+    def __init__(self, folder: Path, *, engine: str = "local", prepare: Callable[[], str] | None = None) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.prepare = prepare
+        self.note = ""
+
+    @cached_property
+    def identity(self) -> str:
+        """What the scores depend on; what is scored by another engine is scored anew."""
+        if self.engine == "onnx":
+            return f"onnx-{storage.digest(self.folder)}"
+        from patsim_utils.method.weights import folders
+
+        return folders.identity(self.folder)
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        from patsim_utils.method.matcher import Matcher
+
+        self._get_ready()
+        return Matcher.load(self.folder)
+
+    @cached_property
+    def reader(self) -> Reader:
+        from patsim_utils.method.onnx import cached
+
+        self._get_ready()
+        return cached.load(self.folder)
+
+    def _get_ready(self) -> None:
+        if self.prepare is not None:
+            self.note = self.prepare()
+
+    @property
+    def listwise(self) -> bool:
+        """Whether a score also depends on the other rows; ONNX Runtime reads no such model."""
+        return self.engine != "onnx" and self.matcher.config.listwise
+
+    def values(self, pairs: pd.DataFrame, **settings: Any) -> np.ndarray:
+        """What `scale.values` gives for checked pairs; the settings are its."""
+        if self.engine == "onnx":
+            return self.reader.values(pairs, **settings)
+        from patsim_utils.tool import scale
+
+        return scale.values(self.matcher, pairs, **settings)

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,9 @@ import pandas as pd
 from patsim_utils import storage
 from patsim_utils.data import tables
 from patsim_utils.errors import InputError, clip, named
-from patsim_utils.method.matcher import Matcher
-from patsim_utils.method.weights import folders
 from patsim_utils.ratings import RELATIONS, SCORES
 from patsim_utils.tool import outputs, parts, rows, scale
+from patsim_utils.tool.models import Model
 from patsim_utils.tool.rows import SHOWN, Columns
 from patsim_utils.tool.work import Progress
 
@@ -44,28 +43,6 @@ class Options:
     def identity(self) -> str:
         """What of the options decides what is written."""
         return json.dumps(asdict(replace(self, overwrite=False, workers=0, status=None)))
-
-
-class Model:
-    """A model folder: known by its content, and loaded when it is first needed.
-
-    Before that `prepare` is called, which gives a `note` of how the model computes.
-    """
-
-    def __init__(self, folder: Path, *, prepare: Callable[[], str] | None = None) -> None:
-        self.folder = folder
-        self.prepare = prepare
-        self.note = ""
-
-    @cached_property
-    def identity(self) -> str:
-        return folders.identity(self.folder)
-
-    @cached_property
-    def matcher(self) -> Matcher:
-        if self.prepare is not None:
-            self.note = self.prepare()
-        return Matcher.load(self.folder)
 
 
 def score_folder(source: Path, target: Path, model: Model, options: Options) -> int:
@@ -227,7 +204,7 @@ def _values(model: Model, pairs: pd.DataFrame, options: Options, kept: Path, *, 
     if options.workers:
         size = min(RAY_CHUNK, -(-len(pairs) // (4 * options.workers)))
     kept = parts.begin(kept.with_name(f"{kept.name}-{size}"))
-    chunks = parts.chunks(pairs, size, whole_groups=model.matcher.config.listwise)
+    chunks = parts.chunks(pairs, size, whole_groups=model.listwise)
     paths = [kept / f"{number}.f64" for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     todo = {number: pairs.iloc[chunks[number]] for number in missing}
@@ -254,4 +231,4 @@ def _scored(
         return
     for number, part in todo.items():
         settings = {"unknown": options.unknown, "explain": options.explain, "progress": progress.within}
-        yield number, scale.values(model.matcher, part, **settings)
+        yield number, model.values(part, **settings)

@@ -31,12 +31,13 @@ def chosen_threads(threads: int | None, clock: "Clock") -> int:
     return clock.idle_cores()
 
 
-def use_threads(threads: int | None, clock: "Clock") -> str:
-    """Sets the threads of torch, here and in processes that are started; returns them in words."""
-    import torch
-
+def use_threads(threads: int | None, clock: "Clock", *, engine: str = "local") -> str:
+    """Sets the threads of an engine, here and in processes that are started; returns them in words."""
     count = chosen_threads(threads, clock)
-    torch.set_num_threads(count)
+    if engine != "onnx":
+        import torch
+
+        torch.set_num_threads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
     return f"{_counted(count, 'thread')} of {_counted(cores(), 'core')}"
 

@@ -36,6 +36,8 @@ def check_engine(words: argparse.Namespace) -> None:
         raise InputError("--workers: works with --engine ray only")
     if words.engine == "ray" and not importlib.util.find_spec("ray"):
         raise InputError("--engine ray: Ray is not installed; pip install -e '.[scale]'")
+    if words.engine == "onnx" and not importlib.util.find_spec("onnxruntime"):
+        raise InputError("--engine onnx: ONNX Runtime is not installed; pip install -e '.[onnx]'")
 
 
 def check_readable(path: Path) -> None:

@@ -60,8 +60,10 @@ def run_score(words: argparse.Namespace) -> int:
         workers=words.workers if words.engine == "ray" else 0,
         status=words.status,
     )
-    prepare = partial(work.use_threads, words.threads, clock) if words.engine == "local" else None
-    model = scoring.Model(folder, prepare=prepare)
+    prepare = None
+    if words.engine != "ray":
+        prepare = partial(work.use_threads, words.threads, clock, engine=words.engine)
+    model = models.Model(folder, engine=words.engine, prepare=prepare)
     score = scoring.score_folder if source.is_dir() else scoring.score_table
     return 2 if score(source, target, model, options) else 0
 

@@ -1,0 +1,6 @@
+"""ONNX Runtime as the engine of a trained model; nothing is sent to anybody."""
+
+import os
+
+# Else the package index's builds report their use to Microsoft, and keep a device's number in the cache
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

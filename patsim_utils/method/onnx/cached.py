@@ -1,0 +1,20 @@
+"""A model in ONNX's form, which is made once and lies in the cache."""
+
+from pathlib import Path
+
+import onnxruntime
+
+from patsim_utils import storage
+from patsim_utils.method import backbones
+from patsim_utils.method.onnx.reader import SETTINGS, Reader
+
+
+def load(folder: Path) -> Reader:
+    """The model of a folder; at its first use it is put into the cache. InputError as in `export.write`."""
+    target = backbones.cache_folder() / "onnx" / f"{storage.digest(folder)[:16]}-{onnxruntime.__version__}"
+    if not (target / SETTINGS).is_file():
+        from patsim_utils.method.onnx import export  # here, since it imports torch
+
+        with storage.lock(target.with_name(f"{target.name}.lock"), f"ONNX form of {folder.name}"):
+            export.write(folder, target)
+    return Reader(target)

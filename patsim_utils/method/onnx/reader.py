@@ -1,0 +1,70 @@
+"""A model in ONNX Runtime: it scores pairs, and neither torch nor transformers is imported."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from tokenizers import Tokenizer
+
+from patsim_utils.data.pairs import check_pairs, is_one_phrase
+from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.ratings import RELATIONS, SCORES
+
+GRAPH = "model.onnx"
+SETTINGS = "settings.json"
+TOKENIZER = "tokenizer.json"
+BATCH_TOKENS = 2048
+# What is said of equal phrases: score, probability of each score, of each relation
+CERTAIN = np.array([1, *(score == 1 for score in SCORES), *(name == "same" for name in RELATIONS)], dtype=float)
+
+
+class Tokens:
+    """What `Pairs` needs of a tokenizer; `special` are the ids that it asks for, by name."""
+
+    def __init__(self, file: Path, special: dict[str, int]) -> None:
+        self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        for name, token in special.items():
+            setattr(self, name, token)
+
+    def __call__(self, texts: Sequence[str], **_: bool) -> dict[str, list[list[int]]]:
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return {"input_ids": [encoding.ids for encoding in encodings]}
+
+
+class Reader:
+    """Scores pairs, from a folder that `export.write` has made, with OMP_NUM_THREADS threads."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+        self.settings = settings["pairs"]
+        self.tokenizer = Tokens(folder / TOKENIZER, settings["special"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: all cores
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # `export` has done it
+        self.session = onnxruntime.InferenceSession(str(folder / GRAPH), options)
+        self.inputs = [tensor.name for tensor in self.session.get_inputs()]
+
+    def values(
+        self, frame: pd.DataFrame, *, unknown: str, explain: bool, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """What `scale.values` gives for a matcher."""
+        frame = check_pairs(frame, unknown=unknown)
+        pairs = Pairs(frame, self.tokenizer, unknown=unknown, **self.settings)
+        rows = []
+        parts = []
+        for sequences in pairs.batches(tokens=BATCH_TOKENS):
+            batch = pairs.arrays(sequences)
+            parts += self.session.run(None, {name: batch[name] for name in self.inputs})
+            rows += batch["rows"].tolist()
+            if progress:
+                progress(len(rows), len(pairs))
+        values = np.concatenate(parts)[np.argsort(rows)]
+        equal = is_one_phrase(frame["anchor"], frame["target"]).to_numpy(bool)
+        values[equal] = CERTAIN[: values.shape[1]]
+        return values if explain else values[:, :1]
