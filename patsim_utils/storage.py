@@ -181,7 +181,7 @@ def _discard(aside: Path) -> None:
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """While it lasts no other process holds `path`.
+    """While it lasts no other process holds `path`, a file that is gone afterwards.
 
     The lock of a process that has died counts for nothing.
 
@@ -200,6 +200,9 @@ def lock(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # While it is held: who has opened it meanwhile sees that it is gone, and makes another.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         holder.release()
 
 

@@ -1,5 +1,7 @@
 """YAML as it is read: nothing that expands, stands twice, or means another number than it shows."""
 
+import time
+
 import pytest
 import yaml
 
@@ -26,6 +28,12 @@ BOMB = """epochs: [&a [x,x,x,x,x,x,x,x,x,x], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a],
 def test_a_text_that_is_more_than_it_shows_is_refused(text: str, message: str) -> None:
     with pytest.raises((yaml.YAMLError, ValueError), match=message):
         read_yaml(text)
+
+
+def test_many_keys_take_no_time() -> None:
+    began = time.monotonic()
+    assert len(read_yaml("\n".join(f"k{number}: 1" for number in range(5000)))) == 5000
+    assert time.monotonic() - began < 20
 
 
 def test_numbers_are_what_they_say() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 
@@ -195,6 +196,22 @@ def test_the_lock_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
         process.kill()
     with storage.lock(tmp_path / "lock", "the run"):
         pass
+    assert list(tmp_path.iterdir()) == []  # a lock that is released leaves no file
+
+
+def test_a_lock_that_was_opened_before_it_went_is_none(tmp_path: Path) -> None:
+    first = filelock.FileLock(tmp_path / "lock")
+    first.acquire()
+    second = filelock.FileLock(tmp_path / "lock")
+    (tmp_path / "lock").unlink()
+    second.acquire(timeout=0)  # of a new file
+    first.release()
+    with (
+        pytest.raises(InputError, match=r"^the run is being written by another"),
+        storage.lock(tmp_path / "lock", "the run"),
+    ):
+        pass
+    second.release()
 
 
 def test_what_a_killed_writing_left_goes_with_the_next_one_of_that_file(tmp_path: Path) -> None:

@@ -284,6 +284,11 @@ def test_the_first_sheet_that_is_shown_is_read_which_is_said(tmp_path: Path, cap
     assert "a.xlsx: sheet 'pairs' is read; not read: 'lookup' (hidden), 'more'" in caplog.text.replace('"', "")
 
 
+def test_a_number_that_is_a_query_is_said(tmp_path: Path, caplog) -> None:
+    read_table(saved(tmp_path / "q.xlsx", ("query", "context"), (12, "H01")))
+    assert "q.xlsx: numbers that are read as phrases: 1, such as row 2, column query: '12'" in caplog.text
+
+
 def test_a_number_that_is_a_phrase_is_said(tmp_path: Path, caplog) -> None:
     rows = [("Anchor", "target", "context", "id"), (100, "a", "H01", 7), ("b", 0.5, "H01", 8), ("c", True, "H01", None)]
     frame, _ = read_table(saved(tmp_path / "a.xlsx", *rows))

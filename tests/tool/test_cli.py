@@ -105,6 +105,9 @@ def test_a_score_imports_nothing_that_it_does_not_need(run: Path, pairs: Path) -
         (["study", "--preset", "sample", "x\x1b\n" * 400], "unrecognized arguments"),
         (["check-name", "../x"], "--name: '../x' is no name of a study"),
         (["record", "none"], "reports/none: there is no study of a run"),
+        (["ask", "a", "b", "--context", "H04", "--threads", "99999999"], "'99999999' is more than 1,024"),
+        (["score", "x.csv", "-o", "y.csv", "--workers", "1025"], "'1025' is more than 1,024"),
+        (["serve", "--port", "65536"], "'65536' is no port: the last one is 65535"),
         (["ablation", "--preset", "sample", "--share", "2"], "argument --share: '2' is not in (0, 1]"),
     ],
 )
@@ -117,6 +120,35 @@ def test_a_wrong_command_is_one_line(words: list[str], said: str, capsys: pytest
     assert error.count("\n") == 1
     assert error[:-1].isprintable()
     assert len(error) < 500
+
+
+@pytest.mark.parametrize(
+    ("destination", "status", "said"),
+    [("/dev/full", 1, "error: [Errno 28] No space left on device\n"), (None, 1, "")],
+)
+def test_an_output_that_cannot_be_written_is_one_line(destination: str | None, status: int, said: str) -> None:
+    """A disk that is full, and a reader that has gone."""
+    program = "import sys; from patsim_utils.tool import cli; sys.exit(cli.main(['models']))"
+    command = [sys.executable, "-c", program]
+    if destination:
+        with Path(destination).open("wb") as output:
+            done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_a_sign_that_the_terminal_does_not_know_is_spelt_out(run: Path) -> None:
+    program = "import sys; from patsim_utils.tool import cli; sys.exit(cli.main(sys.argv[1:]))"
+    words = ["ask", "café", "bar", "--context", "H04", "--run", str(run)]
+    settings = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=settings, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("'caf\\xe9' and 'bar' in H04")
 
 
 def test_words_for_make_are_those_of_a_shell(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

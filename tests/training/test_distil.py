@@ -330,7 +330,7 @@ def test_labels_are_the_mean_of_the_teachers_in_four_digits(tmp_path, monkeypatc
 
 def test_labels_of_other_teachers_or_pairs_go(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(distil.folders, "find", lambda teacher: f"found {teacher}")
-    monkeypatch.setattr(distil.storage, "digest", lambda *parts: " ".join(parts))
+    monkeypatch.setattr(distil.folders, "identity", lambda model: f"content of {model}")
     pairs = pd.DataFrame({"anchor": ["a", "b"]})
 
     def folder(teachers: list[str], rows: pd.DataFrame) -> Path:
@@ -358,3 +358,20 @@ def test_a_teacher_without_ratings_is_refused(monkeypatch, tmp_path) -> None:
     with pytest.raises(InputError) as error:
         distil.distil({}, Config(), teachers, tmp_path / "student", anchors=3)
     assert str(error.value) == f"--teacher {tmp_path}/unrated: has learned no ratings (rating_weight 0)"
+
+
+def test_labels_of_other_teachers_go_and_files_of_a_users_stay(tiny_backbone, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    teacher = tmp_path / "teacher"
+    config = Config(backbone=tiny_backbone("bert"), contrast_layer=1)
+    Matcher(config).save(teacher)  # a model alone, as others share it
+    pairs = pd.DataFrame({"anchor": ["pump"], "target": ["valve"], "context": ["F04"]})
+    first = distil._label_folder(run, [teacher], pairs)
+    first.mkdir()
+    (first.parent / "notes").mkdir()
+    (first.parent / "notes.txt").touch()
+    assert distil._label_folder(run, [teacher], pairs) == first
+    Matcher(config).save(teacher)
+    second = distil._label_folder(run, [teacher], pairs)
+    assert second != first
+    assert sorted(path.name for path in first.parent.iterdir()) == ["notes", "notes.txt"]

@@ -139,3 +139,26 @@ def test_a_run_is_known_by_its_settings_and_rows_wherever_the_data_lies(root: Pa
         runs.finished(config.model_copy(update={"epochs": 1, "learning_rate": 0.1}), splits, run)
     with pytest.raises(InputError, match="differs in the data's rows"):
         runs.finished(config, splits | {"train": splits["test"]}, run)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.old"])
+def test_a_run_with_a_users_file_is_not_replaced(root: Path, name: str) -> None:
+    run = root / "runs" / "one"
+    runs.refuse_foreign(run)
+    runs.refuse_foreign(root / "runs" / "none")
+    (run / name).mkdir()
+    with pytest.raises(InputError, match=rf"one/{name}: is no part of a run, which is to be replaced; move it away"):
+        runs.refuse_foreign(run)
+
+
+def test_what_no_training_left_is_no_work_folder(tmp_path: Path) -> None:
+    work = tmp_path / ".one.work"
+    runs.refuse_foreign_work(work)
+    work.mkdir()
+    (work / ".identity.json.0123456789abcdef.new").touch()
+    runs.refuse_foreign_work(work)  # a kill came right after its making
+    (work / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"\.one\.work: is no run that a training left; move it away"):
+        runs.refuse_foreign_work(work)
+    (work / "identity.json").touch()
+    runs.refuse_foreign_work(work)
