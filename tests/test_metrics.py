@@ -173,7 +173,9 @@ def test_a_constant_baseline_is_undefined_and_a_broken_one_an_error(frame: pd.Da
     for seed in (0, 3):
         measures = metrics.evaluate(frame, frame["first"], seed=seed)
         assert metrics.evaluate_or_none(frame, frame["first"], seed=seed) == measures
-    assert metrics.evaluate_or_none(frame, frame["first"]) == metrics.evaluate(frame, frame["first"], seed=0)
+    by_default = metrics.evaluate(frame, frame["first"])
+    assert metrics.evaluate_or_none(frame, frame["first"]) == by_default
+    assert metrics.evaluate(frame, frame["first"], seed=0) == by_default
     for broken in (np.full(len(frame), np.nan), constant[1:]):
         with pytest.raises(ValueError, match="240 finite numbers"):
             metrics.evaluate_or_none(frame, broken)
