@@ -158,7 +158,11 @@ def test_the_regressor_is_noted_and_older_notes_without_it_are_read(tiny_backbon
             folders.read_note(folder)
 
 
-def test_hyperlora_has_no_adapter_form(tiny_backbone, tmp_path) -> None:
+def test_hyperlora_has_no_adapter_form(tiny_backbone, short_name, pairs_frame, tmp_path) -> None:
+    matcher = trained(short_name, adapter="hyperlora")
+    matcher.save(tmp_path)
+    assert folders.read_note(tmp_path).form == "full"
+    np.testing.assert_allclose(Matcher.load(tmp_path).score(pairs_frame), matcher.score(pairs_frame), atol=1e-6)
     message = "^adapter 'hyperlora' has an update for each class; only the form 'full' keeps it$"
     with pytest.raises(InputError, match=message):
         trained(tiny_backbone("bert"), adapter="hyperlora").save(tmp_path, form="adapter")
