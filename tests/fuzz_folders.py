@@ -31,7 +31,7 @@ from tests.fuzz_tables import WrongError, check
 
 MOST_MEMORY = 2**30  # bytes that a refusal may take
 ROWS = ("pump,valve,F04", "hose,pipe,F16", "pump,,F04", "steel,iron,E04", 'a "b",c,H01')
-OWN = ("notes.txt", ".notes", "a.errors.csv", "z.csv", ".a.csv.0123456789abcdef.new", ".a.csv.parts/mine")
+OWN = ("notes.txt", ".notes", "a.errors.csv", "z.csv", ".a.csv.notes.new", ".a.csv.parts/mine")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -172,7 +172,7 @@ def _workbook(draw: random.Random, path: Path) -> Path:
         cells = b'<row><c/><c r="XFD1" s="0"/></row>' * draw.randint(2000, 4000)
         contents[part] = contents[part].replace(b"</sheetData>", cells + b"</sheetData>")
     else:
-        contents[part] += b" " * 2**27
+        contents[part] = contents.get(part, b"") + b" " * 2**27
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for name, content in contents.items():
             packed.writestr(name, content)
