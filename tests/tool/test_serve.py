@@ -107,11 +107,14 @@ def test_what_is_wrong_is_one_line(client, path: str, body: dict, status: int, s
     assert f'patsim_seconds_count{{path="{path[1:]}",status="{status}"}} 1.0' in client.get("/metrics").text
 
 
-def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher) -> None:
-    with testclient.TestClient(serve.application(matcher, token="secret")) as client:
+@pytest.mark.parametrize("token", ["secret", "geheimnisvoll \u00f6"])
+def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher, token: str) -> None:
+    with testclient.TestClient(serve.application(matcher, token=token)) as client:
         body = {"query": "strong material", "texts": TEXTS, "context": "E04"}
         assert client.post("/rerank", json=body).status_code == 401
-        assert client.post("/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert (
+            client.post("/rerank", json=body, headers={"Authorization": f"Bearer {token}".encode()}).status_code == 200
+        )
         assert client.get("/health").status_code == 200
 
 

@@ -6,6 +6,7 @@ for clients that know no class it stands in the path: `/H04/rerank`.
 
 import asyncio
 import hmac
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -125,8 +126,8 @@ def _add_guards(app: FastAPI, token: str) -> None:
 
 def _refusal(request: Request, token: str) -> JSONResponse | None:
     """The answer where a request is not to be read."""
-    sent = request.headers.get("authorization", "")
-    is_known = hmac.compare_digest(sent.encode(), f"Bearer {token}".encode())
+    sent = request.headers.get("authorization", "").encode("latin-1")  # the bytes that came
+    is_known = hmac.compare_digest(sent, b"Bearer " + os.fsencode(token))
     if token and not is_known and request.url.path != "/health":
         return _error(401, "the token is missing or another one")
     length = request.headers.get("content-length", "")
