@@ -19,6 +19,7 @@ from patsim_utils.training.runs import run_folder
 
 WIDE = widgets.Layout(width="min(40rem, 95%)")
 LABEL = {"description_width": "6rem"}
+HELP = "Type two phrases and a class, and press Compare; or paste a list, and have it ranked beside the first phrase."
 # Four phrases and their classes, each with ten candidates; written for this project
 QUERIES = {
     ("door lock", "E05"): "latch; key-operated closure; bolt mechanism; door hinge; padlock; "
@@ -132,7 +133,8 @@ class Form:
         compare.on_click(lambda _: self.compare())
         rank = widgets.Button(description="Rank the list", button_style="primary")
         rank.on_click(lambda _: self.rank())
-        pair = [self.anchor, self.target, self.context, compare, self.answer]
+        help_text = widgets.HTML(fill("<p>{text}</p>", text=HELP))
+        pair = [help_text, self.anchor, self.target, self.context, compare, self.answer]
         self.widget = widgets.VBox([*pair, self.candidates, rank, self.ranking])
 
     def compare(self) -> None:

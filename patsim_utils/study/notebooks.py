@@ -31,7 +31,8 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import progress
 from patsim_utils.study.pages import page, summary
-from patsim_utils.study.pages.index import RECORDS, write_index
+from patsim_utils.study.pages.index import write_index
+from patsim_utils.study.pages.rows import RECORDS
 from patsim_utils.study.parameters import KEYWORDS
 from patsim_utils.training import runs
 from patsim_utils.training.runs import Run
@@ -66,11 +67,11 @@ class ThisInterpreter(AsyncKernelManager):
         return await super()._async_pre_start_kernel(stderr=self.stderr, **options)
 
 
-def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Parameters:
+def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS, preset: str = "") -> Parameters:
     """Tries all that a study needs: notebooks, data, titles, backbone, a free name.
 
-    Says what the study is about to do. Returns the parameters, with rating_weight 0 where the data has
-    no ratings.
+    Says what the study, whose parameters are from `preset`, is about to do. Returns the parameters, with
+    rating_weight 0 where the data has no ratings.
     """
     for stem in notebooks:
         _check_notebook(stem)
@@ -92,7 +93,7 @@ def check(parameters: Parameters, *, notebooks: Sequence[str] = NOTEBOOKS) -> Pa
             rows = load(leaked.data, protocol="random", seed=leaked.seed)
             _check_free(f"{parameters.name}-leak", leaked, rows, replace=parameters.replace)
     if notebooks:  # `patsim train` has none
-        progress.announce(parameters, len(splits["train"]), list(notebooks))
+        progress.announce(parameters, len(splits["train"]), list(notebooks), preset=preset)
     return parameters
 
 

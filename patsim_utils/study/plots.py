@@ -21,6 +21,7 @@ from patsim_utils.study.look.figures import (
     GREY,
     ORANGE,
     PALE,
+    SMALL,
     Picture,
     labels,
     new,
@@ -68,7 +69,7 @@ def bars(
     sns.barplot(rows, x=value, y=label, hue=hue or None, orient="h", errorbar=None, ax=ax)
     for group in ax.containers:
         numbers = [text_of(number) for number in group.datavalues]
-        ax.bar_label(group, numbers, padding=3, fontsize="small", color=GREY)
+        ax.bar_label(group, numbers, padding=3, fontsize=SMALL, color=GREY)
     ax.margins(x=0.12)
     ax.set(ylabel="", xlabel=axis or value)
     ax.set_yticks(ax.get_yticks(), labels(table[label].drop_duplicates()))
@@ -103,7 +104,7 @@ def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:
     for row, column in np.argwhere(values > 0):
         text = f"{100 * shares[row, column]:.0f} %\n{values[row, column]:,}"
         colour = legible_on(colours[row, column])
-        middle = {"ha": "center", "va": "center", "fontsize": "small"}
+        middle = {"ha": "center", "va": "center", "fontsize": SMALL}
         ax.text(column + 0.5, row + 0.5, text, color=colour, **middle)
     middles = np.arange(size) + 0.5
     ax.set(xticks=middles, yticks=middles, xticklabels=names, yticklabels=names, ylim=(size, 0))

@@ -17,17 +17,20 @@ from patsim_utils.training import runs
 SECONDS = 30.0  # between two lines about one notebook
 
 
-def announce(parameters: Parameters, pairs: int, notebooks: list[str]) -> None:
-    """Says data, name, what is trained and about how long that takes.
+def announce(parameters: Parameters, pairs: int, notebooks: list[str], *, preset: str = "") -> None:
+    """Says name, preset, data and notebooks, what is loaded or trained, and about how long that takes.
 
     `pairs`: rows of the training split.
     """
     config = parameters.config
-    print(f"study {parameters.name}: {pairs:,} training pairs of {config.data}", flush=True)
-    if "2_train" not in notebooks:
+    settings = f"preset {preset}, " if preset else ""
+    print(f"study {parameters.name}: {settings}{pairs:,} training pairs of {config.data}", flush=True)
+    print(f"notebooks: {', '.join(notebooks)}", flush=True)
+    folder = runs.run_folder(parameters.name)
+    if (folder / "metrics.json").is_file() and not parameters.replace:
+        print(f"loaded: the finished run {os.path.relpath(folder)}, which is not trained again", flush=True)
         return
-    if (runs.run_folder(parameters.name) / "metrics.json").is_file() and not parameters.replace:
-        print("a finished run of this name is there: it is loaded, not trained again", flush=True)
+    if "2_train" not in notebooks:
         return
     steps = config.epochs * -(-pairs // config.batch_size)
     print(f"training: {config.describe()}; about {steps:,} steps of {config.batch_size} pairs", flush=True)

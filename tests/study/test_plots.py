@@ -144,12 +144,12 @@ def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
 
 def test_a_column_has_as_many_decimals_as_its_largest_number_needs() -> None:
     frame = pd.DataFrame({"<b>": [0.1234, -0.0001], "ms": [12.345, 1.5], "s": [1234.5, np.nan]})
-    frame["what"] = pd.Series(["minilm", Folded("<lora>")], dtype=object)
+    frame["what"] = pd.Series(["minilm", Folded("small", "<lora>")], dtype=object)
     shown = plots.table(frame, "C")._repr_html_()
     cells = re.findall(r"<td>(.*?)</td>", shown)
     assert cells[:4] == ["0.123", "12.3", "1,234", "minilm"]
     assert cells[4:7] == ["0.000", "1.5", "–"]
-    assert cells[7] == "<details><summary>settings</summary>&lt;lora&gt;</details>"
+    assert cells[7] == "small <details><summary>settings</summary>&lt;lora&gt;</details>"
     assert '<th scope="col">&lt;b&gt;</th>' in shown
 
 

@@ -15,7 +15,7 @@ from patsim_utils.data.splits import GOOGLE
 from patsim_utils.errors import InputError
 from patsim_utils.study import notebooks
 from patsim_utils.study.pages import page, record
-from patsim_utils.study.pages.index import RANDOM, write_index
+from patsim_utils.study.pages.index import write_index
 
 FIXTURES = Path(__file__).parents[1] / "notebooks"
 ROOT = Path(__file__).parents[2]
@@ -120,9 +120,9 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     told = {name: row for row in rows for name in ("one", "random", "cut", "odd", "gone") if f"|{name}|" in row}
     assert "0.700|" in told["one"]
     assert "[0.65,\u00a00.75]" in told["one"]
-    assert "|MiniLM, the small model, few added weights trained|" in told["one"]
+    assert "|MiniLM, the small model, few added weights trained |" in told["one"]
     assert html.escape(Config().describe()) in told["one"]
-    assert RANDOM in told["random"]
+    assert "training has seen" not in told["random"]  # the title of its table says so
     assert "broken: JSONDecodeError" in told["cut"]
     assert "broken: config.json: there is no parameter &#39;epocs&#39;; did you mean epochs?" in told["odd"]
     assert "last run failed on 2026-01-03 (2_train: &lt;x&gt;); never succeeded" in told["gone"]
@@ -148,6 +148,8 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     single, leaked = found.index("Single pairs"), found.index("Rows split at random")
     assert single < found.index('<a href="one/3_errors.html">one</a>', single) < leaked < found.rindex(">random<")
     assert single < found.index("Listwise") < found.rindex(">together<") < leaked
+    reference = '<span class="reference">published: theirs</span>'
+    assert found.index(">one<", single) < found.index(reference)  # the table has references last
     for other in ("random", "together", "elsewhere"):  # where to start: a figure of another kind is no better one
         assert other not in start
     assert "|validation, other data|" in next(row for row in rows if "|elsewhere|" in row)
@@ -163,6 +165,17 @@ def test_the_index_shows_every_study_also_those_with_a_broken_record(root: Path)
     assert "elsewhere: 0.950" not in found  # nor does it stand among the others in the chart
     recorded = (root / "reports" / "recorded" / "index.html").read_text()
     assert re.findall(r'href="(.*html)"', recorded) == ["shared/2_train.html"] * 2  # the table, and where to start
+
+
+def test_the_index_starts_with_the_models_that_ship(root: Path) -> None:
+    put(root, "better", pearson=0.9)
+    for name in ("large", "small"):
+        (put(root, name) / "0_try.html").touch()
+        record.record(name)
+    for index, prefix in {"index.html": "recorded/", "recorded/index.html": ""}.items():
+        text = (root / "reports" / index).read_text()
+        start = text[text.index("<strong>Start here") : text.index("Each study below")]
+        assert re.findall(r'href="(.*?)"', start) == [f"{prefix}small/0_try.html", f"{prefix}large/0_try.html"]
 
 
 def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:

@@ -18,6 +18,7 @@ from patsim_utils.study.look.markup import Shown, fill, note
 # Inches of every figure: 389 points, so that letters of 10 points can be read on a phone
 WIDTH = 5.4
 LONGEST_LABEL = 40  # letters
+SMALL = 9  # points of the numbers beside bars and dots
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
 GREEN = "#009e73"

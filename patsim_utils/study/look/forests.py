@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from patsim_utils.study.explore import interval
-from patsim_utils.study.look.figures import BLUE, GREY, ORANGE, PALE, Picture, labels, new, short
+from patsim_utils.study.look.figures import BLUE, GREY, ORANGE, PALE, SMALL, Picture, labels, new, short
 from patsim_utils.study.look.markup import Shown, note
 
 Line = tuple[str, float]  # name and position of a dashed line
@@ -86,7 +86,7 @@ def _name_rows(ax: Axes, names: pd.Series, texts: list[str]) -> None:
     """Names at the left of the rows, their numbers at the right, the first row on top."""
     for row, text in enumerate(texts):
         number = text.split(" ")[0]
-        options = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small"}
+        options = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": SMALL}
         ax.text(1.02, row, number, **options)
     ax.set(yticks=range(len(names)), yticklabels=labels(names), ylim=(len(names) - 0.5, -0.6))
     ax.grid(axis="x", color=PALE)

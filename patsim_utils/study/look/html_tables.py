@@ -12,6 +12,7 @@ from patsim_utils.study.look.markup import Shown, fill, join, note
 ON_PAPER = 20  # rows
 WIDE = 100  # letters of a row, from which on a table is wider than the text
 NARROW = 24  # letters of a column that paper does not break
+UNBROKEN = 12  # letters of a column that is never broken, such as dates
 
 
 class Link(str):
@@ -26,7 +27,18 @@ class Link(str):
 
 
 class Folded(str):
-    """A cell whose text is seen after a click on "settings"."""
+    """A cell with more behind a click on "settings": `Folded("MiniLM", "minilm, LoRA r=8")`."""
+
+    settings: str
+
+    def __new__(cls, text: str, settings: str) -> "Folded":
+        folded = super().__new__(cls, text)
+        folded.settings = settings
+        return folded
+
+
+class Reference(str):
+    """A cell in the colour of what is there to be compared with."""
 
 
 class Table:
@@ -120,9 +132,7 @@ def _widths(values: pd.Series, cells: list[Markup]) -> list[int]:
     """Letters of each cell that are seen."""
     widths = []
     for value, cell in zip(values, cells, strict=True):
-        if isinstance(value, Folded):
-            widths.append(len("settings"))
-        elif isinstance(value, str):
+        if isinstance(value, str):
             widths.append(len(value))
         else:
             widths.append(len(cell))
@@ -133,7 +143,10 @@ def _cell(value: object, text_of: Callable[[float], str]) -> Markup:
     if isinstance(value, Link):
         return fill('<a href="{href}">{text}</a>', href=value.href, text=str(value))
     if isinstance(value, Folded):
-        return fill("<details><summary>settings</summary>{text}</details>", text=str(value))
+        template = "{text} <details><summary>settings</summary>{settings}</details>"
+        return fill(template, text=str(value), settings=value.settings)
+    if isinstance(value, Reference):
+        return fill('<span class="reference">{text}</span>', text=str(value))
     if isinstance(value, str):
         return fill("{text}", text=value)
     if pd.isna(value):
@@ -170,6 +183,8 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
             rules.append(f"#ID :is(td,th):nth-child({number}) {{text-align:left}}")
         if widths[column] > WIDE // 3:  # else a narrow screen squeezes it into high rows
             rules.append(f"#ID td:nth-child({number}) {{min-width:min(28ch,45vw)}}")
+        elif widths[column] <= UNBROKEN:
+            rules.append(f"#ID td:nth-child({number}) {{white-space:nowrap}}")
     narrow = [number for number, column in enumerate(shown, 1) if widths[column] <= NARROW]
     if sum(width for width in widths.values() if width <= NARROW) <= WIDE:
         columns = [f"#ID td:nth-child({number}) {{white-space:nowrap}}" for number in narrow]
@@ -181,7 +196,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
 # A box that scrolls by itself, so that the page never does; a shadow shows that there is more.
 _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:none}
 #ID button {font:inherit; color:inherit; border:0; background:none; padding:0}
-#ID div {overflow:auto; max-height:18em; background:
+#ID div {overflow:auto; max-height:var(--rows,22em); background:
   linear-gradient(90deg,var(--edge) 30%,#fff0) 0/40px 100% local,
   linear-gradient(270deg,var(--edge) 30%,#fff0) 100%/40px 100% local,
   radial-gradient(farthest-side at 0,#0004,#0000) 0/14px 100%,

@@ -1,52 +1,31 @@
-"""The index of all studies: charts and tables.
+"""The index of all studies: where to start, charts and tables.
 
 It reads the records beside their pages and reports/results.csv.
 """
 
-import filecmp
-import json
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from patsim_utils import storage
-from patsim_utils.config import Config
-from patsim_utils.data.splits import GOOGLE
-from patsim_utils.errors import InputError, clip
+from patsim_utils.method.weights.folders import NAMES
 from patsim_utils.study import plots
-from patsim_utils.study.explore import evaluated
 from patsim_utils.study.look.figures import BLUE, GREY, ORANGE, style
-from patsim_utils.study.look.html_tables import Folded, Link, Table
+from patsim_utils.study.look.html_tables import Link, Reference, Table
+from patsim_utils.study.pages.rows import own_rows, recorded_rows
 
-COLUMNS = ["study", "what it is", "Pearson", "interval", "seeds", "tested on", "minutes", "date"]
-COLUMNS += ["settings", "note"]
-RECORDS = ("metrics.json", "config.json")  # what notebooks leave in the run folder for the reports
-RANDOM = "split at random: training has seen the anchors"
+COLUMNS = ["study", "Pearson", "low", "high", "what it is", "seeds", "tested on", "minutes", "date", "note"]
 OTHER = "sample|other data"  # in the column `tested on`: figures that no other can be compared with
-LISTWISE = "listwise: scores depend on the other targets"
 TRACKS = {
     "pair": "Single pairs",
-    "listwise": "Listwise: all targets of an anchor together",
+    "listwise": "Listwise: all targets of an anchor together, so that a score depends on the others",
     "random": "Rows split at random, a leak: training has seen the anchors",
-}
-# What a study's settings mean in plain words: a part of `Config.describe()`, and its words
-ENCODERS = {"mpnet": "MPNet, the larger model", "minilm": "MiniLM, the small model"}
-WORDS = {
-    "all weights trained": "all weights trained",
-    "LoRA": "few added weights trained",
-    "similarity features": "counts shared words and letters",
-    "features of the group": "reads the other candidates, too",
 }
 # By the first word of a row's name; one's own are blue
 COLOURS = {"published": ORANGE, "baseline": GREY}
-# What a damaged record may raise
-DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 
 
 def write_index(reports: Path, *, shared_too: bool = False) -> None:
@@ -68,27 +47,43 @@ def write_index(reports: Path, *, shared_too: bool = False) -> None:
 
 def _content(folder: Path, rows: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template of the index in `folder` wants."""
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "low", "high", "track"])
-    # of objects: a column of text drops the links
-    table["study"] = pd.Series([row["study"] for row in rows], dtype=object)
-    table["settings"] = pd.Series([row.get("settings", "") for row in rows], dtype=object)
-    leaked = table["note"].astype(str).str.contains(RANDOM, regex=False)
-    table["track"] = table["track"].astype(object).fillna("pair").mask(leaked, "random")
-    comparable = ~table["tested on"].astype(str).str.contains(OTHER) & (table["track"] == "pair")
-    best = None
-    ordered = table[comparable & table["Pearson"].notna()]
-    ordered = ordered.sort_values("Pearson", ascending=False, kind="stable")
-    for name in ordered["study"]:
-        if isinstance(name, Link):
-            best = name
-            break
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "track"])
+    for column in ("study", "what it is"):  # of objects: a column of text drops links and folds
+        table[column] = pd.Series([row.get(column, "") for row in rows], dtype=object)
+    table["track"] = table["track"].astype(object).fillna("pair")
+    shipped = _first_pages(folder)
+    best = None if shipped else _best(table)
     pages = {path.parent.name: path for path in folder.glob("recorded/[!.]*/5_ablation.html")}
     # one's own goes first
     pages |= {path.parent.name: path for path in folder.glob("[!.]*/5_ablation.html")}
     links = []
     for name, path in pages.items():
         links.append(Link(name, path.relative_to(folder).as_posix()))
-    return {"tracks": _tracks(table), "own": own, "best": best, "ablations": links}
+    return {"tracks": _tracks(table), "own": own, "shipped": shipped, "best": best, "ablations": links}
+
+
+def _first_pages(folder: Path) -> list[Link]:
+    """The recorded pages on which the models that ship are tried."""
+    links = []
+    for recorded in ("recorded/", ""):
+        for name in NAMES:
+            page = f"{recorded}{name}/0_try.html"
+            if (folder / page).is_file():
+                links.append(Link(name, page))
+        if links:
+            break
+    return links
+
+
+def _best(table: pd.DataFrame) -> Link | None:
+    """The best study with pages among those of single pairs that can be compared."""
+    comparable = ~table["tested on"].astype(str).str.contains(OTHER) & (table["track"] == "pair")
+    ordered = table[comparable & table["Pearson"].notna()]
+    ordered = ordered.sort_values("Pearson", ascending=False, kind="stable")
+    for name in ordered["study"]:
+        if isinstance(name, Link):
+            return name
+    return None
 
 
 def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -102,190 +97,31 @@ def _tracks(table: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         known = rows[rows["Pearson"].notna() & ~rows["tested on"].astype(str).str.contains(OTHER)]
         known = known.assign(label=known["study"].map(str))
-        known["colour"] = known["label"].str.split(":").str[0].map(COLOURS).fillna(BLUE)
+        known["colour"] = known["label"].map(_colour)
         caption = "Correlation with people's scores, mean over the seeds"
         if (known["colour"] == ORANGE).any():
             caption += "; what was published (orange) is of other pairs"
         if (known["colour"] == GREY).any():
             caption += "; grey: without training"
         chart = plots.forest(known, "label", value="Pearson", colour="colour", caption=caption)
-        shown = rows.astype({"seeds": "Int64"})
-        shown["minutes"] = shown["minutes"].round().astype("Int64")
-        shown = shown[COLUMNS].drop(columns="interval")
-        shown.insert(3, "low", rows["low"])
-        shown.insert(4, "high", rows["high"])
-        empty = [column for column in ("note", "settings") if not shown[column].astype(bool).any()]
-        frame = Table(shown.drop(columns=empty), f"{title}: all studies.", search=True)
         drawing = Markup(chart._repr_html_())
-        tracks.append({"title": title, "chart": drawing, "table": Markup(frame._repr_html_())})
+        tracks.append({"title": title, "chart": drawing, "table": _table(rows, title)})
     return tracks
 
 
-def recorded_rows(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
-    """A row for each study, baseline and publication in results.csv.
-
-    Seeds are merged; variants of an ablation have no row.
-    """
-    if not (reports / "results.csv").is_file():
-        return []
-    table = pd.read_csv(reports / "results.csv", dtype={"study": str, "variant": str})
-    table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
-    rows = []
-    table = table.fillna({"variant": ""})
-    for (study, variant), seeds in table.groupby(["study", "variant"], sort=False):
-        first_split = seeds["split"].iloc[0]
-        seeds = seeds[seeds["split"].eq(first_split) | seeds["split"].isna()]
-        rows.append(_recorded_row(reports, study, variant, seeds, link=link))
-    return rows
+def _colour(name: str) -> str:
+    """The colour of a row: what is published or needs no training is a reference."""
+    return COLOURS.get(name.partition(":")[0], BLUE)
 
 
-def _recorded_row(
-    reports: Path,
-    study: str,
-    variant: str,
-    seeds: pd.DataFrame,
-    *,
-    link: str,
-) -> dict[str, Any]:
-    """The row of one study: means over `seeds`, its rows of results.csv."""
-    first = seeds.iloc[0]
-    name = f"{study}: {variant}" if variant else study
-    mean = seeds[["pearson", "low", "high", "seconds"]].mean()
-    row: dict[str, Any] = {"study": _link(name, reports / "recorded" / study, f"{link}{study}")}
-    row |= {"Pearson": mean["pearson"], "low": mean["low"], "high": mean["high"]}
-    row["minutes"] = mean["seconds"] / 60
-    row["seeds"] = np.nan
-    if pd.notna(first["date"]):
-        row["seeds"] = len(seeds)
-    row["tested on"] = _tested_on(reports / "recorded" / study, name, first)
-    row |= {"date": first["date"], "track": first["track"], "note": ""}
-    row |= described(str(first["what"]))
-    if first["protocol"] == "random":
-        row["note"] = RANDOM
-    elif first["track"] == "listwise":
-        row["note"] = LISTWISE
-    return row
-
-
-def _tested_on(pages: Path, name: str, row: pd.Series) -> str:
-    """Which pairs a recorded figure is of."""
-    try:
-        sample = json.loads((pages / "config.json").read_text("utf-8"))["data"] == "sample"
-    except DAMAGE:  # its pages have gone, or their record is broken
-        sample = bool(re.search(r"\bsample\b", name))
-    if sample:
-        return "sample"
-    if row["split"] == "validation" and row["protocol"] == "random":
-        return "a tenth of train"
-    if row["split"] in ("validation", "test"):
-        return row["split"]
-    return "other pairs"
-
-
-def _link(name: str, pages: Path, address: str) -> str:
-    """The name as a link to the study's page Errors, else to its first page.
-
-    Without pages the name alone.
-    """
-    stems = sorted(path.stem for path in pages.glob("*.html"))
-    for stem in ("3_errors", "2_train", *stems):
-        if stem in stems:
-            return Link(name, f"{address}/{stem}.html")
-    return name
-
-
-def described(what: str) -> dict[str, str]:
-    """The settings of a run (`Config.describe`) in plain words, and folded.
-
-    Other text stays as it is.
-    """
-    encoder = what.partition(",")[0].removeprefix("older code: ")
-    words = [text for part, text in WORDS.items() if part in what]
-    if not words:
-        return {"what it is": what, "settings": ""}
-    plain = ", ".join([ENCODERS.get(encoder, encoder), *words])
-    return {"what it is": plain, "settings": Folded(what)}
-
-
-def own_rows(reports: Path) -> list[dict[str, Any]]:
-    """A row for each study in `reports` that is not shared as it is.
-
-    Also for those that failed or whose record is broken.
-    """
-    recorded = reports / "recorded"
-    names = {path.parent.name for path in reports.glob("[!.]*/*.html")} - {"recorded"}
-    shared = {path.parent.name for path in recorded.glob("*/metrics.json")}
-    linked = {name for name in shared if (recorded / base(name) / "2_train.html").is_file()}
-    names -= {name for name in linked & names if _same(reports / name, recorded / name)}
-    for path in reports.glob(".*.failed.json"):
-        names.add(path.name.removeprefix(".").removesuffix(".failed.json"))
-    return [_own_row(reports, name) for name in sorted(names)]
-
-
-def _own_row(reports: Path, name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"study": _link(name, reports / name, name)}
-    notes = []
-    for read in (_failure, _record):
-        try:
-            facts, note = read(reports, name)
-        except DAMAGE as error:
-            reason = f"{type(error).__name__} {clip(str(error))}"
-            if isinstance(error, InputError):
-                reason = str(error)
-            facts = {}
-            note = f"the record beside these pages is broken: {reason}"
-        row |= facts
-        if note:
-            notes.append(note)
-    return row | {"note": "; ".join(notes)}
-
-
-def _same(pages: Path, others: Path) -> bool:
-    return filecmp.cmpfiles(pages, others, RECORDS, shallow=False)[0] == [*RECORDS]
-
-
-def _failure(reports: Path, name: str) -> tuple[dict[str, Any], str]:
-    """What the note on a failed run says, if there is one."""
-    path = reports / f".{name}.failed.json"
-    if not path.is_file():
-        return {}, ""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    note = f"last run failed on {record['date']} ({record['notebook']}: {record['reason']})"
-    dates = [page.stat().st_mtime for page in (reports / name).glob("*.html")]
-    if not dates:
-        return {}, f"{note}; never succeeded"
-    return {}, f"{note}; pages are of {datetime.fromtimestamp(max(dates), UTC).date()}"
-
-
-def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
-    """The figures of the run that the pages of a study are about, if they are about one."""
-    folder = reports / name
-    if not (folder / "metrics.json").is_file():
-        return {}, ""
-    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    settings = json.loads((folder / "config.json").read_text("utf-8"))
-    config = Config.parse(settings, source="config.json")
-    splits = evaluated(metrics)
-    if not splits:
-        raise KeyError("validation")
-    split = splits[0]
-    low, high = metrics[split]["pearson_ci"]
-    row = {"Pearson": float(metrics[split]["pearson"]), "low": float(low), "high": float(high)}
-    row |= {"seeds": 1, "minutes": metrics["train"]["seconds"] / 60}
-    row["date"] = str(metrics["environment"]["date"])
-    row |= described(config.describe())
-    known = metrics["data"]["train"] == GOOGLE or config.data == "kaggle"
-    row["tested on"] = split if known else f"{split}, other data"
-    row["track"] = "listwise" if config.listwise else "pair"
-    if config.data == "sample":
-        row["tested on"] = "sample"
-    elif metrics["protocol"] == "random":
-        row["tested on"] = "a tenth of train"
-    if metrics["protocol"] == "random":
-        return row, RANDOM
-    return row, LISTWISE if config.listwise else ""
-
-
-def base(name: str) -> str:
-    """The study of which `name` is a seed: `best` for best-seed1; else the name itself."""
-    return re.sub(r"-seed\d+$", "", name)
+def _table(rows: pd.DataFrame, title: str) -> Markup:
+    """The rows of a track as HTML: studies first, then references, in their colour."""
+    shown = rows[COLUMNS].astype({"seeds": "Int64"})
+    shown["minutes"] = shown["minutes"].round().astype("Int64")
+    if not shown["note"].astype(bool).any():
+        shown = shown.drop(columns="note")
+    reference = shown["study"].map(lambda name: _colour(name) != BLUE).astype(bool)
+    names = [Reference(name) if other else name for name, other in zip(shown["study"], reference, strict=True)]
+    shown["study"] = pd.Series(names, index=shown.index, dtype=object)
+    shown = pd.concat([shown[~reference], shown[reference]])
+    return Markup(Table(shown, f"{title}: all studies.", search=True)._repr_html_())

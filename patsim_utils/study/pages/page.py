@@ -1,6 +1,7 @@
 """One executed notebook as a page that needs no other file."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def page(
     """The executed notebook of study `name` as one HTML page.
 
     `titles` are the study's pages, file stem -> heading, which the page links to besides the index.
-    `summary` is what `summary.summary` returns: page 2_train shows all of it, other pages its verdict.
+    `summary` is what `summary.summary` returns: one page shows all of it, the others its verdict.
     `credit`: whose phrases these are.
     """
     notebook = nbformat.read(executed, as_version=4)
@@ -102,7 +103,8 @@ def page(
         "pages": pages,
         "contents": outline(notebook),
         "summary": summary,
-        "whole": executed.stem == "2_train",
+        "whole": executed.stem == summary_page(titles),
+        "summary_page": summary_page(titles),
     }
     exporter = HTMLExporter(
         template_name="template",
@@ -112,6 +114,11 @@ def page(
     )
     text, _ = exporter.from_notebook_node(notebook, {"study": study})
     return text.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
+
+
+def summary_page(titles: Iterable[str]) -> str:
+    """Which of a study's pages has the summary: 2_train, else that of one's own phrases, else Errors."""
+    return next((stem for stem in ("2_train", "0_try", "3_errors") if stem in titles), "")
 
 
 def outline(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from patsim_utils.config import Config
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.study.explore import evaluated
-from patsim_utils.study.pages.index import base, write_index
+from patsim_utils.study.pages.index import write_index
+from patsim_utils.study.pages.rows import base
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 # The studies in the README, in plain words

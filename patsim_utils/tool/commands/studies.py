@@ -23,7 +23,7 @@ def run_study(words: argparse.Namespace) -> int:
     clock = work.Clock()
     from patsim_utils.study import notebooks
 
-    asked = notebooks.check(asked, notebooks=words.notebooks)
+    asked = notebooks.check(asked, notebooks=words.notebooks, preset=words.preset)
     os.environ["OMP_NUM_THREADS"] = str(work.chosen_threads(words.threads, clock))  # of the notebooks' processes
     try:
         notebooks.study(asked, notebooks=words.notebooks)
@@ -43,7 +43,7 @@ def run_ablation(words: argparse.Namespace) -> int:
     from patsim_utils.study import notebooks
     from patsim_utils.training import runs
 
-    asked = notebooks.check(asked, notebooks=["5_ablation"])
+    asked = notebooks.check(asked, notebooks=["5_ablation"], preset=words.preset)
     variants = read_variants(words.variants, asked.config)
     os.environ["OMP_NUM_THREADS"] = str(work.chosen_threads(words.threads, clock))
     folder = runs.run_folder(f"{asked.name}-{words.variants}")
