@@ -7,6 +7,8 @@ DATA ?= sample
 P ?=
 # pytest processes; each keeps to one computing thread.
 JOBS ?= 2
+# The notebook that `make app` shows: 0_try, or 6_search after `make study`.
+PAGE ?= 0_try
 # More words for JupyterLab or Voila, such as LAB_ARGS="--no-browser --port 8889".
 LAB_ARGS ?=
 
@@ -21,7 +23,8 @@ override NAME := $(if $(strip $(unnamed)),$(PRESET),$(value NAME))
 override P := $(value P)
 override JOBS := $(value JOBS)
 override LAB_ARGS := $(value LAB_ARGS)
-export PRESET DATA NAME P JOBS LAB_ARGS
+override PAGE := $(value PAGE)
+export PRESET DATA NAME P JOBS LAB_ARGS PAGE
 # In a container the user is often root, whom JupyterLab refuses unless told.
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -47,8 +50,10 @@ test: $(INSTALLED) ## run the whole test suite, without network or GPU (JOBS)
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, which saves them without outputs (LAB_ARGS)
 	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=patsim_utils.tool.web.lab.clean $(as_root) $$LAB_ARGS
 
-app: $(INSTALLED) ## open notebooks/0_try as a page for people who have no Python (LAB_ARGS)
-	$(BIN)/voila notebooks/0_try.ipynb $$LAB_ARGS
+app: $(INSTALLED) ## open 0_try, or PAGE=6_search, as a page for people who have no Python (PAGE, LAB_ARGS)
+	@[ "$$PAGE" != 6_search ] || [ -f runs/sample/metrics.json ] || \
+		{ echo '6_search needs a study, whose model ranks: make study' >&2; exit 2; }
+	@$(BIN)/voila "notebooks/$$PAGE.ipynb" $$LAB_ARGS
 
 lint: $(INSTALLED) ## check style and format of the code and the notebooks
 	$(BIN)/ruff check $(CODE)

@@ -12,8 +12,14 @@ import pandas as pd
 from patsim_utils.ratings import MEANINGS
 from patsim_utils.study.explore import duration, interval, memory, percent
 from patsim_utils.study.look.figures import short
+from patsim_utils.study.pages.rows import in_plain_words
 
 HALF = 0.5  # the threshold, and the score from which on a pair is worth finding
+
+
+def settings(described: str) -> str:
+    """Of `Config.describe`: what a run is, in plain words."""
+    return f"This run: {in_plain_words(described)}."
 
 
 def kept(table: pd.DataFrame, *, threshold: float = HALF) -> str:

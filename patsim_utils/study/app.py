@@ -3,6 +3,7 @@
 It takes two phrases and a class, or a list to rank.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -115,15 +116,10 @@ class Form:
         candidates: str,
     ) -> None:
         self.matcher = matcher
-        self.classes = {f"{code} {matcher.titles[code]}": code for code in cpc.CLASSES}
-        first = next((label for label, code in self.classes.items() if code == context), "")
         options = {"layout": WIDE, "style": LABEL}
         self.anchor = widgets.Text(anchor, description="phrase", **options)
         self.target = widgets.Text(target, description="other phrase", **options)
-        hint = "type a word of its title, such as vehicles, or a code"
-        self.context = widgets.Combobox(
-            value=first, options=list(self.classes), description="class", placeholder=hint, **options
-        )
+        self.context = class_field(matcher.titles, context)
         self.answer = widgets.HTML()
         lines = "\n".join(phrases(candidates))
         options |= {"rows": 8, "placeholder": "one phrase a line"}
@@ -139,44 +135,61 @@ class Form:
 
     def compare(self) -> None:
         """Shows what the model says of the two phrases, or which field is wrong."""
-        self.answer.value = self._answered(self._compared)
+        self.answer.value = answered(self._compared)
 
     def rank(self) -> None:
         """Shows the list, the nearest to the first phrase on top, or which field is wrong."""
-        self.ranking.value = self._answered(self._ranked)
-
-    def _answered(self, work: Callable[[], str]) -> str:
-        """What `work` returns, or the fault that the user can mend, as HTML."""
-        try:
-            return str(work())
-        except InputError as error:
-            return str(fill('<p role="alert">{error}</p>', error=str(error)))
+        self.ranking.value = answered(self._ranked)
 
     def _compared(self) -> str:
-        anchor = _filled(self.anchor, "a phrase")
-        target = _filled(self.target, "the phrase that is compared with it")
-        text = sentence(self.matcher, anchor, target, self._code())
+        anchor = filled(self.anchor, "a phrase")
+        target = filled(self.target, "the phrase that is compared with it")
+        text = sentence(self.matcher, anchor, target, code_of(self.context))
         return fill("<p><strong>{text}</strong></p>", text=text)
 
     def _ranked(self) -> str:
-        anchor = _filled(self.anchor, "a phrase")
+        anchor = filled(self.anchor, "a phrase")
         listed = phrases(self.candidates.value)
         if not listed:
             raise InputError("The list is empty: type or paste phrases into it, one a line.")
-        table = self.matcher.rank(anchor, listed, context=self._code())
+        table = self.matcher.rank(anchor, listed, context=code_of(self.context))
         table["in words"] = table["score"].map(in_words)
         return Table(table, f"{len(table)} phrases, the nearest to “{anchor}” first")._repr_html_()
 
-    def _code(self) -> str:
-        """The chosen class; InputError where the field holds none."""
-        text = self.context.value.strip()
-        code = self.classes.get(text) or cpc.class_of(text)
-        if code is None:
-            raise InputError("Choose a class: type a word of its title, or a code such as H04, into the field class.")
-        return code
+
+def class_field(titles: Mapping[str, str], context: str) -> widgets.Combobox:
+    """A field in which a class is found by its code or a word of its title."""
+    labels = {code: f"{code} {titles[code]}" for code in cpc.CLASSES}
+    hint = "type a word of its title, such as vehicles, or a code"
+    options = {"layout": WIDE, "style": LABEL, "description": "class", "placeholder": hint}
+    return widgets.Combobox(value=labels.get(context, ""), options=list(labels.values()), **options)
 
 
-def _filled(field: widgets.Text, what: str) -> str:
+def code_of(field: widgets.Combobox) -> str:
+    """The class that is chosen in a `class_field`; InputError where it holds none."""
+    text = field.value.strip()
+    if text in field.options:
+        text = text.partition(" ")[0]
+    code = cpc.class_of(text)
+    if code is None:
+        raise InputError("Choose a class: type a word of its title, or a code such as H04, into the field class.")
+    return code
+
+
+def answered(work: Callable[[], str]) -> str:
+    """What `work` returns, or the fault that the user can mend, as HTML."""
+    try:
+        return str(work())
+    except InputError as error:
+        return str(fill('<p role="alert">{error}</p>', error=str(error)))
+
+
+def by_voila() -> bool:
+    """Whether Voilà shows this notebook as a page to somebody who waits for it."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+
+
+def filled(field: widgets.Text, what: str) -> str:
     """The text of a field; InputError where it is empty."""
     text = field.value.strip()
     if not text:

@@ -162,10 +162,13 @@ def anchor_errors(frame: pd.DataFrame) -> pd.DataFrame:
 def worst_pairs(frame: pd.DataFrame, *, titles: Mapping[str, str], count: int = MOST_PAIRS) -> pd.DataFrame:
     """The `count` rows with the largest error, the worst first.
 
-    Returns anchor, target, score, prediction, error, rating (if known), context, field.
+    Returns anchor, target, score, prediction, error, rating with its meaning (if known), context, field.
     """
     order = ["size", "anchor", "target"]
     rows = frame.sort_values(order, ascending=[False, True, True], ignore_index=True).head(count)
+    if "rating" in rows:
+        meanings = rows["rating"].map(MEANINGS).fillna("")
+        rows = rows.assign(rating=(rows["rating"] + " " + meanings).str.strip())
     return rows.assign(field=rows["context"].map(titles)).filter(PAIR_COLUMNS)
 
 

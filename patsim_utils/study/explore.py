@@ -14,6 +14,7 @@ from torch import Tensor
 from patsim_utils import metrics as measures
 from patsim_utils.ratings import MEANINGS
 
+OWN = "trained model"  # the system that a study is about; the others beside it are baselines
 BATCH = {
     "input_ids": "token ids of B sequences, padded to T tokens",
     "position_ids": "position of each token; in the packed layout every target goes on from the prefix",
@@ -215,7 +216,7 @@ def results(metrics: Mapping[str, Any]) -> pd.DataFrame:
         for key, baseline in metrics["baselines"].items():
             row = _measured(SYSTEMS.get(key, key), split, baseline[split])
             rows.append(row | {"n": entry["n"]})
-        model = _measured("trained model", split, entry)
+        model = _measured(OWN, split, entry)
         rows.append(model | {"mae": entry["mae"], "qwk": entry["qwk"]})
     return pd.DataFrame(rows)
 

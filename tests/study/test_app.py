@@ -78,7 +78,7 @@ def test_a_class_is_found_by_its_code_or_its_title(form: app.Form) -> None:
     assert form.context.value == f"F16 {cpc.titles()['F16']}"
     assert len(form.context.options) == len(cpc.CLASSES)
     form.context.value = "h04w 4/00"
-    assert form._code() == "H04"
+    assert app.code_of(form.context) == "H04"
 
 
 def test_a_model_is_loaded_by_folder_or_name(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

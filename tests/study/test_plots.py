@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from patsim_utils.study import plots, run_plots
 from patsim_utils.study.look import contrast
-from patsim_utils.study.look.figures import BLUE, Picture
+from patsim_utils.study.look.figures import BLUE, GREY, Picture
 from patsim_utils.study.look.html_tables import Folded, Link
 
 NAMES = ["one", "two $5 to $10_a^b", "three"]  # `$...$` around such a text is no formula: to parse it raises
@@ -161,4 +161,21 @@ def test_search_tables_do_not_share_their_script():
     assert f'getElementById("{names[0]}")' in first
     assert names[1] not in first
     text = plots.environment(plots.setup(), seed=7).data
-    assert re.search(r"commit \S+( \(.*?\))? · date \d{4}-\d\d-\d\d · .*seed 7 · wall time \d s", text)
+    assert re.search(r"commit \S+( \(.*?\))? · date \d{4}-\d\d-\d\d · .*seed 7 · wall time [\d.]+ s", text)
+
+
+def test_a_forest_of_differences_takes_their_interval_not_that_of_another_value() -> None:
+    rows = {"system": ["ours", "theirs"], "pearson": [0.5, 0.4], "low": [0.4, 0.3], "high": [0.6, 0.5]}
+    rows |= {"difference": [0.1, -0.2], "difference_low": [0.05, -0.3], "difference_high": [0.15, -0.1]}
+    figure = plots.forest(pd.DataFrame(rows), "system", value="difference", axis="difference", caption="D")
+    assert "[0.050, 0.150]" in figure.caption
+    assert "0.400" not in figure.caption
+
+
+def test_baselines_are_grey_beside_ones_own() -> None:
+    rows = pd.DataFrame({"label": ["trained model, test", "words"], "pearson": [0.5, 0.4], "low": 0.3, "high": 0.6})
+    figure = plots.forest(rows, "label", own="trained model", caption="C")
+    assert "grey: baselines" in figure.caption
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert colours == [BLUE, GREY]
+    assert "grey" not in plots.forest(rows.head(1), "label", own="trained model", caption="C").caption

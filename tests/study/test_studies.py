@@ -334,8 +334,11 @@ def test_progress_tells_the_step(root: Path, monkeypatch, capsys: pytest.Capture
 def test_a_study_says_what_it_does_and_what_to_open(root: Path, folder: Path, capsys) -> None:
     assert run(folder, "--notebooks", "2_train") == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("study one: 4 training pairs of ")
-    assert out[1].startswith("training: minilm, LoRA r=4")
-    assert out[1].endswith("; about 2 steps of 32 pairs")
+    assert out[0].startswith("study one: preset tiny, 4 training pairs of ")
+    assert out[1] == "notebooks: 2_train"
+    assert out[2].startswith("training: minilm, LoRA r=4")
+    assert out[2].endswith("; about 2 steps of 32 pairs")
     assert out[-1].startswith("open ")
     assert "one/2_train.html; all studies: " in out[-1]
+    assert run(folder, "--notebooks", "3_errors") == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("loaded: the finished run ")

@@ -212,6 +212,19 @@ def test_make_lab_works_as_root_and_takes_more_words() -> None:
     assert line.endswith(f"lab.clean{root} $LAB_ARGS")
 
 
+def test_make_app_shows_the_page_that_is_asked_for(make: Callable[..., str], tmp_path: Path) -> None:
+    voila = tmp_path / ".venv" / "bin" / "voila"
+    shutil.copyfile(tmp_path / ".venv" / "bin" / "python", voila)
+    voila.chmod(0o755)
+    assert make("app") == "[notebooks/0_try.ipynb][]"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        make("app", "PAGE=6_search")
+    assert error.value.stderr.startswith("6_search needs a study, whose model ranks: make study\n")
+    (tmp_path / "runs" / "sample").mkdir(parents=True)
+    (tmp_path / "runs" / "sample" / "metrics.json").touch()
+    assert make("app", "PAGE=6_search", "LAB_ARGS=--no-browser") == "[notebooks/6_search.ipynb][--no-browser][]"
+
+
 def test_make_help_lists_every_command() -> None:
     commands = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert commands is not None
@@ -241,3 +254,9 @@ def test_what_readme_names_is_kept() -> None:
     named = set(re.findall(r"`((?:reports|tools|tests|notebooks)/[\w/-]+\.\w+)`", texts))
     assert "reports/scale.md" in named
     assert named <= kept
+
+
+def test_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 130
+    assert max(map(len, lines)) <= 120

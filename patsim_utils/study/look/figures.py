@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from patsim_utils.environment import ROOT, environment
+from patsim_utils.study.explore import duration
 from patsim_utils.study.look.markup import Shown, fill, note
 
 # Inches of every figure: 389 points, so that letters of 10 points can be read on a phone
@@ -93,7 +94,7 @@ def style() -> None:
 def provenance(started: float, *, seed: int) -> Shown:
     """The last cell of a notebook: commit, versions, seed and the wall time since `setup`."""
     facts = environment(seed=seed)
-    facts["wall time"] = f"{time.perf_counter() - started:.0f} s"
+    facts["wall time"] = duration(time.perf_counter() - started)
     if str(facts["commit"]).endswith("+"):
         facts["commit"] = f"{facts['commit']} (with changes that are not committed)"
     return note(" · ".join(f"{name} {value}" for name, value in facts.items()))

@@ -23,41 +23,61 @@ def forest(
     axis: str = "Pearson, 95 % interval",
     mark: str = "",
     colour: str = "",
+    own: str = "",
     reference: Line | None = None,
 ) -> Picture | Shown:
     """The value and interval of each row, the first on top; a sentence where there is none.
 
     `label`: column of the names. `mark`: column of a second value, a diamond. `colour`: column of
-    the rows' colours. `reference`: name and position of a dashed line. The interval stands in the
+    the rows' colours. `own`: how the names of one's own systems start; the others, baselines, are grey.
+    `reference`: name and position of a dashed line. The interval stands in the
     columns low and high, or <value>_low and <value>_high. A missing value stands as "undefined".
     Values named `difference` have a line at 0; what does not differ significantly is grey, open.
     """
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")
-    rows = table.reset_index(drop=True)
-    rows = rows.rename(columns={f"{value}_low": "low", f"{value}_high": "high"})
+    rows = _with_interval(table.reset_index(drop=True), value)
     spans = rows[[value, "low", "high"]].to_numpy(dtype=float)
     texts = ["undefined" if np.isnan(span[0]) else interval(*span) for span in spans]
     figure, ax = new(0.9 + 0.27 * len(rows))
-    _draw_intervals(ax, rows, value, rows[colour] if colour else BLUE)
+    colours = rows[colour] if colour else _own_or_grey(rows[label], own)
+    _draw_intervals(ax, rows, value, colours)
     if mark:
         ax.plot(rows[mark], rows.index, "D", color=ORANGE, ms=5, mfc="none", mew=1.6, label=mark)
         figure.legend(loc="outside upper right")
-    if reference:
-        ax.axvline(reference[1], **DASHED)
-    elif value == "difference":
-        ax.axvline(0, **DASHED)
+    _draw_dashed(ax, value, reference)
     _name_rows(ax, rows[label], texts)
     ax.set_xlabel(axis)
     if axis.startswith("Pearson"):  # the same in all figures, so that they can be compared
         ax.set_xlim(min([0, *1.05 * rows["low"].dropna()]), 1)
-    facts = _extremes(rows, label, value, texts)
-    if mark:
-        facts = [_farthest(rows, label, value, mark, texts)]
+    facts = [_farthest(rows, label, value, mark, texts)] if mark else _extremes(rows, label, value, texts)
+    if own and (colours == GREY).any():
+        facts.append("grey: baselines")
     if reference:
         facts.append(f"dashed line: {reference[0]} {reference[1]:.3f}")
     alt = _said(rows, value, axis, mark)
     return figure.describe(f"{caption}: {'; '.join(facts)}.", alt)
+
+
+def _with_interval(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The rows with the interval of `value` in low and high, in place of another value's."""
+    if f"{value}_low" not in rows:
+        return rows
+    return rows.assign(low=rows[f"{value}_low"], high=rows[f"{value}_high"])
+
+
+def _draw_dashed(ax: Axes, value: str, reference: Line | None) -> None:
+    """The line of the reference; of differences, that of none."""
+    if reference:
+        ax.axvline(reference[1], **DASHED)
+    elif value == "difference":
+        ax.axvline(0, **DASHED)
+
+
+def _own_or_grey(names: pd.Series, own: str) -> pd.Series:
+    """Blue for names that start with `own`, grey for the others."""
+    starts = names.astype(str).str.startswith(own)
+    return pd.Series(BLUE, names.index).where(starts, GREY)
 
 
 def _said(rows: pd.DataFrame, value: str, axis: str, mark: str) -> str:
@@ -71,7 +91,7 @@ def _said(rows: pd.DataFrame, value: str, axis: str, mark: str) -> str:
     return f"{text}."
 
 
-def _draw_intervals(ax: Axes, rows: pd.DataFrame, value: str, colours: pd.Series | str) -> None:
+def _draw_intervals(ax: Axes, rows: pd.DataFrame, value: str, colours: pd.Series) -> None:
     """A dot and a line for each row; grey and open where a difference is not significant."""
     rows = rows.assign(colour=colours, filling=colours)
     unsure = (rows["low"] <= 0) & (rows["high"] >= 0) & (value == "difference")

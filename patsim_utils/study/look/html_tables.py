@@ -181,7 +181,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
     for number, column in enumerate(shown, 1):
         if not pd.api.types.is_numeric_dtype(shown[column]):
             rules.append(f"#ID :is(td,th):nth-child({number}) {{text-align:left}}")
-        if widths[column] > WIDE // 3:  # else a narrow screen squeezes it into high rows
+        if widths[column] > WIDE // 2:  # else a narrow screen squeezes it into high rows
             rules.append(f"#ID td:nth-child({number}) {{min-width:min(28ch,45vw)}}")
         elif widths[column] <= UNBROKEN:
             rules.append(f"#ID td:nth-child({number}) {{white-space:nowrap}}")

@@ -105,6 +105,7 @@ def page(
         "summary": summary,
         "whole": executed.stem == summary_page(titles),
         "summary_page": summary_page(titles),
+        "examples": executed.stem == "0_try",  # they stand before what explains
     }
     exporter = HTMLExporter(
         template_name="template",

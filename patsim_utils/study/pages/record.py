@@ -19,14 +19,14 @@ from patsim_utils.study.pages.rows import base
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 # The studies in the README, in plain words
 SHOWN = {
-    "small": "**ships, the default**: MiniLM, which has also learned from the labels of a large model",
+    "small": "**ships, the default**: MiniLM, also taught by a large model's labels",
     "large": "**ships**: MPNet, each target beside an anchor of its own",
     "best": "the same with similarity features: the best of single pairs",
     "listwise": "the encoder of `best`, which also looks at the other candidates",
     "search": "MiniLM with similarity features",
     "described": "the method as its source describes it, on MiniLM",
     "described-mpnet": "the same method on MPNet",
-    "best-random": "`best` on rows split at random: training has seen the anchors, a **leak**",
+    "best-random": "`best` on rows split at random, a **leak**: it has seen the anchors",
 }
 HEAD = "| study | Pearson [95 % over anchors] | minutes of training | what it is |"
 METHOD = ["what", "protocol", "track"]  # columns that all seeds of a study have in common

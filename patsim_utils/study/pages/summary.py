@@ -43,7 +43,7 @@ def summary(folder: Path) -> dict[str, Any] | None:
     frame = errors.with_errors(run.predictions)  # all that was held out, as the page Errors has it
     style()
     results = explore.results(run.metrics)
-    picture = plots.forest(results, "label", caption="Correlation with people's scores")
+    picture = plots.forest(results, "label", own=explore.OWN, caption="Correlation with people's scores")
     seed = run.config.seed
     sentences = [about(run, frame), *fields(frame, seed=seed), *relations(frame, seed=seed)]
     return {
