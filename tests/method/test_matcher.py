@@ -191,6 +191,11 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def reweighed(change):
     def damage(path: Path) -> None:
         weights = load_file(path)
@@ -256,6 +261,7 @@ def test_models_of_the_former_format_are_read_unless_their_layout_has_changed(ti
             f"{WEIGHT} 'head.first' holds values that are not finite",
         ),
         ("matcher.json", Path.unlink, ": there is no model here; `make study` trains one into runs/sample"),
+        ("matcher.json", into_a_folder, "/model/matcher.json: may not be read (Is a directory)"),
         ("matcher.json", cut_off, "/model/matcher.json: is damaged, or of another version of patsim"),
         (
             "matcher.json",
