@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
@@ -98,6 +98,12 @@ def test_lora_freezes_the_encoder_and_starts_as_it(tiny_backbone) -> None:
     for model, rate in ((full, 0.3), (adapted, 0.1)):
         dropouts = {(type(module), module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
         assert dropouts - {(adapters.ByteDropout, 0.0)} == {(adapters.ByteDropout, rate)}
+
+
+def test_an_encoder_without_query_and_key_cannot_have_lora() -> None:
+    decoder = AutoModel.from_config(AutoConfig.for_model("gpt2", n_embd=8, n_layer=1, n_head=2, vocab_size=9))
+    with pytest.raises(InputError, match=r"^adapter 'lora' does not work with gpt2 \(.*not found.*\)$"):
+        adapters.adapt(decoder, Config())
 
 
 @pytest.mark.parametrize(("rate", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16), (0.999, torch.float32)])
