@@ -75,6 +75,10 @@ def test_lower_rooms_need_no_heavy_package(path: Path) -> None:
         assert "torch" not in heads
     if room(path) in ("data", "layouts", "method"):
         assert not heads & HEAVY
+    if room(path) == "search":
+        assert "sentence_transformers" not in heads
+    if path.parts[-2:] in (("layouts", "pairs.py"), ("layouts", "sequences.py"), ("onnx", "reader.py")):
+        assert not heads & {"torch", "transformers", "pydantic"}  # an answer by ONNX Runtime needs none of them
 
 
 def test_no_two_modules_import_each_other() -> None:

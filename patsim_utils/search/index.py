@@ -7,20 +7,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lancedb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from lancedb.index import Bitmap, IvfSq
-from sentence_transformers import SentenceTransformer
 
 from patsim_utils import storage
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.search import retriever as retrievers
 from patsim_utils.search.corpus import ANSWER, as_text, refuse_names
 from patsim_utils.search.nearest import Approximate, Candidates, Exact, Nearest, unpacked
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 FORMAT = 2  # of an index
 NOTE = "index.json"
@@ -85,7 +87,7 @@ class Index:
             return self.database.open_table(TABLE) if folder.is_dir() else None
 
     @property
-    def model(self) -> SentenceTransformer:
+    def model(self) -> "SentenceTransformer | retrievers.MeanPooled":
         return retrievers.load(self.retriever, self.identity)
 
     def __len__(self) -> int:

@@ -1,25 +1,24 @@
 """The retriever, a sentence encoder: phrases become unit vectors, compared by their cosine."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pandas as pd
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from transformers.trainer_callback import PrinterCallback
+import torch
 
 from patsim_utils import storage
 from patsim_utils.data.pairs import normalise
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones, encoder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 POSITIVE = 0.75  # score from which on a pair is one that the retriever learns to bring together
 NEGATIVE = 0.25  # score up to which a target is a hard negative of its anchor
@@ -33,20 +32,37 @@ def folder_of(retriever: str) -> Path:
     return folder
 
 
+class MeanPooled:
+    """MiniLM as a retriever, without sentence-transformers, whose import takes two seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = encoder.load_tokenizer(str(folder))
+        self.network = encoder.load_backbone(str(folder)).to(self.device)
+
+    def encode(self, phrases: Sequence[str], **_: Any) -> np.ndarray:
+        """Unit vectors (n, width) of phrases."""
+        return encoder.sentence_vectors(phrases, tokenizer=self.tokenizer, model=self.network).numpy()
+
+
 @lru_cache(1)
-def load(folder: Path, identity: str) -> SentenceTransformer:
+def load(folder: Path, identity: str) -> SentenceTransformer | MeanPooled:
     """The retriever in a folder, loaded once.
 
     `identity` is the digest of the folder, by which a change is noticed.
     InputError: the folder holds something else, or a damaged file.
     """
     try:
+        if folder == folder_of("minilm"):
+            return MeanPooled(folder)
+        from sentence_transformers import SentenceTransformer
+
         return SentenceTransformer(str(folder), trust_remote_code=False)
     except Exception as error:  # of many kinds
         raise InputError(f"--retriever: {clip(str(folder))} cannot be loaded ({clip(error)})") from error
 
 
-def vectors(model: SentenceTransformer, phrases: Iterable[str], *, precision: str = "auto") -> np.ndarray:
+def vectors(model: SentenceTransformer | MeanPooled, phrases: Iterable[str], *, precision: str = "auto") -> np.ndarray:
     """Unit vectors (n, width) float32 of phrases.
 
     `precision`: "auto" computes in bfloat16 where that is fast, for the many phrases of a corpus;
@@ -114,6 +130,15 @@ def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd
 
 def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> SentenceTransformer:
     """MiniLM, trained on the rows; `folder` is where the trainer may write."""
+    import datasets
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from transformers.trainer_callback import PrinterCallback
+
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
     arguments = SentenceTransformerTrainingArguments(

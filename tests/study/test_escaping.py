@@ -74,7 +74,7 @@ def test_what_enters_html_is_escaped_unless_it_is_html() -> None:
 
 def test_a_script_in_any_text_of_a_run_is_text_on_the_page_and_the_index(tmp_path: Path, monkeypatch) -> None:
     for part in ("patsim_utils", "notebooks", "reports/template"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, tmp_path / part)  # with what Python has compiled
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for module in (notebooks, runs):
         monkeypatch.setattr(module, "ROOT", tmp_path)

@@ -70,7 +70,7 @@ def test_the_recorded_pages_are_accessible_and_axe_sees_what_is_not(tmp_path: Pa
 @pytest.mark.parametrize(("preset", "rated"), CASES)
 def test_pages_are_true_for_their_configuration(tmp_path: Path, monkeypatch, preset: str, rated: bool) -> None:
     for part in ("patsim_utils", "notebooks", "reports/template"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, tmp_path / part)  # with what Python has compiled
     data = make(tmp_path / "data", rated=rated)
     stems = ["1_explore", "2_train", "3_errors"][rated:]  # the first is the same for all that has ratings
     for module in (studies, notebooks, parameters, runs, record):
