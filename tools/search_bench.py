@@ -30,7 +30,7 @@ from patsim_utils.search.search import Search
 from patsim_utils.tool import scale
 
 WARM = 5  # queries that are not counted
-ALONE = 100  # queries at most that are given one by one
+ALONE = 30  # queries at most that are given one by one
 NEAREST = 100  # phrases of which the approximate index's recall is computed
 
 
