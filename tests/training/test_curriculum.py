@@ -65,3 +65,15 @@ def test_an_epoch_draws_on_its_pool_alone_in_as_many_batches(frame: pd.DataFrame
     whole.set_epoch(1)
     for with_pools, without in zip(batches, whole, strict=True):
         np.testing.assert_array_equal(np.concatenate(with_pools), np.concatenate(without))
+
+
+def test_difficulty_is_that_of_the_backbone_of_the_settings(frame: pd.DataFrame, hard: pd.Series, monkeypatch) -> None:
+    asked = []
+
+    def difficulty(rows: pd.DataFrame, *, backbone: str) -> pd.Series:
+        asked.append((len(rows), backbone))
+        return hard
+
+    monkeypatch.setattr(curriculum, "difficulty", difficulty)
+    curriculum.pools(frame, Config(curriculum="random", epochs=1, backbone="mpnet"))
+    assert asked == [(len(frame), "mpnet")]

@@ -1,5 +1,6 @@
 """Distillation: what is mined, what a teacher says of it, and what a student learns from it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -375,3 +376,76 @@ def test_labels_of_other_teachers_go_and_files_of_a_users_stay(tiny_backbone, tm
     second = distil._label_folder(run, [teacher], pairs)
     assert second != first
     assert sorted(path.name for path in first.parent.iterdir()) == ["notes", "notes.txt"]
+
+
+def test_a_distillation_hands_each_step_what_the_one_before_made(monkeypatch, tmp_path, capsys) -> None:
+    loaded = {tmp_path / "one": "first", tmp_path / "two": "second"}
+    splits = {name: pd.DataFrame({"anchor": [f"of {name}"]}) for name in ("train", "validation", "test")}
+    held_out = {"of validation", "of test"}
+    config = Config(seed=4)
+    rows = pd.DataFrame({"anchor": ["a"] * 1234})
+    calls = []
+
+    def step(result: object) -> Callable[..., object]:
+        def called(*arguments: object, **options: object) -> object:
+            calls.append((arguments, options))
+            return result
+
+        return called
+
+    network = SimpleNamespace(rating_head=1)
+    matchers = {name: SimpleNamespace(network=network, name=name) for name in loaded.values()}
+    monkeypatch.setattr(distil.Matcher, "load", lambda teacher: matchers[loaded[teacher]])
+    monkeypatch.setattr(distil, "mine", step("pairs"))
+    monkeypatch.setattr(distil, "_label_folder", step("folder of labels"))
+    monkeypatch.setattr(distil, "label", step("labelled"))
+    monkeypatch.setattr(distil, "student_rows", step(rows))
+    monkeypatch.setattr(distil, "fit", step({"train": 1}))
+    folder = tmp_path / "student"
+    for replace in (False, True):
+        options = {"replace": True} if replace else {}
+        assert distil.distil(splits, config, [*loaded], folder, anchors=7, **options) == {"train": 1}
+        mined, lay, labelled, student, fitted = calls
+        calls.clear()
+        assert mined == ((splits["train"],), {"excluded": held_out, "anchors": 7, "seed": 4})
+        assert lay == ((folder, [*loaded], "pairs"), {})
+        assert labelled == (([*matchers.values()], "pairs", "folder of labels"), {})
+        assert student == ((splits["train"], "labelled"), {"excluded": held_out, "seed": 4})
+        (given, *others), settings = fitted
+        assert given == splits | {"train": rows}
+        assert others == [config, folder]
+        assert settings == {"replace": replace}
+    line = "1 rated pairs, 1,234 with those that the teacher labelled\n"
+    assert capsys.readouterr().out == 2 * line
+
+
+def test_a_target_in_two_classes_has_its_rules_in_the_first(monkeypatch) -> None:
+    rows = [("belt", "strong strap", "A41"), ("rope", "strong strap", "B66"), ("belt", "belt", "B66")]
+    train = pd.DataFrame(rows, columns=["anchor", "target", "context"]).assign(score=0.5, rating="2a")
+    labelled = pd.DataFrame({"anchor": ["pipe"], "target": "tube", "context": "F16"})
+    labelled = labelled.assign(**dict.fromkeys(TEACHER_COLUMNS, 0.25))
+    seeds = []
+    plain = distil.by_rule
+
+    def noted(phrases: pd.DataFrame, *, excluded: set[str], seed: int) -> pd.DataFrame:
+        seeds.append(seed)
+        return plain(phrases, excluded=excluded, seed=seed)
+
+    monkeypatch.setattr(distil, "by_rule", noted)
+    student = distil.student_rows(train, labelled, excluded=[])
+    distil.student_rows(train, labelled, excluded=[], seed=3)
+    opposites = student[student["rating"] == "1a"]
+    assert opposites[["anchor", "target", "context"]].values.tolist() == [["strong strap", "weak strap", "A41"]]
+    assert seeds == [0, 3]
+
+
+def test_a_student_without_ratings_learns_scores_alone() -> None:
+    outputs, batch = outputs_of(8), batch_of(8)
+    outputs.rating_logits = None
+    teacher = torch.rand(8, 14)
+    teacher[:6] = torch.nan
+    terms = objective(outputs, batch | {"teacher": teacher}, Config(rating_weight=0.0))
+    labelled = teacher_loss(Outputs(*(value[6:] for value in [*vars(outputs).values()][:3]), None), teacher[6:])
+    assert list(labelled) == ["ordinal"]
+    assert terms["rating"].item() == 0
+    assert terms["ordinal"].item() > 0.25 * labelled["ordinal"].item()

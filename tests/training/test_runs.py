@@ -78,6 +78,12 @@ def test_a_damaged_run_is_one_line(root: Path, file: str, text: str) -> None:
         Run.open("one")
 
 
+def test_a_setting_that_is_none_is_named_with_its_file(root: Path) -> None:
+    (root / "runs" / "one" / "config.json").write_text('{"fusion": "sum"}')
+    with pytest.raises(InputError, match=f"^{root}/runs/one/config.json: parameter fusion"):
+        Run.open("one")
+
+
 @pytest.fixture
 def config(tiny_backbone, tmp_path: Path) -> Config:
     """Settings that name an encoder's folder and a title list."""
