@@ -63,9 +63,6 @@ def test_a_full_rank_compression_loses_only_what_float16_loses(short_name, pairs
     matcher = trained(short_name, adapter="full", size=0.2)
     matcher.save(tmp_path / "adapter", form="adapter", rank=32)
     loaded = Matcher.load(tmp_path / "adapter")
-    words = matcher.network.encoder.get_input_embeddings().weight
-    with torch.no_grad():  # which the form does not keep
-        words.copy_(encoder.load_backbone("minilm").get_input_embeddings().weight)
     np.testing.assert_allclose(loaded.score(pairs_frame), matcher.score(pairs_frame), atol=0.01)
     np.testing.assert_array_equal(matcher.compressed(32).score(pairs_frame), loaded.score(pairs_frame))
     assert {x.dtype for x in load_file(tmp_path / "adapter" / "model.safetensors").values()} == {torch.float16}
@@ -81,11 +78,8 @@ def test_compression_is_the_best_approximation_of_its_rank(tiny_backbone) -> Non
     assert kept[f"{name}.down"].shape == (5, 32)
     missed = change - kept[f"{name}.up"] @ kept[f"{name}.down"]
     assert missed.norm().item() == pytest.approx(size[5:].norm().item(), rel=1e-4)
-    assert not [name for name in kept if "word_embeddings" in name]
+    assert kept["backbone.embeddings.word_embeddings.weight.down"].shape == (5, 32)
     assert "backbone.encoder.layer.0.attention.output.LayerNorm.weight" in kept
-    restored = adapters.restore(kept, pretrained, source="")
-    unchanged = "backbone.embeddings.word_embeddings.weight"
-    torch.testing.assert_close(restored[unchanged], pretrained.get_input_embeddings().weight)
 
 
 def test_an_adapter_needs_the_weights_it_was_trained_on(short_name, pairs_frame, tmp_path, monkeypatch) -> None:

@@ -169,9 +169,8 @@ def compress(
 
     Of a layer with LoRA its own two factors are kept. Of every other weight matrix of the encoder
     that has changed, the best approximation of rank `svd_rank` to trained minus pretrained is kept
-    (truncated singular value decomposition), or the matrix itself where that is smaller. What has
-    changed in the word embeddings is dropped. Biases, norms, heads and class vectors are kept as
-    they are.
+    (truncated singular value decomposition), or the matrix itself where that is smaller. Biases,
+    norms, heads and class vectors are kept as they are.
 
     Args:
         network: a `model.Network`.
@@ -181,7 +180,6 @@ def compress(
         dtype: of the tensors that are returned.
     """
     before = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
-    words = _name_of(pretrained.get_input_embeddings().weight, pretrained)
     kept = {}
     for name, value in plain_names(network.state_dict()).items():
         value = value.detach().cpu()
@@ -189,15 +187,9 @@ def compress(
             kept[name] = value * scaling
         elif name not in before:  # also `<weight>.down`
             kept[name] = value
-        elif name != words:
+        else:
             kept |= _difference(name, value, before[name], svd_rank)
     return {name: value.to(dtype).contiguous() for name, value in kept.items()}
-
-
-def _name_of(parameter: Tensor, pretrained: nn.Module) -> str:
-    """The name in a network of a parameter of its encoder."""
-    names = [name for name, value in pretrained.named_parameters() if value is parameter]
-    return f"backbone.{names[0]}"
 
 
 def _difference(name: str, value: Tensor, before: Tensor, svd_rank: int) -> State:

@@ -3,8 +3,8 @@
 - `full`: all weights, and beside them encoder/config.json and tokenizer/. The backbone that the
   training began with is no longer needed.
 - `adapter`: what training has changed (`adapters.compress`), a few MB. With LoRA it is exact; without,
-  each matrix of the encoder has a low-rank approximation, and its word embeddings are the pretrained
-  ones. Encoder and tokenizer are those of the backbone, whose weights' sha256 is in matcher.json.
+  each matrix of the encoder has a low-rank approximation. Encoder and tokenizer are those of the
+  backbone, whose weights' sha256 is in matcher.json.
 
 With similarity features, features/ holds the regressor; the encoder that it reads is always `minilm`,
 which is in none of the forms. The sha256 of the files in encoder/, tokenizer/ and features/ are in
