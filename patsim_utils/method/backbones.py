@@ -7,6 +7,7 @@ reached, as five packages that hold parts of one archive.
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,22 @@ def path(name: str) -> str:
     if is_path and not Path(name).is_dir():
         raise InputError(f"backbone {clip(name)}: no such folder")
     return name
+
+
+def identity(model: Path) -> str:
+    """What the answers of a model folder depend on, as sha256: its files and, where it is but what was
+    added to a backbone of one's own, the backbone's.
+
+    InputError where one of them is not there.
+    """
+    try:
+        note = json.loads((model / "matcher.json").read_text(encoding="utf-8"))
+        needed = note["config"]["backbone"] if note["form"] == "adapter" else ""
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # whoever loads it says what is wrong
+        needed = ""
+    if not needed or needed in SHA256 or not Path(needed).is_dir():
+        return storage.digest(model)
+    return storage.digest(model, needed)
 
 
 def digest(name: str) -> str:

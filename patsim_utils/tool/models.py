@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patsim_utils import storage
 from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, named
 
@@ -107,11 +106,10 @@ class Model:
     @cached_property
     def identity(self) -> str:
         """What the scores depend on; what is scored by another engine is scored anew."""
-        if self.engine == "onnx":
-            return f"onnx-{storage.digest(self.folder)}"
-        from patsim_utils.method.weights import folders
+        from patsim_utils.method import backbones
 
-        return folders.identity(self.folder)
+        identity = backbones.identity(self.folder)
+        return f"onnx-{identity}" if self.engine == "onnx" else identity
 
     @cached_property
     def matcher(self) -> Matcher:

@@ -25,7 +25,7 @@ from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.data.variants import opposite, other_spelling, variants
 from patsim_utils.errors import InputError, named
-from patsim_utils.method import encoder
+from patsim_utils.method import backbones, encoder
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.method.weights import folders
 from patsim_utils.ratings import TEACHER_COLUMNS
@@ -216,7 +216,7 @@ def distil(
 def _label_folder(folder: Path, teachers: Sequence[Path], pairs: pd.DataFrame) -> Path:
     """Where the labels of these pairs by these teachers lie; labels of others are deleted."""
     labels = folder.with_name(f".{folder.name}.labels")
-    identity = "".join(folders.identity(folders.find(teacher)) for teacher in teachers)
+    identity = "".join(backbones.identity(folders.find(teacher)) for teacher in teachers)
     identity = hashlib.sha256(identity.encode() + pairs.to_csv(index=False).encode()).hexdigest()
     labels.mkdir(parents=True, exist_ok=True)
     for other in labels.iterdir():

@@ -363,7 +363,7 @@ def test_the_package_gives_four_names_on_first_use() -> None:
 def test_a_model_on_a_backbone_of_ones_own_is_another_when_its_words_change(tiny_backbone, tmp_path: Path) -> None:
     backbone = shutil.copytree(tiny_backbone("bert"), tmp_path / "backbone")
     Matcher(Config(backbone=str(backbone), **SMALL)).save(tmp_path / "model", form="adapter")
-    before = folders.identity(tmp_path / "model")
+    before = backbones.identity(tmp_path / "model")
     path = backbone / "tokenizer.json"
     path.write_text(path.read_text().replace("steel", "stele"))
-    assert folders.identity(tmp_path / "model") != before
+    assert backbones.identity(tmp_path / "model") != before

@@ -50,6 +50,10 @@ def test_both_engines_give_the_same_numbers_and_the_second_start_needs_no_torch(
     for name in ("first.csv", "second.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), expected, rtol=0, atol=1e-3)
     assert [path.name for path in cache.iterdir()] == ["patsim"]  # a device's number would lie in another folder
+    (graph,) = cache.rglob("model.onnx")
+    graph.write_bytes(graph.read_bytes()[:1000])  # of a copy that was cut
+    assert cli.main([*words[:-4], "-o", str(tmp_path / "third.csv"), "--engine", "onnx"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "third.csv"), pd.read_csv(tmp_path / "first.csv"))
 
 
 def test_a_graph_with_other_scores_is_refused_and_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,7 +331,7 @@ def test_labels_are_the_mean_of_the_teachers_in_four_digits(tmp_path, monkeypatc
 
 def test_labels_of_other_teachers_or_pairs_go(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(distil.folders, "find", lambda teacher: f"found {teacher}")
-    monkeypatch.setattr(distil.folders, "identity", lambda model: f"content of {model}")
+    monkeypatch.setattr(distil.backbones, "identity", lambda model: f"content of {model}")
     pairs = pd.DataFrame({"anchor": ["a", "b"]})
 
     def folder(teachers: list[str], rows: pd.DataFrame) -> Path:

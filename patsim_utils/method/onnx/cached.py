@@ -6,15 +6,20 @@ import onnxruntime
 
 from patsim_utils import storage
 from patsim_utils.method import backbones
-from patsim_utils.method.onnx.reader import SETTINGS, Reader
+from patsim_utils.method.onnx.reader import Reader
 
 
 def load(folder: Path) -> Reader:
-    """The model of a folder; at its first use it is put into the cache. InputError as in `export.write`."""
-    target = backbones.cache_folder() / "onnx" / f"{storage.digest(folder)[:16]}-{onnxruntime.__version__}"
-    if not (target / SETTINGS).is_file():
-        from patsim_utils.method.onnx import export  # here, since it imports torch
+    """The model of a folder; at its first use, or where it is damaged, it is put into the cache.
 
-        with storage.lock(target.with_name(f"{target.name}.lock"), f"ONNX form of {folder.name}"):
-            export.write(folder, target)
+    InputError as in `export.write`.
+    """
+    name = f"{backbones.identity(folder)[:16]}-{onnxruntime.__version__}"
+    target = backbones.cache_folder() / "onnx" / name
+    try:
+        return Reader(target)
+    except Exception:  # it is not there or, of many kinds, damaged
+        from patsim_utils.method.onnx import export  # here, since it imports torch
+    with storage.lock(target.with_name(f"{name}.lock"), f"ONNX form of {folder.name}"):
+        export.write(folder, target)
     return Reader(target)

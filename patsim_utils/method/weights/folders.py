@@ -67,18 +67,6 @@ def find(path: str | Path) -> Path:
     raise InputError(f"{path}: there is no model here; `make study` trains one into runs/sample")
 
 
-def identity(folder: Path) -> str:
-    """What a model's answers depend on, as sha256: its folder's files and, where it is but what was
-    added to a backbone, the backbone's.
-
-    InputError where matcher.json is damaged, or the backbone is not there.
-    """
-    note = read_note(folder)
-    if note.form == "full":
-        return storage.digest(folder)
-    return storage.digest(folder, backbones.path(note.config.backbone))
-
-
 class Model(Protocol):
     """What `write` needs of a `matcher.Matcher`."""
 
