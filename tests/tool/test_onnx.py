@@ -63,7 +63,7 @@ def test_a_graph_with_other_scores_is_refused_and_not_kept(cache: Path, monkeypa
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(InputError, match="--engine onnx: does not suit this model .scores differ by"):
         cached.load(folders.find("small"))
-    assert not list(cache.rglob(f"[!.]*/{cached.SETTINGS}"))
+    assert not list(cache.rglob(f"[!.]*/{export.SETTINGS}"))
     features = SimpleNamespace(regressor=object())
     monkeypatch.setattr(export.Matcher, "load", lambda folder: features)
     with pytest.raises(InputError, match="this model has similarity features; use --engine local"):
