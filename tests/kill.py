@@ -144,7 +144,7 @@ class Score(Command):
     aims = {
         "after a part": (1, "scored/.b.csv.*.parts/*/1.f64"),
         "in a table that replaces one": (1, "scored/.b.csv.*.new"),
-        "in the ledger": (1, "scored/.patsim.json.*.new"),
+        "in the ledger": (1, "scored/..patsim.json.*.new"),
         "in the reasons": (1, "scored/.c.errors.csv.*.new"),
         "after the reasons": (1, "scored/c.errors.csv"),
         "in a new table": (1, "scored/.c.csv.*.new"),
