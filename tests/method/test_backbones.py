@@ -98,6 +98,7 @@ def test_mpnet_comes_from_the_hub_where_that_answers(monkeypatch, tmp_path: Path
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, *, timeout: calls.append((url, timeout)))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(backbones, "_join_parts", lambda _: pytest.fail("the package index is asked"))
     monkeypatch.setitem(backbones.SHA256, "mpnet", hashlib.sha256(b"the weights").hexdigest())
     folder = tmp_path / "patsim" / "all-mpnet-base-v2"
     assert backbones.path("mpnet") == str(folder)
