@@ -1,5 +1,6 @@
 """Scoring by ONNX Runtime: torch's numbers, made once, without torch afterwards, and nothing reported to anybody."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
+from patsim_utils.method import onnx  # before onnxruntime, which then reports nothing
 from patsim_utils.tool import cli
 from patsim_utils.tool.commands import checks
 
@@ -29,9 +31,10 @@ def test_without_it_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
+    assert os.environ[onnx.SILENCE] == "1"
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     return tmp_path / "cache"
 
 

@@ -3,4 +3,5 @@
 import os
 
 # Else the package index's builds report their use to Microsoft, and keep a device's number in the cache
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+SILENCE = "ORT_DISABLE_TELEMETRY"
+os.environ[SILENCE] = "1"
