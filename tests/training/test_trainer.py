@@ -140,3 +140,32 @@ def test_of_several_devices_each_has_the_value_of_the_loss_and_its_own_share_of_
     assert shared.item() == pytest.approx(alone.item(), rel=1e-6)
     (of_three,) = torch.autograd.grad(shared, parameter)
     torch.testing.assert_close(of_three, 3 * gradient, msg=name)
+
+
+def test_an_evaluation_is_logged_told_and_printed_by_the_main_process(
+    tiny: DualLossTrainer, monkeypatch, capsys
+) -> None:
+    figures = {"loss": 0.5, "pearson": 0.25, "spearman": 0.125}
+    told = []
+
+    def on_evaluate(arguments: object, state: object, control: object, metrics: dict) -> object:
+        told.append((arguments, state, metrics))
+        return control
+
+    monkeypatch.setattr(tiny, "_validate", lambda: figures)
+    monkeypatch.setattr(tiny.callback_handler, "on_evaluate", on_evaluate)
+    monkeypatch.setattr(tiny.args, "disable_tqdm", True)
+    monkeypatch.setattr(tiny.state, "epoch", 1.9999)
+    logs = tiny.evaluate()
+    assert logs == {"eval_loss": 0.5, "eval_pearson": 0.25, "eval_spearman": 0.125}
+    assert told == [(tiny.args, tiny.state, logs)]
+    assert 0 <= tiny.state.log_history[-1]["eval_runtime"] < 60
+    assert "epoch 2: validation loss 0.5000, pearson 0.2500, spearman 0.1250\n" in capsys.readouterr().out
+    monkeypatch.setattr(tiny.args, "disable_tqdm", False)  # a notebook shows a table of its own
+    tiny.evaluate()
+    assert "validation" not in capsys.readouterr().out
+    monkeypatch.setattr(tiny.args, "disable_tqdm", True)
+    monkeypatch.setattr(tiny, "accelerator", SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr(trainer.devices, "shared", lambda value: figures if value is None else pytest.fail("evaluated"))
+    assert tiny.evaluate() == logs
+    assert "validation" not in capsys.readouterr().out
