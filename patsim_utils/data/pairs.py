@@ -24,6 +24,7 @@ KEY = ["anchor", "target", "context"]
 UNKNOWN = ("error", "embedding")  # what becomes of a context that is no CPC class
 NO_CLASS = "is no CPC class that pairs are rated in, such as H04"
 HINT = "; --unknown embedding (in Python unknown='embedding') takes any text in its place"
+ENGLISH_ONLY = "the model has learned English, and its scores mean little there"  # of other letters than Latin
 # What Unicode tells programs not to show: zero-width spaces, joiners, fillers, soft hyphens
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -47,6 +48,19 @@ def normalise(text: str) -> str:
         text = unicodedata.normalize("NFKC", text.lower())
         text = _UNSEEN.sub("", text)
     return " ".join(text.lower().split())
+
+
+def is_latin(text: str) -> bool:
+    """Whether at least half of the letters are Latin ones.
+
+    >>> is_latin("\u03b1-olefin"), is_latin("\u043d\u0430\u0441\u043e\u0441")
+    (True, False)
+    """
+    if text.isascii():
+        return True
+    letters = [letter for letter in text if letter.isalpha()]
+    latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
+    return 2 * latin >= len(letters)
 
 
 def is_one_phrase(anchor: pd.Series, target: pd.Series) -> pd.Series:

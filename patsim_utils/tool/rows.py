@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from patsim_utils.data.pairs import KEY, check_pairs, normalise
+from patsim_utils.data.pairs import ENGLISH_ONLY, KEY, check_pairs, is_latin, normalise
 from patsim_utils.errors import InputError, RowError, clip, named
 from patsim_utils.tool import outputs
 
@@ -54,8 +54,22 @@ def checked(
 ) -> tuple[pd.DataFrame, dict[int, str]]:
     """The rows that can be scored, by their positions, and the reason of each of the others.
 
-    InputError where a row cannot be scored and is not to be skipped, or none can.
+    InputError where a row cannot be scored and is not to be skipped, or none can. A line on stderr
+    where phrases are not in Latin letters.
     """
+    pairs, faults = _checked(phrases, lines, source, unknown=unknown, skip=skip)
+    latin = pairs["anchor"].map(is_latin) & pairs["target"].map(is_latin)
+    foreign = pairs.index[~latin]
+    if len(foreign):
+        first = lines[foreign[0]]
+        note = f"{source}: {len(foreign):,} of {len(pairs):,} rows are not in Latin letters, such as row {first}"
+        print(f"{note}; {ENGLISH_ONLY}", file=sys.stderr, flush=True)
+    return pairs, faults
+
+
+def _checked(
+    phrases: pd.DataFrame, lines: Sequence[int], source: str, *, unknown: str, skip: bool
+) -> tuple[pd.DataFrame, dict[int, str]]:
     try:
         return check_pairs(phrases, unknown=unknown, source=source, lines=lines), {}
     except RowError as error:

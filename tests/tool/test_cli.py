@@ -20,7 +20,8 @@ from patsim_utils.experiments import ablation
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.ratings import RELATIONS
 from patsim_utils.study import notebooks
-from patsim_utils.tool import cli, models, outputs, parts, scale, scoring
+from patsim_utils.tool import cli, models, outputs, parts, rows, scale, scoring
+from patsim_utils.tool.commands import checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -519,3 +520,16 @@ def test_a_teacher_is_a_model_that_ships_or_a_run(tmp_path: Path) -> None:
     assert _teacher(str(tmp_path)) == tmp_path / "model"
     with pytest.raises(InputError, match="cannot be read"):
         _teacher(str(tmp_path / "other"))
+
+
+def test_phrases_that_are_not_in_latin_letters_get_a_warning(capsys) -> None:
+    frame = pd.DataFrame({"anchor": ["pump", "насос", "α-olefin"], "target": "oil pump", "context": "F16"})
+    pairs, faults = rows.checked(frame, [2, 3, 4], "pairs.csv", unknown="error", skip=False)
+    assert (len(pairs), faults) == (3, {})
+    said = "pairs.csv: 1 of 3 rows are not in Latin letters, such as row 3; the model has learned English"
+    assert capsys.readouterr().err.startswith(said)
+    rows.checked(frame.drop(index=1).reset_index(drop=True), [2, 4], "pairs.csv", unknown="error", skip=False)
+    checks.say_other_letters("pump", "Ölpumpe")
+    assert capsys.readouterr().err == ""
+    checks.say_other_letters("pump", "ポンプ")
+    assert capsys.readouterr().err.startswith("'ポンプ': is not in Latin letters; the model has learned English")

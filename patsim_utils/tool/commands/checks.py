@@ -40,6 +40,15 @@ def check_engine(words: argparse.Namespace) -> None:
         raise InputError("--engine onnx: ONNX Runtime is not installed; pip install -e '.[onnx]'")
 
 
+def say_other_letters(*phrases: str) -> None:
+    """A line on stderr for each phrase that is not in Latin letters."""
+    from patsim_utils.data.pairs import ENGLISH_ONLY, is_latin
+
+    for phrase in phrases:
+        if not is_latin(phrase):
+            print(f"{clip(phrase)}: is not in Latin letters; {ENGLISH_ONLY}", file=sys.stderr)
+
+
 def check_readable(path: Path) -> None:
     """InputError where a file or folder is not there, or may not be read."""
     try:

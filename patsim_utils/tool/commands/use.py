@@ -23,6 +23,7 @@ def run_ask(words: argparse.Namespace) -> None:
     from patsim_utils.tool.commands import answers
 
     work.use_threads(words.threads, clock)
+    checks.say_other_letters(words.anchor, words.target)
     print(answers.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
 
 
@@ -85,6 +86,7 @@ def run_search(words: argparse.Namespace) -> None:
     check_count(words.top, where="--top")
     check_count(words.candidates, where="--candidates")
     queries = None if words.queries is None else read_queries(words.queries)
+    checks.say_other_letters(*([words.query] if queries is None else queries["query"]))
     note = work.use_threads(words.threads, clock)
     progress = work.Progress(0, unit="phrases of the index", note=note)
     encode = scale.encoder(words.workers) if words.engine == "ray" else None
