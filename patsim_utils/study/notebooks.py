@@ -39,7 +39,6 @@ from patsim_utils.training.runs import Run
 from patsim_utils.training.trainer import trackers
 
 NOTEBOOKS = ("1_explore", "2_train", "3_errors")
-OTHER_RUNS = ("4_speed", "5_ablation")  # notebooks that are not about the run of the study's name
 
 
 class StudyError(RuntimeError):
@@ -217,7 +216,7 @@ def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> st
     top = summary.summary(run)
     credit = _credit(parameters, run)
     for stem in notebooks:
-        about_run = None if stem in OTHER_RUNS else top
+        about_run = None if stem in progress.OTHER_RUNS else top
         copy = work / f"{stem}.ipynb"
         about = {"titles": titles, "summary": about_run, "credit": credit}
         html = page.page(copy, name=name, reports=reports, **about)

@@ -15,6 +15,7 @@ from patsim_utils.study.explore import duration
 from patsim_utils.training import runs
 
 SECONDS = 30.0  # between two lines about one notebook
+OTHER_RUNS = {"4_speed", "5_ablation"}  # notebooks that are not about the run of the study's name
 
 
 def announce(parameters: Parameters, pairs: int, notebooks: list[str], *, preset: str = "") -> None:
@@ -26,6 +27,8 @@ def announce(parameters: Parameters, pairs: int, notebooks: list[str], *, preset
     settings = f"preset {preset}, " if preset else ""
     print(f"study {parameters.name}: {settings}{pairs:,} training pairs of {config.data}", flush=True)
     print(f"notebooks: {', '.join(notebooks)}", flush=True)
+    if set(notebooks) <= OTHER_RUNS:
+        return
     folder = runs.run_folder(parameters.name)
     if (folder / "metrics.json").is_file() and not parameters.replace:
         print(f"loaded: the finished run {os.path.relpath(folder)}, which is not trained again", flush=True)
