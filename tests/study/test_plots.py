@@ -179,3 +179,10 @@ def test_baselines_are_grey_beside_ones_own() -> None:
     colours = [line.get_color() for line in figure.axes[0].lines]
     assert colours == [BLUE, GREY]
     assert "grey" not in plots.forest(rows.head(1), "label", own="trained model", caption="C").caption
+
+
+def test_a_table_whose_columns_need_more_than_the_text_uses_the_window() -> None:
+    columns = {f"column {number}": [0.123] for number in range(8)}
+    assert 'class="mathjax_ignore wide"' in plots.table(pd.DataFrame(columns), "W")._repr_html_()
+    few = pd.DataFrame(columns).iloc[:, :5]
+    assert 'class="mathjax_ignore"' in plots.table(few, "N")._repr_html_()

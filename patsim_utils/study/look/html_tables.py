@@ -11,6 +11,7 @@ from patsim_utils.study.look.markup import Shown, fill, join, note
 
 ON_PAPER = 20  # rows
 WIDE = 100  # letters of a row, from which on a table is wider than the text
+PADDING = 3  # letters, of a column
 NARROW = 24  # letters of a column that paper does not break
 UNBROKEN = 12  # letters of a column that is never broken, such as dates
 
@@ -73,7 +74,8 @@ class Table:
             '<div tabindex="0" role="region" aria-label="{caption}">{body}</div></figure>{script}'
         )
         style = Markup(f"<style>{_style(shown, widths).replace('ID', name)}</style>")
-        kind = "mathjax_ignore wide" if sum(widths.values()) > WIDE else "mathjax_ignore"
+        letters = sum(widths.values()) + PADDING * len(widths)
+        kind = "mathjax_ignore wide" if letters > WIDE else "mathjax_ignore"
         body = _body(cells, buttons=self.search)
         parts = {"style": style, "kind": kind, "paper": paper, "field": field}
         parts |= {"body": body, "script": script}
