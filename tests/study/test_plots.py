@@ -182,7 +182,7 @@ def test_baselines_are_grey_beside_ones_own() -> None:
 
 
 def test_a_table_whose_columns_need_more_than_the_text_uses_the_window() -> None:
-    columns = {f"column {number}": [0.123] for number in range(8)}
+    columns = {f"column {number}": [0.123] for number in range(10)}
     assert 'class="mathjax_ignore wide"' in plots.table(pd.DataFrame(columns), "W")._repr_html_()
     few = pd.DataFrame(columns).iloc[:, :5]
     assert 'class="mathjax_ignore"' in plots.table(few, "N")._repr_html_()
