@@ -215,7 +215,7 @@ def faults(command: Command, expected: dict, paths: set[str]) -> list[str]:
 def trials(kind: type[Command], work: Path, times: int, seed: int) -> int:
     """Kills a command so many times; returns how often all was right afterwards."""
     prepared = work / "prepared"
-    for name in ("patsim_utils", "notebooks"):
+    for name in ("patsim_utils", "notebooks", "reports/template"):
         shutil.copytree(ROOT / name, prepared / name)
     kind(prepared).prepare()
     command = kind(work / "house")
