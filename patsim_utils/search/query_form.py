@@ -31,7 +31,7 @@ class Form:
         self.answer.value = answered(self._found)
 
     def _found(self) -> str:
-        query = filled(self.query, "a phrase")
+        query = filled(self.query)
         hits = self.search(query, context=code_of(self.context), top=self.top)
         sentence = fill("<p><strong>{text}</strong></p>", text=answers.nearest(hits))
         if hits.empty:

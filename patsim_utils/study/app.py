@@ -132,6 +132,13 @@ class Form:
         help_text = widgets.HTML(fill("<p>{text}</p>", text=HELP))
         pair = [help_text, self.anchor, self.target, self.context, compare, self.answer]
         self.widget = widgets.VBox([*pair, self.candidates, rank, self.ranking])
+        for field in (self.anchor, self.target, self.context):
+            field.observe(self._clear, names="value")
+
+    def _clear(self, _: object) -> None:
+        """Takes away answers to what the fields no longer hold."""
+        self.answer.value = ""
+        self.ranking.value = ""
 
     def compare(self) -> None:
         """Shows what the model says of the two phrases, or which field is wrong."""
@@ -142,25 +149,27 @@ class Form:
         self.ranking.value = answered(self._ranked)
 
     def _compared(self) -> str:
-        anchor = filled(self.anchor, "a phrase")
-        target = filled(self.target, "the phrase that is compared with it")
-        text = sentence(self.matcher, anchor, target, code_of(self.context))
+        anchor = filled(self.anchor)
+        target = filled(self.target)
+        context = code_of(self.context)
+        text = f"“{target}” for “{anchor}” in {context}: {sentence(self.matcher, anchor, target, context)}"
         return fill("<p><strong>{text}</strong></p>", text=text)
 
     def _ranked(self) -> str:
-        anchor = filled(self.anchor, "a phrase")
+        anchor = filled(self.anchor)
         listed = phrases(self.candidates.value)
         if not listed:
             raise InputError("The list is empty: type or paste phrases into it, one a line.")
-        table = self.matcher.rank(anchor, listed, context=code_of(self.context))
+        context = code_of(self.context)
+        table = self.matcher.rank(anchor, listed, context=context)
         table["in words"] = table["score"].map(in_words)
-        return Table(table, f"{len(table)} phrases, the nearest to “{anchor}” first")._repr_html_()
+        return Table(table, f"{len(table)} phrases, the nearest to “{anchor}” in {context} first")._repr_html_()
 
 
 def class_field(titles: Mapping[str, str], context: str) -> widgets.Combobox:
     """A field in which a class is found by its code or a word of its title."""
     labels = {code: f"{code} {titles[code]}" for code in cpc.CLASSES}
-    hint = "type a word of its title, such as vehicles, or a code"
+    hint = "type a word, such as telephone, and pick a line; or a code, such as H04"
     options = {"layout": WIDE, "style": LABEL, "description": "class", "placeholder": hint}
     return widgets.Combobox(value=labels.get(context, ""), options=list(labels.values()), **options)
 
@@ -172,7 +181,10 @@ def code_of(field: widgets.Combobox) -> str:
         text = text.partition(" ")[0]
     code = cpc.class_of(text)
     if code is None:
-        raise InputError("Choose a class: type a word of its title, or a code such as H04, into the field class.")
+        fault = f"“{text}” is no class" if text else "The field “class” is empty"
+        raise InputError(
+            f"{fault}: type a word of its title and pick one of the lines offered, or type a code, such as H04."
+        )
     return code
 
 
@@ -189,9 +201,9 @@ def by_voila() -> bool:
     return os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
 
 
-def filled(field: widgets.Text, what: str) -> str:
+def filled(field: widgets.Text) -> str:
     """The text of a field; InputError where it is empty."""
     text = field.value.strip()
     if not text:
-        raise InputError(f"The field “{field.description}” is empty: type {what} into it.")
+        raise InputError(f"The field “{field.description}” is empty: type a phrase into it.")
     return text

@@ -41,7 +41,9 @@ def test_a_corpus_without_such_phrases_says_so() -> None:
     assert form.answer.value == "<p><strong>Nothing is in the corpus.</strong></p>"
 
 
-@pytest.mark.parametrize(("field", "said"), [("query", "The field “phrase” is empty"), ("context", "Choose a class")])
+@pytest.mark.parametrize(
+    ("field", "said"), [("query", "The field “phrase” is empty"), ("context", "The field “class” is empty")]
+)
 def test_an_empty_field_gets_a_line(field: str, said: str) -> None:
     form = made()
     getattr(form, field).value = " "

@@ -35,9 +35,11 @@ def form() -> app.Form:
 
 def test_two_phrases_get_an_answer_in_words(form: app.Form) -> None:
     form.compare()
-    said = "very likely the same; .92; kind of relation, most probably: high: synonym or abbreviation"
+    said = "“bar” for “bolt” in F16: very likely the same; .92; "
+    said += "kind of relation, most probably: high: synonym or abbreviation"
     assert form.answer.value == f"<p><strong>{said}</strong></p>"
     form.target.value = "screw"
+    assert form.answer.value == ""  # it was that of another phrase
     form.compare()
     assert "unrelated; .05" in form.answer.value
     assert app.short_number(1.0) == "1"
@@ -46,7 +48,7 @@ def test_two_phrases_get_an_answer_in_words(form: app.Form) -> None:
 
 def test_a_list_is_ranked_and_its_text_stays_text(form: app.Form) -> None:
     form.rank()
-    assert "3 phrases, the nearest to “bolt” first" in form.ranking.value
+    assert "3 phrases, the nearest to “bolt” in F16 first" in form.ranking.value
     assert form.ranking.value.index(">bar<") < form.ranking.value.index(">screw<")
     assert "&lt;b&gt;lamp" in form.ranking.value
 
@@ -56,7 +58,7 @@ def test_a_list_is_ranked_and_its_text_stays_text(form: app.Form) -> None:
     [
         ("anchor", "The field “phrase” is empty"),
         ("target", "The field “other phrase” is empty"),
-        ("context", "Choose a class"),
+        ("context", "The field “class” is empty"),
     ],
 )
 def test_an_empty_field_gets_a_line(form: app.Form, field: str, said: str) -> None:
@@ -71,7 +73,7 @@ def test_an_empty_list_and_a_class_that_is_none_get_a_line(form: app.Form) -> No
     assert "The list is empty" in form.ranking.value
     form.context.value = "<i>Q99"
     form.compare()
-    assert "Choose a class" in form.answer.value
+    assert "“&lt;i&gt;Q99” is no class: type a word of its title and pick" in form.answer.value
 
 
 def test_a_class_is_found_by_its_code_or_its_title(form: app.Form) -> None:
