@@ -151,9 +151,9 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
     whole = Matcher.load(folder / "whole")
     expected = whole.score(pairs)
 
-    def damaged(draw: random.Random, place: Path) -> None:
-        shutil.rmtree(place / "model", ignore_errors=True)
-        model = shutil.copytree(folder / "whole", place / "model")
+    def damaged(draw: random.Random, work: Path) -> None:
+        shutil.rmtree(work / "model", ignore_errors=True)
+        model = shutil.copytree(folder / "whole", work / "model")
         victim = draw.choice(sorted(path for path in model.rglob("*") if path.is_file()))
         kind = draw.choice(["cut", "flip", "delete", "weight", "note"])
         if kind == "delete":
@@ -166,14 +166,14 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
             weights = {key: value for key, value in weights.items() if key != name or change is not None}
             save_file(weights | ({name: change} if change is not None else {}), model / "model.safetensors")
             with refused(f"weight {name}"):
-                Matcher.load(place)
+                Matcher.load(work)
         elif kind == "note":
             note = json.loads((model / "matcher.json").read_text())
             key = draw.choice(sorted(note))
             note[key] = draw.choice([value for value in (None, -3, [], {}, "x") if value != note[key]])
             (model / "matcher.json").write_text(json.dumps(note))
             with refused("a note"):
-                Matcher.load(place)
+                Matcher.load(work)
         else:
             content = bytearray(victim.read_bytes())
             if kind == "cut":
@@ -183,7 +183,7 @@ def models(folder: Path) -> Callable[[random.Random, Path], None]:
             else:
                 content[draw.randrange(len(content))] ^= 0x20
             victim.write_bytes(content)
-        found = Matcher.load(place).score(pairs)
+        found = Matcher.load(work).score(pairs)
         check(np.abs(found - expected).max() < TOLERANCE, f"{victim.name} {kind}: {found} for {expected}")
 
     def alone(draw: random.Random, place: Path) -> None:

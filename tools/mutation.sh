@@ -44,14 +44,14 @@ if pathlib.Path("mutmut-stats.json").exists():
 def pytest_collection_modifyitems(items):
     mutant = os.environ.get("MUTANT_UNDER_TEST")
     module = mutant.split(".")[-2] if mutant and "." in mutant else ""
-    items.sort(key=lambda item: place(item, module))
+    items.sort(key=lambda item: rank(item, module))
     if mutant == "":
         del items[10:]
     if module:
         del items[within_limit(items) :]
 
 
-def place(item, module):
+def rank(item, module):
     trains = not TRAIN.isdisjoint(item.fixturenames)
     own = item.path.name == f"test_{module}.py"
     return trains, item.path.name if trains else "", not own, SECONDS.get(item.nodeid, 0)
