@@ -17,6 +17,7 @@ import pandas as pd
 from patsim_utils.data import cpc
 from patsim_utils.data.names import COLUMNS, say_once
 from patsim_utils.data.tables import read_table
+from patsim_utils.data.variants import american
 from patsim_utils.errors import InputError, RowError, and_more, clip, named
 from patsim_utils.ratings import RATING_RANKS, RATINGS, SCORES
 
@@ -64,12 +65,15 @@ def is_latin(text: str) -> bool:
 
 
 def is_one_phrase(anchor: pd.Series, target: pd.Series) -> pd.Series:
-    """Whether two normalised phrases differ in spaces and hyphens at most: `air bag`, `air-bag` and `airbag`."""
-    return _one_word(anchor) == _one_word(target)
+    """Whether two normalised phrases are one: they differ in spaces, hyphens and American spelling at most.
+
+    So are `air bag`, `air-bag` and `airbag`, and `fibre` and `fiber`.
+    """
+    return anchor.map(_one_word) == target.map(_one_word)
 
 
-def _one_word(phrases: pd.Series) -> pd.Series:
-    return phrases.str.replace("[ -]", "", regex=True)
+def _one_word(phrase: str) -> str:
+    return american(phrase).replace(" ", "").replace("-", "")
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:

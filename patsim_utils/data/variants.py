@@ -6,31 +6,8 @@ Rules without a dictionary make mistakes ("filter of color"): so they serve as t
 """
 
 import re
+from functools import cache
 
-# British and American stems; either stands for the other.
-SPELLINGS = (
-    ("aluminium", "aluminum"),
-    ("analyse", "analyze"),
-    ("armour", "armor"),
-    ("behaviour", "behavior"),
-    ("catalyse", "catalyze"),
-    ("centre", "center"),
-    ("colour", "color"),
-    ("defence", "defense"),
-    ("fibre", "fiber"),
-    ("labelling", "labeling"),
-    ("litre", "liter"),
-    ("metre", "meter"),
-    ("modelling", "modeling"),
-    ("mould", "mold"),
-    ("odour", "odor"),
-    ("plough", "plow"),
-    ("signalling", "signaling"),
-    ("sulphate", "sulfate"),
-    ("sulphide", "sulfide"),
-    ("sulphur", "sulfur"),
-    ("vapour", "vapor"),
-)
 # Words of which either is the opposite of the other
 OPPOSITES = (
     ("strong", "weak"),
@@ -131,17 +108,38 @@ def other_number(phrase: str) -> str | None:
     return f"{head} {word}".strip()
 
 
+@cache
+def _american_words() -> dict[str, str]:
+    """American words by British ones (Breame's list)."""
+    from breame.data import spelling_constants  # 100 ms that only a comparison of phrases needs
+
+    return spelling_constants.BRITISH_ENGLISH_SPELLINGS
+
+
+def _with_american_words(phrase: str) -> str:
+    words = _american_words()
+    return re.sub("[a-z]+", lambda word: words.get(word[0], word[0]), phrase)
+
+
+def american(phrase: str) -> str:
+    """A phrase in American spelling: words of Breame's list, and what is built as `ionisation` or `sulphate`.
+
+    Words that are no British spelling may change as well ("precise"), so the result serves to compare phrases only.
+
+    >>> american("optical fibre"), american("gas ioniser"), american("sulphuric acid")
+    ('optical fiber', 'gas ionizer', 'sulfuric acid')
+    """
+    phrase = _with_american_words(phrase).replace("sulph", "sulf")
+    return re.sub(r"(\w{3})([iy])s(e|ed|er|ers|es|ing|ation|ations)\b", r"\1\2z\3", phrase)
+
+
 def other_spelling(phrase: str) -> str | None:
-    """British for American and American for British: `fibre cable` -> `fiber cable`."""
-    for british, american in SPELLINGS:
-        if british in phrase:
-            return phrase.replace(british, american)
-        if re.search(rf"\b{american}", phrase):
-            return re.sub(rf"\b{american}", british, phrase)
+    """American words for British ones, else `ise` for `ize`: `fibre cable` -> `fiber cable`."""
+    other = _with_american_words(phrase)
+    if other != phrase:
+        return other
     if re.search(r"\w{4}iz(e|ed|er|ing|ation)\b", phrase):
         return re.sub(r"(\w{4})iz(e|ed|er|ing|ation)\b", r"\1is\2", phrase)
-    if re.search(r"\w{4}isation\b", phrase):
-        return re.sub(r"(\w{4})isation\b", r"\1ization", phrase)
     return None
 
 

@@ -31,7 +31,7 @@ class Matcher:
     """Anchor, target and CPC class in, a score in [0, 1] and a probability of each rank out.
 
     Equal phrases are the same by definition: a pair whose normalised anchor and target differ in
-    spaces and hyphens at most has score 1, whatever the network says of it.
+    spaces, hyphens and American spelling at most has score 1, whatever the network says of it.
 
     Attributes:
         network: the torch module.

@@ -12,7 +12,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from patsim_utils.data import cpc
-from patsim_utils.data.pairs import check_pairs, normalise, read_pairs
+from patsim_utils.data.pairs import check_pairs, is_one_phrase, normalise, read_pairs
 from patsim_utils.data.splits import fingerprint, grouped_folds, load, shared_anchors
 from patsim_utils.data.tables import read_table
 from patsim_utils.errors import InputError, RowError
@@ -49,6 +49,25 @@ def pairs(*rows: tuple) -> pd.DataFrame:
 def test_one_phrase_in_any_spelling_has_one_identity(text: str) -> None:
     assert normalise(text) == normalise("fu\u00ebl cell") == "fu\u00ebl cell"
     assert check_pairs(pairs((text, "NULL", "H01"))).iloc[0].tolist() == ["fu\u00ebl cell", "null", "H01"]
+
+
+@pytest.mark.parametrize(
+    ("anchor", "target", "one"),
+    [
+        ("air bag", "air-bag", True),
+        ("optical fibre", "optical fiber", True),
+        ("moulded fibre-board", "molded fiberboard", True),
+        ("gas ioniser", "gas ionizer", True),
+        ("sulphonated polymer", "sulfonated polymer", True),
+        ("precise control", "precise control", True),
+        ("tyre", "tired", False),
+        ("optical fibre", "optical fibers", False),
+        ("rise", "rice", False),
+    ],
+)
+def test_phrases_in_british_and_american_spelling_are_one(anchor: str, target: str, one: bool) -> None:
+    frame = pd.DataFrame({"anchor": [anchor, target], "target": [target, anchor]})
+    assert is_one_phrase(frame["anchor"], frame["target"]).tolist() == [one, one]
 
 
 def test_both_forms_of_the_data_are_read(tmp_path: Path) -> None:
