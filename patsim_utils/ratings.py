@@ -9,17 +9,18 @@ import numpy as np
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the ranks 0, 1, 2, 3, 4
 RANKS = len(SCORES)
 
-# What each rating says of the target. The rating head of a model has its outputs in this order.
+# What each rating says of the target, the second phrase of a pair. The rating head of a model has its
+# outputs in this order. Linguists call 2a a hyponym, 2b a hypernym, 1a an antonym, 1b a meronym, 1c a holonym.
 MEANINGS = {
-    "4": "very high",
-    "3": "high: synonym or abbreviation",
-    "2a": "hyponym: the target is narrower",
-    "2b": "hypernym: the target is broader",
-    "2c": "structural match",
-    "1a": "antonym",
-    "1b": "meronym: the target is a part",
-    "1c": "holonym: the target is the whole",
-    "1d": "other match of the field",
+    "4": "the same",
+    "3": "a synonym or an abbreviation",
+    "2a": "a narrower term",
+    "2b": "a broader term",
+    "2c": "alike in structure",
+    "1a": "the opposite",
+    "1b": "a part of it",
+    "1c": "the whole of which it is a part",
+    "1d": "of the same field, but something else",
     "0": "unrelated",
 }
 RATINGS = tuple(MEANINGS)
@@ -32,14 +33,25 @@ TEACHER_COLUMNS = (*ABOVE_COLUMNS, *RATING_COLUMNS)
 
 # What a searcher wants to know of a pair, and the ratings that say so; each rating stands once.
 RELATIONS = {
-    "same": ("4", "3"),
+    "same_or_synonym": ("4", "3"),
     "narrower": ("2a",),
     "broader": ("2b",),
-    "antonym": ("1a",),
+    "opposite": ("1a",),
     "part": ("1b",),
     "whole": ("1c",),
     "related": ("2c", "1d"),
     "unrelated": ("0",),
+}
+# The same for a person: what the second phrase is to the first
+RELATION_WORDS = {
+    "same_or_synonym": "the same or a synonym",
+    "narrower": "a narrower term",
+    "broader": "a broader term",
+    "opposite": "the opposite",
+    "part": "a part of it",
+    "whole": "the whole of which it is a part",
+    "related": "alike in structure or of the same field",
+    "unrelated": "unrelated",
 }
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import MEANINGS
+from patsim_utils.ratings import RELATION_WORDS
 
 FILE = Path(__file__).parents[1] / "data" / "behaviour.csv"
 EXAMPLES = FILE.with_name("examples.csv")
@@ -74,13 +74,18 @@ def shares(scorers: dict[str, Scorer]) -> pd.DataFrame:
 
 
 def examples(matcher: Matcher) -> pd.DataFrame:
-    """Forty pairs of eight fields: anchor, target, context, score, person (a person's score), near, relation, why."""
+    """Forty pairs of eight fields, each a hit where its score is NEAR a person's.
+
+    Returns anchor, target, context, score, person, result (hit or miss), relation in words where the
+    model has learned ratings, why.
+    """
     rows = pd.read_csv(EXAMPLES, keep_default_na=False)
-    explained = matcher.explain(rows[["anchor", "target", "context"]])
-    rows.insert(3, "score", explained["score"])
-    rows.insert(5, "near", (rows["score"] - rows["person"]).abs() <= NEAR)
-    if "rating" in explained:
-        rows.insert(6, "relation", explained["rating"].map(MEANINGS))
+    predictions = matcher.read(rows[["anchor", "target", "context"]])
+    rows.insert(3, "score", predictions.scores)
+    is_near = (rows["score"] - rows["person"]).abs() <= NEAR
+    rows.insert(5, "result", np.where(is_near, "hit", "miss"))
+    if predictions.relations is not None:
+        rows.insert(6, "relation", predictions.relations.idxmax(axis=1).map(RELATION_WORDS))
     return rows
 
 

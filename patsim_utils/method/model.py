@@ -20,7 +20,7 @@ from patsim_utils.method import encoder, ordinal
 from patsim_utils.method.fusion import Fusion, RankScale
 from patsim_utils.method.ordinal import OrdinalHead, small_network
 from patsim_utils.method.weights import adapters
-from patsim_utils.ratings import RANKS, RATINGS, SCORES
+from patsim_utils.ratings import RANKS, RATINGS, RELATIONS, SCORES
 
 BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # in scoring; larger batches outgrow a CPU's caches
 Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
@@ -70,10 +70,18 @@ class Predictions:
 
     @property
     def ratings(self) -> pd.DataFrame | None:
-        """Probability of each of RATINGS (n, 10), such as antonym; None where not learned."""
+        """Probability of each of RATINGS (n, 10); None where not learned."""
         if self.rating_logits is None:
             return None
         return pd.DataFrame(self.rating_logits.double().softmax(-1).numpy(), columns=list(RATINGS))
+
+    @property
+    def relations(self) -> pd.DataFrame | None:
+        """Probability of each of RELATIONS (n, 8), such as narrower; None where ratings were not learned."""
+        ratings = self.ratings
+        if ratings is None:
+            return None
+        return pd.DataFrame({name: ratings[list(members)].sum(axis=1) for name, members in RELATIONS.items()})
 
     def table(self) -> pd.DataFrame:
         """A row for each pair.

@@ -2,9 +2,10 @@
 
 import ipywidgets as widgets
 
+from patsim_utils.layouts.words import Words
 from patsim_utils.search.search import Search
 from patsim_utils.study import answers
-from patsim_utils.study.app import LABEL, WIDE, answered, class_field, code_of, filled
+from patsim_utils.study.app import LABEL, WIDE, answered, class_field, code_of, doubts, filled
 from patsim_utils.study.look.html_tables import Table
 from patsim_utils.study.look.markup import fill
 
@@ -18,6 +19,7 @@ class Form:
     def __init__(self, search: Search, *, query: str, context: str, top: int) -> None:
         self.search = search
         self.top = top
+        self.words = Words(search.matcher.tokenizer.get_vocab())
         self.query = widgets.Text(query, description="phrase", layout=WIDE, style=LABEL)
         self.context = class_field(search.matcher.titles, context)
         self.answer = widgets.HTML()
@@ -33,7 +35,7 @@ class Form:
     def _found(self) -> str:
         query = filled(self.query)
         hits = self.search(query, context=code_of(self.context), top=self.top)
-        sentence = fill("<p><strong>{text}</strong></p>", text=answers.nearest(hits))
+        sentence = fill("<p><strong>{text}</strong></p>", text=answers.nearest(hits)) + doubts(self.words, query)
         if hits.empty:
             return sentence
         return str(sentence) + Table(hits[list(SHOWN)], f"The nearest to “{query}”")._repr_html_()

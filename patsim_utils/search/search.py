@@ -15,7 +15,6 @@ import pandas as pd
 from patsim_utils.data.pairs import normalise
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import RELATIONS
 from patsim_utils.search.corpus import check_query, class_of, refuse_names, sample_table
 from patsim_utils.search.index import Encode, Index, Progress
 from patsim_utils.search.nearest import Candidates
@@ -148,10 +147,9 @@ class Search:
         """Each pair's `score` and, if the matcher has learned ratings, probability of RELATIONS."""
         predictions = self.matcher.read(pairs)
         readings = pd.DataFrame({"score": predictions.scores})
-        if predictions.ratings is not None:
-            for relation, ratings in RELATIONS.items():
-                readings[relation] = predictions.ratings[list(ratings)].sum(axis=1)
-        return readings
+        if predictions.relations is None:
+            return readings
+        return readings.join(predictions.relations)
 
 
 def pairs_of(candidates: Candidates, queries: Sequence[str], codes: Sequence[str]) -> pd.DataFrame:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import pandas as pd
+from markupsafe import Markup
 
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
+from patsim_utils.layouts.words import Words
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import MEANINGS, in_words
+from patsim_utils.ratings import RELATION_WORDS, in_words
 from patsim_utils.study.look.html_tables import Table
-from patsim_utils.study.look.markup import fill
+from patsim_utils.study.look.markup import fill, join
 from patsim_utils.training.runs import run_folder
 
 WIDE = widgets.Layout(width="min(40rem, 95%)")
@@ -49,12 +51,13 @@ def load(run: str = "") -> Matcher:
 
 
 def sentence(matcher: Matcher, anchor: str, target: str, context: str) -> str:
-    """What the model says of a pair: `very likely the same; .92; most probably: synonym`."""
-    pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
-    row = matcher.explain(pair).iloc[0]
-    text = f"{in_words(row['score'])}; {short_number(row['score'])}"
-    if "rating" in row:
-        text += f"; kind of relation, most probably: {MEANINGS[row['rating']]}"
+    """What the model says of a pair: `very likely the same; .92; the second is most probably a narrower term`."""
+    predictions = matcher.read(pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]}))
+    score = float(predictions.scores[0])
+    text = f"{in_words(score)}; {short_number(score)}"
+    if predictions.relations is not None:
+        relation = predictions.relations.iloc[0].idxmax()
+        text += f"; “{target}” is most probably {RELATION_WORDS[relation]}"
     return text
 
 
@@ -69,11 +72,11 @@ def relations(matcher: Matcher, anchor: str, target: str, context: str) -> pd.Da
 
     Empty where the model has learned scores only.
     """
-    if matcher.network.rating_head is None:
+    predictions = matcher.read(pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]}))
+    if predictions.relations is None:
         return pd.DataFrame(columns=["relation", "probability"])
-    pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
-    probabilities = matcher.ratings(pair).iloc[0]
-    return pd.DataFrame({"relation": list(MEANINGS.values()), "probability": probabilities.to_numpy()})
+    probabilities = predictions.relations.iloc[0]
+    return pd.DataFrame({"relation": probabilities.index.map(RELATION_WORDS), "probability": probabilities.to_numpy()})
 
 
 def phrases(text: str) -> list[str]:
@@ -116,6 +119,7 @@ class Form:
         candidates: str,
     ) -> None:
         self.matcher = matcher
+        self.words = Words(matcher.tokenizer.get_vocab())
         options = {"layout": WIDE, "style": LABEL}
         self.anchor = widgets.Text(anchor, description="phrase", **options)
         self.target = widgets.Text(target, description="other phrase", **options)
@@ -153,7 +157,7 @@ class Form:
         target = filled(self.target)
         context = code_of(self.context)
         text = f"“{target}” for “{anchor}” in {context}: {sentence(self.matcher, anchor, target, context)}"
-        return fill("<p><strong>{text}</strong></p>", text=text)
+        return fill("<p><strong>{text}</strong></p>", text=text) + doubts(self.words, anchor, target)
 
     def _ranked(self) -> str:
         anchor = filled(self.anchor)
@@ -163,7 +167,14 @@ class Form:
         context = code_of(self.context)
         table = self.matcher.rank(anchor, listed, context=context)
         table["in words"] = table["score"].map(in_words)
-        return Table(table, f"{len(table)} phrases, the nearest to “{anchor}” in {context} first")._repr_html_()
+        shown = Table(table, f"{len(table)} phrases, the nearest to “{anchor}” in {context} first")._repr_html_()
+        return doubts(self.words, anchor, *listed) + Markup(shown)
+
+
+def doubts(words: Words, *phrases: str) -> Markup:
+    """A line for each phrase of which a score means little."""
+    sentences = [words.doubt(phrase) for phrase in phrases]
+    return join([fill('<p role="note">{text}.</p>', text=sentence) for sentence in sentences if sentence])
 
 
 def class_field(titles: Mapping[str, str], context: str) -> widgets.Combobox:

@@ -187,7 +187,7 @@ def _add_score(command: Callable[..., Add]) -> None:
     add("--context", type=cpc_class, help="class of all rows of a table that names none")
     unknown = "a context that is no CPC class: refuse it (default), or score by the text alone"
     add("--unknown", choices=("error", "embedding"), default="error", help=unknown)
-    add("--explain", action="store_true", help="also each score's probability, and the relation")
+    add("--explain", action="store_true", help="also an answer in words, each score's probability, and the relation")
     add("--columns", type=names, default=(), help="write only these, such as id,score")
     on_error = "a row that cannot be scored: refuse the table (default), or give it no score and say why"
     add("--on-error", choices=("refuse", "skip"), default="refuse", help=on_error)

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from patsim_utils.ratings import RELATIONS
-
 if TYPE_CHECKING:
     from patsim_utils.method.matcher import Matcher
 
@@ -38,9 +36,8 @@ def values(
     columns = [predictions.scores[:, None]]
     if explain:
         columns.append(predictions.probabilities)
-        if predictions.ratings is not None:
-            shares = [predictions.ratings[list(members)].sum(axis=1).to_numpy() for members in RELATIONS.values()]
-            columns.append(np.stack(shares, axis=1))
+        if predictions.relations is not None:
+            columns.append(predictions.relations.to_numpy())
     return np.concatenate(columns, axis=1)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from patsim_utils import storage
 from patsim_utils.data import tables
 from patsim_utils.errors import InputError, clip, named
-from patsim_utils.ratings import RELATIONS, SCORES
+from patsim_utils.ratings import RELATIONS, SCORES, in_words
 from patsim_utils.tool import outputs, parts, rows, scale
 from patsim_utils.tool.models import Model
 from patsim_utils.tool.rows import SHOWN, Columns
@@ -32,7 +32,7 @@ class Options:
 
     names: Columns = Columns()  # of the columns that are read
     unknown: str = "error"  # of a context that is no CPC class: "error", "embedding" for the text alone
-    explain: bool = False  # also the probability of each score, and the relation
+    explain: bool = False  # also the answer in words, the probability of each score, and the relation
     skip_errors: bool = False  # a bad row gets no score, and a file says why
     columns: tuple[str, ...] = ()  # that are written; () for all and the prediction
     spreadsheet_safe: bool = False
@@ -169,7 +169,7 @@ def _written_columns(frame: pd.DataFrame, options: Options, source_name: str) ->
     """Names of the columns of the output; InputError where one is not there, or there twice."""
     new = ["prediction"]
     if options.explain:
-        new += [*PROBABILITIES, "relation", "relation_probability"]
+        new += ["answer", *PROBABILITIES, "relation", "relation_probability"]
     existing = list(frame.columns)
     names = list(options.columns) or [*existing, *new]
     for name in options.columns:
@@ -187,6 +187,7 @@ def _results(values: np.ndarray, positions: pd.Index, count: int, options: Optio
     """The new columns of all rows, from the values (n, k) of those at these positions."""
     results = pd.DataFrame({"prediction": values[:, 0]}, index=positions)
     if options.explain:
+        results["answer"] = results["prediction"].round(DIGITS).map(in_words)
         results[PROBABILITIES] = values[:, 1:6]
         shares = values[:, 6:]
         if shares.shape[1]:  # the model has learned ratings

@@ -1,5 +1,7 @@
 """The pairs that a person can judge: what counts as right, and that the file is sound."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,3 +51,17 @@ def test_the_examples_are_forty_pairs_of_eight_fields() -> None:
     assert len(rows) == 40
     assert set(rows["context"].str[0]) == set("ABCDEFGH")
     assert set(rows["person"]) <= {0, 0.25, 0.5, 0.75, 1}
+
+
+def test_an_example_is_a_hit_within_a_quarter_of_a_persons_score() -> None:
+    persons = pd.read_csv(behaviour.EXAMPLES)["person"]
+    scores = persons.to_numpy(float, copy=True)
+    scores[0] -= 0.25
+    scores[1] -= 0.26
+    relations = pd.DataFrame({"narrower": 0.9, "same_or_synonym": [0.1] * len(persons)})
+    says = SimpleNamespace(scores=scores, relations=relations)
+    table = behaviour.examples(SimpleNamespace(read=lambda _: says))
+    assert table["result"].to_list() == ["hit", "miss"] + ["hit"] * 38
+    assert set(table["relation"]) == {"a narrower term"}
+    says.relations = None
+    assert "relation" not in behaviour.examples(SimpleNamespace(read=lambda _: says))

@@ -13,7 +13,8 @@ from patsim_utils.study import app
 class Fake:
     """A corpus of three phrases."""
 
-    matcher = SimpleNamespace(titles=cpc.titles())
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"bolt": 0})
+    matcher = SimpleNamespace(titles=cpc.titles(), tokenizer=tokenizer)
 
     def __call__(self, query: str, *, context: str, top: int) -> pd.DataFrame:
         phrases = [f"{query} in {context}", "<b>lamp", "screw"]

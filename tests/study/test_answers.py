@@ -42,7 +42,7 @@ def test_confusion_and_calibration() -> None:
 def test_relations_anchors_and_words() -> None:
     ratings = pd.DataFrame({"rating": ["1a", "3"], "prediction": [0.43, 0.7], "score": [0.25, 0.75]})
     said = answers.relations(ratings)
-    assert said == "Farthest off are pairs rated “antonym”: 0.43 on average, people gave 0.25."
+    assert said == "Farthest off are pairs rated “the opposite”: 0.43 on average, people gave 0.25."
     anchors = pd.DataFrame({"mae": [0.4] + [0.1] * 9, "n": 10})
     assert answers.hardest(anchors) == "The hardest 1 of 10 anchors carry 31 % of the error, with 10 % of the pairs."
     overlap = pd.DataFrame({"overlap": errors.OVERLAPS, "label": errors.OVERLAPS, "mae": [0.16, 0.12, 0.1]})

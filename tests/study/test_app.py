@@ -13,14 +13,15 @@ class Fake:
     """A model that finds phrases alike by their first letter."""
 
     titles = cpc.titles()
-    network = SimpleNamespace(rating_head=None)
+    tokenizer = SimpleNamespace(get_vocab=lambda: dict.fromkeys(("bolt", "bar", "screw", "lamp"), 0))
 
     def score(self, anchor: str, target: str) -> float:
         return 0.92 if anchor[0] == target[0] else 0.05
 
-    def explain(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def read(self, frame: pd.DataFrame) -> SimpleNamespace:
         scores = [self.score(row.anchor, row.target) for row in frame.itertuples()]
-        return pd.DataFrame({"score": scores, "rating": "3"})
+        relations = pd.DataFrame({"narrower": 0.3, "same_or_synonym": [0.7] * len(frame)})
+        return SimpleNamespace(scores=scores, relations=relations)
 
     def rank(self, query: str, candidates: list[str], *, context: str) -> pd.DataFrame:
         scores = [self.score(query, candidate) for candidate in candidates]
@@ -36,12 +37,13 @@ def form() -> app.Form:
 def test_two_phrases_get_an_answer_in_words(form: app.Form) -> None:
     form.compare()
     said = "“bar” for “bolt” in F16: very likely the same; .92; "
-    said += "kind of relation, most probably: high: synonym or abbreviation"
+    said += "“bar” is most probably the same or a synonym"
     assert form.answer.value == f"<p><strong>{said}</strong></p>"
     form.target.value = "screw"
     assert form.answer.value == ""  # it was that of another phrase
     form.compare()
     assert "unrelated; .05" in form.answer.value
+    assert "no word" not in form.answer.value
     assert app.short_number(1.0) == "1"
     assert app.short_number(0.999) == "1"
 
@@ -51,6 +53,22 @@ def test_a_list_is_ranked_and_its_text_stays_text(form: app.Form) -> None:
     assert "3 phrases, the nearest to “bolt” in F16 first" in form.ranking.value
     assert form.ranking.value.index(">bar<") < form.ranking.value.index(">screw<")
     assert "&lt;b&gt;lamp" in form.ranking.value
+
+
+def test_a_phrase_of_no_word_and_one_of_other_letters_get_a_warning(form: app.Form) -> None:
+    form.anchor.value = "asdf qwer"
+    form.target.value = "\u043d\u0430\u0441\u043e\u0441"
+    form.compare()
+    notes = form.answer.value.split("<p ")[1:]
+    assert notes[0].startswith('role="note">&#39;asdf qwer&#39;: no word of it is known')
+    assert "is not in Latin letters" in notes[1]
+    form.rank()
+    assert "no word of it is known" in form.ranking.value
+
+
+def test_kinds_of_relation_are_in_words_of_everyday() -> None:
+    table = app.relations(Fake(), "bolt", "bar", "F16")
+    assert table["relation"].to_list() == ["a narrower term", "the same or a synonym"]
 
 
 @pytest.mark.parametrize(

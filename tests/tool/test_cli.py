@@ -18,7 +18,7 @@ from patsim_utils.config import Config
 from patsim_utils.errors import InputError
 from patsim_utils.experiments import ablation
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import RELATIONS
+from patsim_utils.ratings import RELATION_WORDS, RELATIONS, in_words
 from patsim_utils.study import notebooks
 from patsim_utils.tool import cli, models, outputs, parts, rows, scale, scoring
 from patsim_utils.tool.commands import checks
@@ -426,12 +426,13 @@ def test_columns_of_other_names_one_class_and_an_explanation(run: Path, pairs: P
     assert score(run, "own.csv", "-o", "x.csv", *names, "--context", "F16", "--explain") == 0
     scored = pd.read_csv("x.csv")
     assert scored.columns.tolist() == [
-        *("Query", "Candidate", "x", "prediction", "p_0", "p_0.25", "p_0.5", "p_0.75", "p_1"),
+        *("Query", "Candidate", "x", "prediction", "answer", "p_0", "p_0.25", "p_0.5", "p_0.75", "p_1"),
         *("relation", "relation_probability"),
     ]
     expected = Matcher.load(run).explain(pd.DataFrame({"anchor": "bolt", "target": ["screw", "nut"], "context": "F16"}))
     np.testing.assert_allclose(scored[["prediction", "p_0.5"]], expected[["score", "0.5"]], atol=6e-5)
     assert set(scored["relation"]) <= set(RELATIONS)
+    assert scored["answer"].to_list() == [in_words(score) for score in scored["prediction"]]
 
 
 def test_a_pair_is_answered_in_words(run: Path, tmp_path: Path, capsys) -> None:
@@ -441,7 +442,10 @@ def test_a_pair_is_answered_in_words(run: Path, tmp_path: Path, capsys) -> None:
     assert lines[0].startswith("'bolt' and 'screw' in F16 (")
     assert lines[1] == f"score {expected[0]:.4f}"
     assert sum(float(line.split()[1]) for line in lines[2:7]) == pytest.approx(1, abs=1e-3)
-    assert lines[7].startswith("relation: ")
+    assert lines[7].startswith("the second is most probably: ")
+    assert {words.rsplit(" ", 1)[0] for words in lines[7].split(": ")[1].split(", ")} <= {*RELATION_WORDS.values()}
+    assert cli.main(["ask", "asdf qwer", "screw", "--context", "F16", "--run", str(run)]) == 0
+    assert capsys.readouterr().err.endswith("'asdf qwer': no word of it is known; a score of it means little\n")
 
 
 def test_the_models_that_ship_are_listed_and_used_by_name(run: Path, pairs: Path, monkeypatch, capsys) -> None:

@@ -19,7 +19,9 @@ SETTINGS = "settings.json"
 TOKENIZER = "tokenizer.json"
 BATCH_TOKENS = 2048
 # What is said of equal phrases: score, probability of each score, of each relation
-CERTAIN = np.array([1, *(score == 1 for score in SCORES), *(name == "same" for name in RELATIONS)], dtype=float)
+CERTAIN = np.array(
+    [1, *(score == 1 for score in SCORES), *(name == "same_or_synonym" for name in RELATIONS)], dtype=float
+)
 
 
 class Tokens:

@@ -5,8 +5,10 @@ import pandas as pd
 from patsim_utils.data import cpc
 from patsim_utils.errors import clip
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.ratings import RELATIONS, SCORES, in_words
+from patsim_utils.ratings import RELATION_WORDS, SCORES, in_words
 
+DIGITS = 4  # of a score
+MOST_RELATIONS = 3  # that are named
 # What each score means
 MEANINGS = {
     0.0: "unrelated",
@@ -21,8 +23,7 @@ def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
     """What the model says of one pair, in words: score, probability of each score, relation."""
     pair = pd.DataFrame({"anchor": [anchor], "target": [target], "context": [context]})
     predictions = matcher.read(pair)
-    ratings = predictions.ratings
-    score = float(predictions.scores[0])
+    score = round(float(predictions.scores[0]), DIGITS)
     code = cpc.class_of(context) or context
     lines = [
         f"{clip(anchor)} and {clip(target)} in {code} ({matcher.titles.get(code, '')}): {in_words(score)}",
@@ -30,8 +31,8 @@ def ask(matcher: Matcher, anchor: str, target: str, *, context: str) -> str:
     ]
     for value, probability in zip(SCORES, predictions.probabilities[0], strict=True):
         lines.append(f"  {value:<5g} {probability:.4f}  {MEANINGS[value]}")
-    if ratings is not None:
-        shares = {name: float(ratings[list(members)].sum(axis=1).iloc[0]) for name, members in RELATIONS.items()}
-        ordered = sorted(shares, key=shares.__getitem__, reverse=True)
-        lines.append("relation: " + ", ".join(f"{name} {shares[name]:.4f}" for name in ordered[:3]))
+    if predictions.relations is not None:
+        likeliest = predictions.relations.iloc[0].nlargest(MOST_RELATIONS)
+        words = [f"{RELATION_WORDS[name]} {probability:.4f}" for name, probability in likeliest.items()]
+        lines.append(f"the second is most probably: {', '.join(words)}")
     return "\n".join(lines)

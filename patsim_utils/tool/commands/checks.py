@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from patsim_utils.errors import InputError, clip, named
@@ -47,6 +48,16 @@ def say_other_letters(*phrases: str) -> None:
     for phrase in phrases:
         if not is_latin(phrase):
             print(f"{clip(phrase)}: is not in Latin letters; {ENGLISH_ONLY}", file=sys.stderr)
+
+
+def say_strange_words(vocabulary: Iterable[str], *phrases: str) -> None:
+    """A line on stderr for each phrase of no word that is known; `vocabulary` is the model's."""
+    from patsim_utils.layouts.words import NOTHING_KNOWN, Words
+
+    words = Words(vocabulary)
+    for phrase in phrases:
+        if words.is_strange(phrase):
+            print(f"{clip(phrase)}: {NOTHING_KNOWN}", file=sys.stderr)
 
 
 def check_readable(path: Path) -> None:

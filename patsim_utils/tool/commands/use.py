@@ -24,7 +24,9 @@ def run_ask(words: argparse.Namespace) -> None:
 
     work.use_threads(words.threads, clock)
     checks.say_other_letters(words.anchor, words.target)
-    print(answers.ask(Matcher.load(folder), words.anchor, words.target, context=words.context))
+    matcher = Matcher.load(folder)
+    checks.say_strange_words(matcher.tokenizer.get_vocab(), words.anchor, words.target)
+    print(answers.ask(matcher, words.anchor, words.target, context=words.context))
 
 
 def run_models(words: argparse.Namespace) -> None:
@@ -86,7 +88,8 @@ def run_search(words: argparse.Namespace) -> None:
     check_count(words.top, where="--top")
     check_count(words.candidates, where="--candidates")
     queries = None if words.queries is None else read_queries(words.queries)
-    checks.say_other_letters(*([words.query] if queries is None else queries["query"]))
+    asked = [words.query] if queries is None else queries["query"]
+    checks.say_other_letters(*asked)
     note = work.use_threads(words.threads, clock)
     progress = work.Progress(0, unit="phrases of the index", note=note)
     encode = scale.encoder(words.workers) if words.engine == "ray" else None
@@ -95,6 +98,7 @@ def run_search(words: argparse.Namespace) -> None:
         search = Search.open(folder, words.corpus, **options)
     finally:
         progress.close()
+    checks.say_strange_words(search.matcher.tokenizer.get_vocab(), *asked)
     options = {"top": words.top, "candidates": words.candidates, "only_class": words.only_class}
     find = partial(search, words.query, words.context)
     if queries is not None:
