@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from patsim_utils import metrics
 from patsim_utils.config import Config
+from patsim_utils.data.splits import load
 from patsim_utils.method.matcher import Matcher
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +59,33 @@ def test_the_memory_of_a_table_is_printed(monkeypatch, capfd) -> None:
     read, scored = re.findall(r"(.*) ([\d,]+) MB at most", capfd.readouterr().out)
     assert scored[0] == "30 of 30 pairs,"
     assert 100 < int(read[1].replace(",", "")) <= int(scored[1].replace(",", ""))
+
+
+def test_models_are_compared_on_the_same_pairs(tiny_backbone, tmp_path, monkeypatch, capsys) -> None:
+    matcher = Matcher(Config(backbone=tiny_backbone("bert"), layout="packed", contrast_layer=1))
+    for name in ("first", "second"):
+        matcher.save(tmp_path / name / "model")
+    names = [str(tmp_path / "first"), str(tmp_path / "second")]
+    monkeypatch.setattr(sys, "argv", ["models.py", *names, "--data", "sample"])
+    runpy.run_path(str(ROOT / "tools" / "models.py"), run_name="__main__")
+    first, second, difference = capsys.readouterr().out.splitlines()
+    frame = load("sample")["validation"]
+    pearson = metrics.pearson(frame["score"], matcher.predictions(frame).scores)
+    assert first.startswith(f"{names[0]}: Pearson {pearson:.4f} [")
+    assert second.split(": ")[1] == first.split(": ")[1]
+    assert difference == f"{names[1]} less {names[0]}: +0.0000 [+0.000, +0.000], paired over anchors"
+
+
+def test_the_speed_of_a_model_is_printed_for_each_number_of_threads(monkeypatch, capsys) -> None:
+    rates = {"1 x 100": {"pairs_per_second": 900.0, "cross_encoder": 150.0}}
+    measured = {"rates": rates, "precision": "fp32"}
+    speed = "patsim_utils.experiments.shipping.speed"
+    monkeypatch.setattr(speed, lambda matcher, config: measured | {"threads": torch.get_num_threads()})
+    before = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["models.py", "small", "--threads", "1"])
+    try:
+        runpy.run_path(str(ROOT / "tools" / "models.py"), run_name="__main__")
+    finally:
+        torch.set_num_threads(before)
+    expected = "small, 1 x 100, 1 threads, fp32: 900 pairs a second, 6.00 times a CrossEncoder\n"
+    assert capsys.readouterr().out == expected
