@@ -252,7 +252,7 @@ def helps(effects: pd.DataFrame) -> str:
         part = f"{len(rows)} {verb} significantly"
         if len(rows):
             row = rows.loc[rows["difference"].abs().idxmax()]
-            part += f", most of all “{row['variant']}” ({row['difference']:+.3f})"
+            part += f", most of all “{row['idea']}” ({row['difference']:+.3f})"
         parts.append(part)
     return f"{sentence}, {'; '.join(parts)}."
 
@@ -261,8 +261,8 @@ def dearest(effects: pd.DataFrame) -> str:
     """Of `comparison.effects`: the variants that train longest and shortest."""
     long = effects.loc[effects["seconds"].idxmax()]
     brief = effects.loc[effects["seconds"].idxmin()]
-    sentence = f"“{long['variant']}” trains longest, {duration(long['seconds'])}"
-    return f"{sentence}; “{brief['variant']}” shortest, {duration(brief['seconds'])}."
+    sentence = f"“{long['idea']}” trains longest, {duration(long['seconds'])}"
+    return f"{sentence}; “{brief['idea']}” shortest, {duration(brief['seconds'])}."
 
 
 def nearest(hits: pd.DataFrame) -> str:

@@ -116,7 +116,7 @@ def test_a_precision_that_was_not_measured_is_said_so() -> None:
 
 def test_an_ablation_counts_what_helps_and_what_harms() -> None:
     rows = [("a", 0.02, 0.01, 0.03, 60), ("b", 0.0, -0.01, 0.01, 30), ("c", 0.01, 0.005, 0.02, 120)]
-    columns = ["variant", "difference", "difference_low", "difference_high", "seconds"]
+    columns = ["idea", "difference", "difference_low", "difference_high", "seconds"]
     table = pd.DataFrame(rows, columns=columns)
     said = "Of 3 changes, 2 help significantly, most of all “a” (+0.020); 0 harm significantly."
     assert answers.helps(table) == said

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from patsim_utils.data.splits import GOOGLE
-from patsim_utils.study.look.markup import answer
+from patsim_utils.study.look.markup import answer, top
 from patsim_utils.study.pages import summary
 from patsim_utils.study.pages.page import page
 
@@ -58,6 +58,25 @@ def test_a_page_begins_with_title_and_verdict_and_the_summary_stands_once(tmp_pa
     assert "It orders 88 of 100 pairs rightly" in errors
     assert '<a href="2_train.html">Summary</a>' in errors
     assert "A title: of a notebook" not in errors  # the top has the page's own
+
+
+def test_what_a_notebook_shows_for_the_top_stands_there_in_place_of_the_summary(tmp_path: Path) -> None:
+    path = executed(tmp_path, "4_speed")
+    notebook = nbformat.read(path, as_version=4)
+    shown_top = top("It is 3 < 4 times as fast.", [("3 times", "the speed")], None)
+    output = new_output("execute_result", data={"text/html": shown_top._repr_html_()}, execution_count=1)
+    notebook.cells.insert(5, new_code_cell("tops.speed(rates)", outputs=[output]))
+    nbformat.write(notebook, path)
+    text = page(path, name="n", titles={"4_speed": "Speed: it"}, reports=ROOT / "reports", summary=TOP)
+    assert text.count('class="verdict"') == text.count('class="tiles"') == 1
+    assert (
+        text.index("<h1>Speed")
+        < text.index("It is 3 &lt; 4 times as fast.")
+        < text.index("3 times")
+        < text.index("<h2")
+    )
+    assert "It orders 88 of 100" not in text
+    assert "tops.speed" in re.sub("<[^>]*>", "", text)  # its code stays where it was
 
 
 def test_what_is_for_engineers_is_folded_and_the_contents_lead_to_it(tmp_path: Path) -> None:

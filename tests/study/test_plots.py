@@ -127,7 +127,7 @@ def test_tables_escape_align_and_keep_the_frame():
     assert table.frame is frame
     assert "<figcaption>Four &lt;kinds&gt;.</figcaption>" in shown
     for cell in (html.escape(frame["a"][0]), "1,234", "0.25", "–"):
-        assert f"<td>{cell}</td>" in shown
+        assert re.search(rf"<td[^>]*>{re.escape(cell)}</td>", shown)
     assert '<th scope="col">a</th>' in shown
     assert re.findall(r"nth-child\((\d)\) {text-align:left}", shown) == ["1"]  # numbers stand right
 
@@ -137,7 +137,7 @@ def test_a_table_joins_the_ends_of_an_interval_and_links() -> None:
     frame = frame.assign(low=[0.75, np.nan], high=[0.85, np.nan], recall_low=0.1, recall_high=0.2)
     shown = plots.table(frame, "Two")._repr_html_()
     assert re.findall(r'scope="col">(.*?)<', shown) == ["study", "pearson", "interval", "recall interval"]
-    best, pearson, interval, recall, *_, last, _ = re.findall(r"<td>(.*?)</td>", shown)
+    best, pearson, interval, recall, *_, last, _ = re.findall(r"<td[^>]*>(.*?)</td>", shown)
     assert (best, pearson) == ('<a href="a.html">&lt;best&gt;</a>', "0.80")
     assert (interval, recall, last) == ("[0.75,\u00a00.85]", "[0.10,\u00a00.20]", "–")
 
@@ -146,7 +146,7 @@ def test_a_column_has_as_many_decimals_as_its_largest_number_needs() -> None:
     frame = pd.DataFrame({"<b>": [0.1234, -0.0001], "ms": [12.345, 1.5], "s": [1234.5, np.nan]})
     frame["what"] = pd.Series(["minilm", Folded("small", "<lora>")], dtype=object)
     shown = plots.table(frame, "C")._repr_html_()
-    cells = re.findall(r"<td>(.*?)</td>", shown)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
     assert cells[:4] == ["0.123", "12.3", "1,234", "minilm"]
     assert cells[4:7] == ["0.000", "1.5", "–"]
     assert cells[7] == "small <details><summary>settings</summary>&lt;lora&gt;</details>"
@@ -183,6 +183,14 @@ def test_baselines_are_grey_beside_ones_own() -> None:
 
 def test_a_table_whose_columns_need_more_than_the_text_uses_the_window() -> None:
     columns = {f"column {number}": [0.123] for number in range(10)}
-    assert 'class="mathjax_ignore wide"' in plots.table(pd.DataFrame(columns), "W")._repr_html_()
-    few = pd.DataFrame(columns).iloc[:, :5]
+    assert 'class="mathjax_ignore wide blocks"' in plots.table(pd.DataFrame(columns), "W")._repr_html_()
+    few = pd.DataFrame(columns).iloc[:, :3]
     assert 'class="mathjax_ignore"' in plots.table(few, "N")._repr_html_()
+
+
+def test_a_phone_shows_wide_rows_as_blocks_whose_cells_name_their_columns() -> None:
+    frame = pd.DataFrame({"<anchor>": ["a long phrase of some words"], "target": ["another phrase"], "score": [0.5]})
+    shown = plots.table(frame, "P")._repr_html_()
+    assert 'class="mathjax_ignore blocks"' in shown
+    assert '<td data-name="&lt;anchor&gt;">a long phrase of some words</td><td data-name="target">' in shown
+    assert "data-name=" not in plots.table(frame[["score"]], "N")._repr_html_().split("</style>")[1]

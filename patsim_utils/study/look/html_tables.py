@@ -11,6 +11,7 @@ from patsim_utils.study.look.markup import Shown, fill, join, note
 
 ON_PAPER = 20  # rows
 WIDE = 100  # letters of a row, from which on a table is wider than the text
+PHONE = 46  # letters of a row, from which on a phone shows each row as a block
 PADDING = 3  # letters, of a column
 NARROW = 24  # letters of a column that paper does not break
 UNBROKEN = 12  # letters of a column that is never broken, such as dates
@@ -75,8 +76,12 @@ class Table:
         )
         style = Markup(f"<style>{_style(shown, widths).replace('ID', name)}</style>")
         letters = sum(widths.values()) + PADDING * len(widths)
-        kind = "mathjax_ignore wide" if letters > WIDE else "mathjax_ignore"
-        body = _body(cells, buttons=self.search)
+        kind = "mathjax_ignore"
+        if letters > WIDE:
+            kind += " wide"
+        if letters > PHONE:
+            kind += " blocks"
+        body = _body(cells, buttons=self.search, with_names=letters > PHONE)
         parts = {"style": style, "kind": kind, "paper": paper, "field": field}
         parts |= {"body": body, "script": script}
         return str(fill(template, name=name, caption=self.caption, **parts))
@@ -160,16 +165,18 @@ def _cell(value: object, text_of: Callable[[float], str]) -> Markup:
     return fill("{text}", text=str(value))
 
 
-def _body(cells: dict[str, list[Markup]], *, buttons: bool) -> Markup:
-    """The <table> itself; with `buttons`, a click on a head sorts."""
+def _body(cells: dict[str, list[Markup]], *, buttons: bool, with_names: bool) -> Markup:
+    """The <table> itself; with `buttons`, a click on a head sorts.
+
+    `with_names`: each cell has the name of its column, which a phone shows before it.
+    """
     head = '<th scope="col">{name}</th>'
     if buttons:
         head = '<th scope="col"><button type="button">{name}<span aria-hidden="true"></span></button></th>'
     heads = join([fill(head, name=str(column)) for column in cells])
-    rows = []
-    for row in zip(*cells.values(), strict=True):
-        inside = join([fill("<td>{cell}</td>", cell=cell) for cell in row])
-        rows.append(fill("<tr>{cells}</tr>", cells=inside))
+    template = '<td data-name="{name}">{cell}</td>' if with_names else "<td>{cell}</td>"
+    columns = [[fill(template, name=str(name), cell=cell) for cell in column] for name, column in cells.items()]
+    rows = [fill("<tr>{cells}</tr>", cells=join(list(row))) for row in zip(*columns, strict=True)]
     template = '<table class="dataframe"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return fill(template, heads=heads, rows=join(rows, "\n"))
 
@@ -184,9 +191,12 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
         if not pd.api.types.is_numeric_dtype(shown[column]):
             rules.append(f"#ID :is(td,th):nth-child({number}) {{text-align:left}}")
         if widths[column] > WIDE // 2:  # else a narrow screen squeezes it into high rows
-            rules.append(f"#ID td:nth-child({number}) {{min-width:min(28ch,45vw)}}")
+            rules.append(f"#ID td:nth-child({number}) {{min-width:28ch}}")
         elif widths[column] <= UNBROKEN:
             rules.append(f"#ID td:nth-child({number}) {{white-space:nowrap}}")
+        if widths[column] > UNBROKEN:
+            long = f"#ID.blocks td:nth-child({number}) {{flex-basis:100%}}"
+            rules.append(f"@media screen and (max-width:600px) {{{long}}}")
     narrow = [number for number, column in enumerate(shown, 1) if widths[column] <= NARROW]
     if sum(width for width in widths.values() if width <= NARROW) <= WIDE:
         columns = [f"#ID td:nth-child({number}) {{white-space:nowrap}}" for number in narrow]
@@ -207,6 +217,13 @@ _STYLE = """#ID {margin:1em 0; --edge:var(--paper,#fff)} #ID .paper {display:non
 #ID th span::after {content:" ↕"} #ID th[aria-sort=ascending] span::after {content:" ▲"}
 #ID th[aria-sort=descending] span::after {content:" ▼"}
 @media (max-width:600px) {#ID table {font-size:.75rem} #ID :is(td,th) {padding:.25rem .3rem}}
+@media screen and (max-width:600px) {#ID.blocks div {max-height:70vh} #ID.blocks table {font-size:.8125rem}
+  #ID.blocks :is(table,tbody) {display:block; width:100%}
+  #ID.blocks tr {display:flex; flex-wrap:wrap; gap:0 1em; padding:.4em 0; border-bottom:1px solid var(--line,#ddd)}
+  #ID.blocks tr[hidden] {display:none} #ID.blocks :is(td,th) {border:0; padding:0; text-align:left}
+  #ID.blocks td {min-width:0 !important; white-space:normal !important; overflow-wrap:anywhere}
+  #ID.blocks td::before {content:attr(data-name) " "; color:var(--soft,#56657a)}
+  #ID.blocks thead:not(:has(button)) {position:absolute; clip-path:inset(50%)}}
 @media print {#ID div {max-height:none; overflow:visible; background:none}
   #ID .paper {display:inline}
   #ID label, #ID [role=status], #ID th span, #ID tbody tr:nth-child(n+21) {display:none}

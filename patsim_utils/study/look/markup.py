@@ -1,6 +1,17 @@
 """The only module in which text enters HTML: all of it is escaped."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from markupsafe import Markup
+
+TOP = '<section class="summary"'  # how the top of a page begins
+
+
+class Picture(Protocol):
+    """A figure, or a sentence in its place."""
+
+    def _repr_html_(self) -> str: ...
 
 
 def fill(template: str, **values: object) -> Markup:
@@ -36,3 +47,14 @@ def answer(sentence: str, more: str = "") -> Shown:
     """The answer to a question of a notebook: a sentence in bold, and what else there is to say."""
     template = '<p class="answer"><strong>{sentence}</strong> {more}</p>'
     return Shown(fill(template, sentence=sentence, more=more))
+
+
+def top(verdict: str, tiles: Sequence[tuple[str, str]], picture: Picture | None) -> Shown:
+    """What a page begins with: a sentence, tiles of a short figure and its words, and a chart."""
+    tile = "<p><strong>{figure}</strong> {words}</p>"
+    shown = [fill(tile, figure=figure, words=words) for figure, words in tiles]
+    template = (
+        TOP + ' aria-label="Summary"><p class="verdict">{verdict}</p><div class="tiles">{tiles}</div>{chart}</section>'
+    )
+    chart = Markup("") if picture is None else Markup(picture._repr_html_())
+    return Shown(fill(template, verdict=verdict, tiles=join(shown), chart=chart))

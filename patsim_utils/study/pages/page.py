@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from markupsafe import Markup
 from nbconvert import HTMLExporter
 
 from patsim_utils.environment import commit
-from patsim_utils.study.look.markup import fill
+from patsim_utils.study.look.markup import TOP, fill
 
 # Explained where a page first uses them; the first word of each is also found in the plural.
 GLOSSARY = {
@@ -103,6 +104,7 @@ def page(
         "pages": pages,
         "contents": outline(notebook),
         "summary": summary,
+        "top": own_top(notebook),
         "whole": executed.stem == summary_page(titles),
         "summary_page": summary_page(titles),
         "examples": executed.stem == "0_try",  # they stand before what explains
@@ -115,6 +117,17 @@ def page(
     )
     text, _ = exporter.from_notebook_node(notebook, {"study": study})
     return text.replace(f"{reports.resolve().parent}/", "")  # a warning names the file it comes from
+
+
+def own_top(notebook: nbformat.NotebookNode) -> Markup:
+    """What a cell of the notebook shows for the page's top (`markup.top`), which leaves that cell; else nothing."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/html", "")
+            if text.startswith(TOP):
+                cell.outputs.remove(output)
+                return Markup(text)
+    return Markup("")
 
 
 def summary_page(titles: Iterable[str]) -> str:
