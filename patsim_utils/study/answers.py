@@ -212,7 +212,7 @@ def faster(rates: pd.DataFrame, *, what: str) -> str:
     sentence = f"Fastest is “{row['system']}” with {row['rate']:,.0f} pairs a second"
     if row["times"] == 1:
         return f"{sentence}."
-    return f"{sentence}, {row['times']:.1f} times the CrossEncoder of the same precision."
+    return f"{sentence}, {row['times']:.1f} times the CrossEncoder's."
 
 
 def as_good(accuracy: pd.DataFrame, *, system: str) -> str:

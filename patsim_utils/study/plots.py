@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from patsim_utils.study.explore import percent
@@ -55,10 +56,12 @@ def bars(
     axis: str = "",
     hue: str = "",
     share: bool = False,
+    own: str = "",
 ) -> Picture | Shown:
     """A bar with its number for each row of the table, a colour for each `hue`.
 
-    Bars of one label stand side by side. `share`: the values are in [0, 1], shown in percent.
+    Bars of one label stand side by side. `share`: the values are in [0, 1], shown in percent. `own`: how
+    the names of one's own systems start; without `hue` the others, baselines, are grey.
     """
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")
@@ -70,6 +73,9 @@ def bars(
     for group in ax.containers:
         numbers = [text_of(number) for number in group.datavalues]
         ax.bar_label(group, numbers, padding=3, fontsize=SMALL, color=GREY)
+    if own and not hue:
+        _grey_others(ax, rows[label], own)
+        caption += " (grey: baselines)"
     ax.margins(x=0.12)
     ax.set(ylabel="", xlabel=axis or value)
     ax.set_yticks(ax.get_yticks(), labels(table[label].drop_duplicates()))
@@ -87,6 +93,13 @@ def bars(
         f"{caption}; the longest bar: {names[most]}, {text_of(values[most])}.",
         f"{len(table)} bars, the shortest for {names[least]}, {text_of(values[least])}.",
     )
+
+
+def _grey_others(ax: Axes, names: pd.Series, own: str) -> None:
+    """Paints the bars whose names do not start with `own`."""
+    for bar, name in zip(ax.patches, names.drop_duplicates(), strict=True):
+        if not name.startswith(own):
+            bar.set_facecolor(GREY)
 
 
 def heatmap(counts: pd.DataFrame, *, caption: str) -> Picture:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from patsim_utils.study import plots, run_plots
@@ -179,6 +180,14 @@ def test_baselines_are_grey_beside_ones_own() -> None:
     colours = [line.get_color() for line in figure.axes[0].lines]
     assert colours == [BLUE, GREY]
     assert "grey" not in plots.forest(rows.head(1), "label", own="trained model", caption="C").caption
+
+
+def test_bars_of_baselines_are_grey_beside_ones_own() -> None:
+    rows = pd.DataFrame({"system": ["ours", "theirs"], "rate": [2.0, 1.0]})
+    figure = plots.bars(rows, "system", "rate", own="ours", caption="C")
+    assert [to_hex(bar.get_facecolor()) == GREY for bar in figure.axes[0].patches] == [False, True]
+    assert "grey: baselines" in figure.caption
+    assert "grey" not in plots.bars(rows, "system", "rate", caption="C").caption
 
 
 def test_a_table_whose_columns_need_more_than_the_text_uses_the_window() -> None:

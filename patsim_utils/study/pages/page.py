@@ -20,11 +20,12 @@ GLOSSARY = {
     "nothing to do with each other.",
     "interval": "How far the figure depends on the anchors that happened to be measured: drawn anew "
     "at random from these anchors, it lies in this range in 95 of 100 cases.",
-    "hyponym": "A narrower term: “steel” for “metal”.",
-    "hypernym": "A broader term: “metal” for “steel”.",
-    "meronym": "A part: “wheel” for “bicycle”.",
-    "holonym": "The whole: “bicycle” for “wheel”.",
-    "antonym": "The opposite: “soft” for “hard”.",
+    "narrower": "“Steel” is a narrower term for “metal”: each steel is a metal. Linguists say hyponym.",
+    "broader": "“Metal” is a broader term for “steel”. Linguists say hypernym.",
+    "opposite": "“Soft” is the opposite of “hard”. Linguists say antonym.",
+    "cross-encoder": "A model that reads both phrases of a pair together, every pair anew.",
+    "bi-encoder": "A model that turns each phrase into numbers by itself; two phrases are compared by these.",
+    "retriever": "What finds, of very many phrases, the few hundred that the model then reads.",
     "calibration": "Whether a score can be taken at its word: of pairs with a score near 0.6, the "
     "mean of people's scores should be 0.6.",
     "validation": "Pairs that were kept out of training. Which epoch's model is kept was decided by them.",

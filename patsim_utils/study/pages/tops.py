@@ -43,7 +43,9 @@ def speed(rates: pd.DataFrame, accuracy: pd.DataFrame) -> Shown:
     ]
     queries = rates[rates["what"] == QUERY]
     caption = "One phrase with 100 candidates"
-    return top(verdict, tiles, plots.bars(queries, "system", "rate", axis="pairs a second", caption=caption))
+    return top(
+        verdict, tiles, plots.bars(queries, "system", "rate", axis="pairs a second", caption=caption, own="ours")
+    )
 
 
 def ablation(effects: pd.DataFrame) -> Shown:
