@@ -13,7 +13,7 @@ from lancedb.index import FTS
 from sklearn.metrics import ndcg_score
 
 from patsim_utils import metrics
-from patsim_utils.data.pairs import normalise
+from patsim_utils.data.pairs import KEY, normalise
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.search.index import Index
 from patsim_utils.search.nearest import Candidates
@@ -69,7 +69,27 @@ def with_letters(system: System, *, weight: float = LETTERS) -> System:
     return search
 
 
-def reranked(system: System, matcher: Matcher, *, weight: float = BLEND, letters: float = LETTERS) -> System:
+class Remembering:
+    """A matcher that scores each pair once, though several systems hand it on."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self.scores: dict[tuple[str, ...], float] = {}
+
+    def score(self, pairs: pd.DataFrame) -> np.ndarray:
+        """`Matcher.score` of rows of anchor, target, context."""
+        keys = list(pairs[KEY].itertuples(index=False, name=None))
+        is_new = np.array([key not in self.scores for key in keys], dtype=bool)
+        if is_new.any():
+            fresh = pairs[is_new].drop_duplicates(KEY)
+            scores = self.matcher.score(fresh)
+            self.scores.update(zip(fresh[KEY].itertuples(index=False, name=None), scores, strict=True))
+        return np.array([self.scores[key] for key in keys])
+
+
+def reranked(
+    system: System, matcher: Matcher | Remembering, *, weight: float = BLEND, letters: float = LETTERS
+) -> System:
     """Orders a system's candidates by their closeness and the matcher's score, as `Search` does.
 
     `weight` 1 orders by the matcher alone; with `letters` 0 closeness is the similarity alone.

@@ -76,6 +76,24 @@ def test_reranking_orders_by_the_blend_or_by_the_model_alone() -> None:
     assert orders[0.5] == ["t3", "t2", "t1", "t4"]
 
 
+def test_a_pair_is_scored_once_though_two_systems_hand_it_on() -> None:
+    asked: list[pd.DataFrame] = []
+
+    class Counting(Scorer):
+        def score(self, frame: pd.DataFrame) -> np.ndarray:
+            asked.append(frame)
+            return super().score(frame)
+
+    first = system("t3", "t4", "t2", "t1")
+    plain = evaluation.reranked(first, Scorer())(["a"], ["H01"]).rows
+    remembering = evaluation.Remembering(Counting())
+    for _ in range(2):
+        pd.testing.assert_frame_equal(evaluation.reranked(first, remembering)(["a"], ["H01"]).rows, plain)
+    assert [len(frame) for frame in asked] == [4]
+    evaluation.reranked(system("t1", "t5", "t5", "t2"), remembering)(["a"], ["H01"])
+    assert asked[1]["target"].to_list() == ["t5"]
+
+
 def test_words_find_shared_words_and_letters_shared_parts(tmp_path: Path) -> None:
     index = Index(tmp_path / "index", retriever="minilm", create=True)
     phrases = ["steel beam", "wooden beam", "paper"]
