@@ -194,7 +194,7 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
             rules.append(f"#ID td:nth-child({number}) {{min-width:28ch}}")
         elif widths[column] <= UNBROKEN:
             rules.append(f"#ID td:nth-child({number}) {{white-space:nowrap}}")
-        if widths[column] > UNBROKEN:
+        if widths[column] > NARROW:
             long = f"#ID.blocks td:nth-child({number}) {{flex-basis:100%}}"
             rules.append(f"@media screen and (max-width:600px) {{{long}}}")
     narrow = [number for number, column in enumerate(shown, 1) if widths[column] <= NARROW]
