@@ -77,3 +77,13 @@ def test_a_search_shows_what_it_finds_where_that_was_measured() -> None:
     text = text_of(tops.search(hits, compared=pd.DataFrame(rows).assign(low=0.1, high=0.9), **options))
     assert "41 % of what people rated .5 or more stands among the first 10." in text
     assert "88 % of it is among the 200 phrases" in text
+
+
+def test_an_answer_for_a_person_names_the_likeliest_relation() -> None:
+    order = {"similarity": [0.6], "found": [3], "order": [1.2]}
+    hits = pd.DataFrame({"rank": [1], "phrase": ["phone"], "score": [0.9], "narrower": [0.3], "broader": [0.6]} | order)
+    shown = tops.without_order(hits)
+    assert shown.to_dict("records") == [
+        {"rank": 1, "phrase": "phone", "score": 0.9, "relation": "a broader term", "probability": 0.6}
+    ]
+    assert list(tops.without_order(hits.drop(columns=["narrower", "broader"]))) == ["rank", "phrase", "score"]

@@ -100,8 +100,14 @@ def search(hits: pd.DataFrame, *, query: str, milliseconds: float, compared: pd.
 
 
 def without_order(hits: pd.DataFrame) -> pd.DataFrame:
-    """A search's answer for a person: relations in words, and nothing of how the order was made."""
-    return hits.drop(columns=["found", "similarity", "order"]).rename(columns=RELATION_WORDS)
+    """A search's answer for a person: the likeliest relation in words, and nothing of how the order was made."""
+    relations = hits.filter(list(RELATION_WORDS))
+    shown = hits.drop(columns=["found", "similarity", "order", *relations])
+    if relations.empty:
+        return shown
+    shown.insert(3, "relation", relations.idxmax(axis=1).map(RELATION_WORDS))
+    shown.insert(4, "probability", relations.max(axis=1))
+    return shown
 
 
 def order(compared: pd.DataFrame) -> Picture | Shown:
