@@ -20,7 +20,8 @@ from patsim_utils.ratings import RATINGS, TEACHER_COLUMNS, to_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+
+    from patsim_utils.layouts.tokens import AnyTokenizer
 
 SPECIAL_TOKENS = 4  # of a sequence with one pair, at most
 UNRATED = -100  # in `rating`: the label that cross-entropy leaves out
@@ -56,7 +57,7 @@ class Pairs:
     def __init__(
         self,
         frame: pd.DataFrame,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: AnyTokenizer,
         *,
         layout: str,
         titles: dict[str, str],
@@ -192,12 +193,12 @@ def rating_numbers(frame: pd.DataFrame) -> np.ndarray:
     return frame["rating"].map(numbers).to_numpy()
 
 
-def tokenized(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def tokenized(texts: list[str], tokenizer: AnyTokenizer) -> list[list[int]]:
     """Ids of each text, without special tokens."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def tokenized_phrases(phrases: np.ndarray, tokenizer: PreTrainedTokenizerBase, *, most: int) -> list[list[int]]:
+def tokenized_phrases(phrases: np.ndarray, tokenizer: AnyTokenizer, *, most: int) -> list[list[int]]:
     """Ids of each phrase, at least one and at most `most`; a warning says how many phrases are cut."""
     tokens = tokenized(phrases, tokenizer)
     too_long = sum(len(ids) > most for ids in tokens)

@@ -11,14 +11,15 @@ are made from the positions instead:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
-from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from patsim_utils.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # Encoders with learned absolute positions. 0: counted from 0; 1: from the number behind the padding id.
 ABSOLUTE = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "mpnet": 1}
@@ -61,7 +62,7 @@ def check(backbone: nn.Module, layout: str) -> None:
             raise InputError(f"{start} {reason}; use layout 'pair'")
 
 
-def first_position(config: PretrainedConfig) -> int:
+def first_position(config: "PretrainedConfig") -> int:
     """The number that an encoder gives to the position of the first token."""
     if not ABSOLUTE.get(config.model_type):
         return 0
@@ -107,6 +108,8 @@ def _mpnet(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Call:
 
 
 def _deberta(backbone: nn.Module, positions: Tensor, visible: Tensor) -> Call:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
     encoder = backbone.encoder
     distances = positions[:, :, None] - positions[:, None, :]
     if encoder.position_buckets > 0:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,23 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.initialization import no_init_weights
-from transformers.utils.logging import disable_progress_bar
+from torch.nn.utils.rnn import pad_sequence
 
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.tokens import AnyTokenizer, Tokens
 from patsim_utils.method import backbones
+from patsim_utils.method.minilm import bert
 from patsim_utils.method.weights import files, sizes
 
-disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
 # The fused attention kernels know no dropout
@@ -36,11 +33,30 @@ NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout"
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token")
 
 
-def load_tokenizer(backbone: str) -> PreTrainedTokenizerBase:
+@cache
+def library() -> ModuleType:
+    """transformers, which is imported when it is first needed: that takes three seconds."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # of loading weights, which takes a moment and fills the pages
+    return transformers
+
+
+def load_to_score(backbone: str, *, layers: int = 0) -> tuple[nn.Module, AnyTokenizer]:
+    """The encoder and its tokenizer, as `load_backbone` and `load_tokenizer` give them, but not to be trained.
+
+    Those of `minilm`, which are known here, do without transformers.
+    """
+    if backbone == "minilm":
+        return bert.load(layers=layers), Tokens.of_bert(Path(backbones.path(backbone)))
+    return load_backbone(backbone, layers=layers), load_tokenizer(backbone)
+
+
+def load_tokenizer(backbone: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a backbone; InputError where there is none, or it lacks a special token."""
     path = backbones.path(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = library().AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             # as transformers makes one where its files are missing
             raise ValueError("it has no vocabulary")
@@ -90,7 +106,7 @@ def _with_own_names(folder: str, state: files.State) -> nn.Module | None:
 
 def _translated(path: str) -> nn.Module:
     """The encoder, whose file may name its tensors as another version or a model with a head does."""
-    model = AutoModel.from_pretrained(
+    model = library().AutoModel.from_pretrained(
         path, config=read_config(path), use_safetensors=True, dtype=torch.float32, trust_remote_code=False
     )
     return _without_pooler(model)
@@ -101,17 +117,19 @@ def empty_backbone(folder: str, *, tensors: int) -> nn.Module:
 
     `tensors`: how many there are in its weights, which says how many modules it can have.
     """
+    from transformers.initialization import no_init_weights
+
     try:
         with no_init_weights(), sizes.few_modules(tensors):
-            model = AutoModel.from_config(read_config(folder), dtype=torch.float32, trust_remote_code=False)
+            model = library().AutoModel.from_config(read_config(folder), dtype=torch.float32, trust_remote_code=False)
     except Exception as error:
         raise _cannot_load(folder, "encoder", error) from error
     return _without_pooler(model)
 
 
-def read_config(path: str) -> PretrainedConfig:
+def read_config(path: str) -> "PretrainedConfig":
     """The configuration of an encoder, with no dropout in its attention."""
-    return AutoConfig.from_pretrained(path, trust_remote_code=False, **NO_ATTENTION_DROPOUT)
+    return library().AutoConfig.from_pretrained(path, trust_remote_code=False, **NO_ATTENTION_DROPOUT)
 
 
 def _keep_lowest(model: nn.Module, layers: int, backbone: str) -> None:
@@ -204,7 +222,7 @@ def token_counts(frame: pd.DataFrame, *, backbone: str = "minilm", titles: dict[
 
 
 def token_states(
-    phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module, batch_size: int
+    phrases: Sequence[str], *, tokenizer: AnyTokenizer, model: nn.Module, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Reads phrases in batches of like length (B phrases, T tokens).
 
@@ -213,13 +231,14 @@ def token_states(
     ids = tokenizer(list(phrases), truncation=True, max_length=longest_sequence(model))["input_ids"]
     order = np.argsort([len(tokens) for tokens in ids], kind="stable")
     for rows in np.array_split(order, -(-len(order) // batch_size)):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt").to(model.device)
-        states = model(**batch).last_hidden_state.float()
-        yield torch.from_numpy(rows), states, batch["attention_mask"]
+        tokens = [torch.tensor(ids[row]) for row in rows]
+        mask = pad_sequence([torch.ones_like(part) for part in tokens], batch_first=True).to(model.device)
+        padded = pad_sequence(tokens, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)
+        yield torch.from_numpy(rows), model(padded, attention_mask=mask).last_hidden_state.float(), mask
 
 
 @torch.inference_mode()
-def sentence_vectors(phrases: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Tensor:
+def sentence_vectors(phrases: Sequence[str], *, tokenizer: AnyTokenizer, model: nn.Module) -> Tensor:
     """Mean-pooled unit vectors (n, W) float32 of the phrases."""
     vectors = torch.empty(len(phrases), model.config.hidden_size)
     for rows, states, mask in token_states(phrases, tokenizer=tokenizer, model=model, batch_size=256):
@@ -238,8 +257,8 @@ def pretrained_cosine(frame: pd.DataFrame, *, backbone: str = "minilm") -> np.nd
     Each distinct phrase is read once. It is a baseline of a training, and a curriculum uses it.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_backbone(backbone).eval().to(device)
+    model, tokenizer = load_to_score(backbone)
     phrase_of, phrases = pd.factorize(np.concatenate([frame["anchor"], frame["target"]]))
-    vectors = sentence_vectors(phrases, tokenizer=load_tokenizer(backbone), model=model)
+    vectors = sentence_vectors(phrases, tokenizer=tokenizer, model=model.to(device).eval())
     anchor, target = vectors[phrase_of].chunk(2)
     return (anchor * target).sum(-1).double().numpy()

@@ -17,13 +17,11 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import issparse
-from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
+from patsim_utils.layouts.tokens import AnyTokenizer
 from patsim_utils.method import encoder, ordinal
 from patsim_utils.method.weights import files
 from patsim_utils.ratings import RANKS, to_rank
@@ -74,9 +72,7 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 @torch.inference_mode()
-def alignment(
-    frame: pd.DataFrame, *, tokenizer: PreTrainedTokenizerBase, model: nn.Module
-) -> tuple[Columns, dict[str, Tensor]]:
+def alignment(frame: pd.DataFrame, *, tokenizer: AnyTokenizer, model: nn.Module) -> tuple[Columns, dict[str, Tensor]]:
     """How alike an encoder finds anchor and target, as wholes and token by token: seven cosines.
 
     Of the last layer's states without special tokens: those of the sums of unit states, of both
@@ -119,9 +115,7 @@ def _cosines(anchor: Tensor, anchor_real: Tensor, target: Tensor, target_real: T
     }
 
 
-def _states(
-    phrases: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: nn.Module
-) -> tuple[Tensor, Tensor, Tensor]:
+def _states(phrases: Sequence[str], tokenizer: AnyTokenizer, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """What an encoder says of P phrases.
 
     Returns unit states (P, T, W) and 1 or 0 for what is a token or padding (P, T), both without
@@ -162,6 +156,8 @@ def standing(to_anchor: np.ndarray, to_others: np.ndarray) -> Columns:
         to_anchor: cosines with their anchor (K,).
         to_others: cosines with each other (K, K).
     """
+    from scipy.special import softmax  # here: only kind "group" needs it
+
     count = len(to_anchor)
     if count == 1:
         return {name: np.zeros(1) for name in STANDING}
@@ -207,7 +203,7 @@ def group_features(frame: pd.DataFrame, phrases: Sequence[str], vectors: np.ndar
             for level, values in levels.items():
                 members = values[[anchor[rows[0]], *target[rows]]]
                 cosine = members @ members.T
-                if issparse(cosine):
+                if not isinstance(cosine, np.ndarray):  # a sparse matrix
                     cosine = cosine.toarray()
                 for name, column in standing(cosine[0, 1:], cosine[1:, 1:]).items():
                     columns[f"{level}_{name}"][rows] = column
@@ -222,8 +218,8 @@ class Regressor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.kind = kind
         self.precision = precision
-        self.encoder = encoder.load_backbone("minilm").eval().to(device)
-        self.tokenizer = encoder.load_tokenizer("minilm")
+        model, self.tokenizer = encoder.load_to_score("minilm")
+        self.encoder = model.to(device)
         self.network = nn.Sequential(
             nn.Linear(COUNT[kind], HIDDEN),
             nn.ReLU(),

@@ -10,13 +10,13 @@ from typing import Any, Self
 
 import pandas as pd
 from numpy import ndarray
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.data.pairs import KEY, check_pairs, is_one_phrase
 from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.tokens import AnyTokenizer
 from patsim_utils.method import encoder, model
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.for_class import ForClass
@@ -48,7 +48,7 @@ class Matcher:
         *,
         titles: dict[str, str] | None = None,
         network: Network | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: AnyTokenizer | None = None,
     ) -> None:
         """A model to be trained: its encoder is pretrained, its heads are new.
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError
 from patsim_utils.layouts import positions
 from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.tokens import AnyTokenizer
 from patsim_utils.method import encoder, ordinal
 from patsim_utils.method.fusion import Fusion, RankScale
 from patsim_utils.method.ordinal import OrdinalHead, small_network
@@ -221,7 +221,7 @@ class Network(nn.Module):
         )
 
 
-def new_network(config: Config, tokenizer: PreTrainedTokenizerBase, titles: dict[str, str]) -> Network:
+def new_network(config: Config, tokenizer: AnyTokenizer, titles: dict[str, str]) -> Network:
     """A pretrained encoder with its adapter, and new heads; InputError where these do not fit."""
     backbone = encoder.load_backbone(config.backbone, layers=config.layers)
     check_backbone(backbone, config)

@@ -87,6 +87,16 @@ class Remembering:
         return np.array([self.scores[key] for key in keys])
 
 
+def first(system: System, count: int) -> System:
+    """The first `count` of a system's candidates for each query."""
+
+    def search(queries: Sequence[str], contexts: Sequence[str]) -> Candidates:
+        parts = system(queries, contexts).split(len(queries))
+        return Candidates.join([part.head(count) for part in parts])
+
+    return search
+
+
 def reranked(
     system: System, matcher: Matcher | Remembering, *, weight: float = BLEND, letters: float = LETTERS
 ) -> System:
@@ -167,7 +177,7 @@ def compare_measures(measured: Mapping[str, pd.DataFrame], *, seed: int = 0) -> 
     first = next(iter(measured))
     rows = []
     for name, table in measured.items():
-        refined = name.partition(", ")[0]
+        refined = name.rpartition(", ")[0]
         base = refined if refined in measured and refined != name else first
         for label in table.columns.drop(["anchor", "context"]):
             row = {"system": name, "measure": label}

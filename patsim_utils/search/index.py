@@ -1,19 +1,19 @@
 """An index: phrases with the unit vectors of a retriever, a LanceDB table on disk.
 
-It can be added to; a kill leaves it as it was after the last whole chunk.
+It can be added to; a kill leaves it as it was after the last whole chunk. Beside a table that is
+compared with whole lies a copy of it, which is read without LanceDB, whose import takes two seconds.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lancedb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from lancedb.index import Bitmap, IvfSq
 
 from patsim_utils import storage
 from patsim_utils.errors import InputError, clip, named
@@ -22,11 +22,13 @@ from patsim_utils.search.corpus import ANSWER, as_text, refuse_names
 from patsim_utils.search.nearest import Approximate, Candidates, Exact, Nearest, unpacked
 
 if TYPE_CHECKING:
+    import lancedb
     from sentence_transformers import SentenceTransformer
 
 FORMAT = 2  # of an index
 NOTE = "index.json"
 TABLE = "phrases"
+COPY = "phrases.arrow"  # of a table of at most EXACT phrases
 CHUNK = 8192  # phrases that are encoded at a time; a kill loses at most one chunk
 INDEXED = 10_000  # phrases from which on classes have an index
 EXACT = 200_000  # phrases up to which a query is compared with each
@@ -42,19 +44,20 @@ class Index:
     def __init__(self, folder: Path, *, retriever: str, create: bool = False) -> None:
         """The index in `folder`, a new one where none is there and `create`.
 
-        `retriever`: minilm, mpnet or a folder.
+        `retriever`: tuned, minilm, mpnet or a folder.
 
         InputError: there is no index, or it is of another retriever or version, or damaged; with
         `create`, the folder holds something else. OSError: it cannot be read or written.
         """
         self.folder = folder
         self.retriever = retrievers.folder_of(retriever)
-        self.identity = storage.digest(self.retriever)
+        self.identity = retrievers.identity_of(self.retriever)
         self._nearest: Nearest | None = None
         if create and not (folder / NOTE).is_file():
             self._create()
+        if create and not any(folder.glob(f"{TABLE}.lance/_versions/*")):
+            storage.remove(folder / f"{TABLE}.lance")  # of a first write that a kill stopped
         self.columns = self._read_note()["columns"]
-        self.table = self._open_table(mend=create)
 
     def _create(self) -> None:
         """An index without phrases; a retriever that cannot be loaded leaves nothing behind."""
@@ -77,24 +80,24 @@ class Index:
             raise InputError(f"{named(self.folder)}: the index is of another retriever; name that one")
         return note
 
-    def _open_table(self, *, mend: bool) -> lancedb.table.Table | None:
-        """The table, None where nothing has been added yet."""
-        folder = self.folder / f"{TABLE}.lance"
-        if mend and not any(folder.glob("_versions/*")):
-            storage.remove(folder)  # a kill within the very first write leaves a table without a version
+    @cached_property
+    def table(self) -> "lancedb.table.Table | None":
+        """LanceDB's table, None where nothing has been added yet."""
+        import lancedb
+
         with reading(self.folder):
             self.database = lancedb.connect(self.folder)
-            return self.database.open_table(TABLE) if folder.is_dir() else None
+            return self.database.open_table(TABLE) if (self.folder / f"{TABLE}.lance").is_dir() else None
 
     @property
     def model(self) -> "SentenceTransformer | retrievers.MeanPooled":
         return retrievers.load(self.retriever, self.identity)
 
     def __len__(self) -> int:
-        if self.table is None:
-            return 0
         with reading(self.folder):
-            return self.table.count_rows()
+            if (self.folder / COPY).is_file():
+                return len(read_copy(self.folder))
+            return 0 if self.table is None else self.table.count_rows()
 
     def add(self, frame: pd.DataFrame, *, encode: Encode | None = None, progress: Progress | None = None) -> None:
         """Adds the rows of a frame with a column `phrase`, perhaps `context`, a chunk at a time.
@@ -106,7 +109,8 @@ class Index:
         rows = self._stored(frame)
         chunks = {start: rows.iloc[start : start + CHUNK] for start in range(0, len(rows), CHUNK)}
         self._nearest = None
-        for start, values in (encode or self._encode)(str(self.retriever), chunks):
+        storage.remove(self.folder / COPY)
+        for start, values in (encode or encoded)(str(self.retriever), chunks):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
             chunk = pa.Table.from_pandas(chunks[start], preserve_index=False).append_column("vector", column)
             with reading(self.folder):
@@ -118,6 +122,8 @@ class Index:
                 progress(start + len(chunk), len(rows))
         with reading(self.folder):
             make_indices(self.table, len(self))
+            if 0 < len(self) <= EXACT:
+                write_copy(self.table.to_arrow(), self.folder)
 
     def _stored(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows as they are stored: text, and numbers as names, since LanceDB minds some names."""
@@ -137,11 +143,6 @@ class Index:
             rows[f"column_{number}"] = frame[name].map(as_text)
         return pd.DataFrame(rows, dtype=str)
 
-    def _encode(self, _: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
-        """The vectors of each chunk, made in this process."""
-        for start, rows in chunks.items():
-            yield start, retrievers.vectors(self.model, rows["phrase"])
-
     def batches(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """Phrases and their vectors, some thousand at a time. OSError: the index is damaged."""
         if self.table is None:
@@ -153,6 +154,8 @@ class Index:
     def whole(self) -> Exact:
         """All phrases in memory. OSError: the index is damaged."""
         with reading(self.folder):
+            if (self.folder / COPY).is_file():
+                return Exact(read_copy(self.folder), self.columns)
             return Exact(self.table.to_arrow(), self.columns)
 
     def candidates(self, query: str, *, context: str = "", count: int = 200, only_class: bool = False) -> pd.DataFrame:
@@ -214,8 +217,32 @@ def read_note(folder: Path) -> dict[str, Any]:
     return note | {"columns": note.get("columns") or []}
 
 
-def make_indices(table: lancedb.table.Table | None, count: int) -> None:
+def encoded(retriever: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
+    """The vectors of each chunk, made in this process."""
+    folder = Path(retriever)
+    model = retrievers.load(folder, retrievers.identity_of(folder))
+    for start, rows in chunks.items():
+        yield start, retrievers.vectors(model, rows["phrase"])
+
+
+def read_copy(folder: Path) -> pa.Table:
+    """The copy of an index's table; what is not used of it is not read."""
+    with pa.memory_map(str(folder / COPY)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def write_copy(table: pa.Table, folder: Path) -> None:
+    """Puts the copy of an index's table beside it, at once."""
+    fresh = storage.temporary(folder / COPY)
+    with pa.OSFile(str(fresh), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    fresh.replace(folder / COPY)
+
+
+def make_indices(table: "lancedb.table.Table | None", count: int) -> None:
     """LanceDB's own indices of classes and vectors, where a table has enough rows for them to pay."""
+    from lancedb.index import Bitmap, IvfSq
+
     if count < INDEXED:
         return
     indexed = {tuple(index.columns) for index in table.list_indices()}

@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import lancedb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from patsim_utils.data.pairs import normalise
+
+if TYPE_CHECKING:
+    import lancedb
 
 SAME_CLASS = 0.05  # added to the similarity of a phrase of the query's class
 BLOCK = 64  # queries that are multiplied with all vectors at once
@@ -103,7 +106,7 @@ class Exact(Nearest):
 class Approximate(Nearest):
     """Compares a query with the nearest parts of the phrases, which stay on disk."""
 
-    def __init__(self, table: lancedb.table.Table, columns: Sequence[str]) -> None:
+    def __init__(self, table: "lancedb.table.Table", columns: Sequence[str]) -> None:
         self.table = table
         self.columns = columns
         self.stored = [name for name in table.schema.names if name != "vector"]

@@ -1,4 +1,8 @@
-"""The retriever, a sentence encoder: phrases become unit vectors, compared by their cosine."""
+"""The retriever, a sentence encoder: phrases become unit vectors, compared by their cosine.
+
+The one that ships, `tuned`, is MiniLM trained on the data's rated pairs; in the package lies what
+that has changed, as of a model that ships.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +15,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from patsim_utils import storage
 from patsim_utils.data.pairs import normalise
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones, encoder
+from patsim_utils.method.weights import adapters, files
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+TUNED = Path(__file__).parents[1] / "models" / "retriever"
+UPDATE = "model.safetensors"  # in TUNED
 POSITIVE = 0.75  # score from which on a pair is one that the retriever learns to bring together
 NEGATIVE = 0.25  # score up to which a target is a hard negative of its anchor
 
 
 def folder_of(retriever: str) -> Path:
-    """The folder of minilm, of mpnet or of another retriever. InputError: it has no safetensors."""
-    folder = Path(backbones.path(retriever)).resolve()
+    """The folder of tuned, minilm, mpnet or of another retriever. InputError: it has no safetensors."""
+    folder = TUNED if retriever == "tuned" else Path(backbones.path(retriever)).resolve()
     if not any(folder.glob("*.safetensors")):
-        raise InputError(f"--retriever: {clip(retriever)} is no folder with *.safetensors, and not minilm or mpnet")
+        names = "tuned, minilm or mpnet"
+        raise InputError(f"--retriever: {clip(retriever)} is no folder with *.safetensors, and not {names}")
     return folder
 
 
-class MeanPooled:
-    """MiniLM as a retriever, without sentence-transformers, whose import takes two seconds."""
+def identity_of(folder: Path) -> str:
+    """What the vectors of the retriever in a folder depend on, as sha256."""
+    return storage.digest(folder / UPDATE if folder == TUNED else folder)
 
-    def __init__(self, folder: Path) -> None:
+
+class MeanPooled:
+    """MiniLM as a retriever, without sentence-transformers, whose import takes two seconds.
+
+    `update`: a file with what a training has changed (`write_update`). InputError: it is damaged.
+    """
+
+    def __init__(self, update: Path | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = encoder.load_tokenizer(str(folder))
-        self.network = encoder.load_backbone(str(folder)).to(self.device)
+        network, self.tokenizer = encoder.load_to_score("minilm")
+        if update is not None:
+            state = adapters.restore(files.read_tensors(update), network, source=update)
+            files.fill(nn.ModuleDict({"backbone": network}), state, source=update)
+        self.network = network.to(self.device)
 
     def encode(self, phrases: Sequence[str], **_: Any) -> np.ndarray:
         """Unit vectors (n, width) of phrases."""
@@ -49,14 +69,17 @@ class MeanPooled:
 def load(folder: Path, identity: str) -> SentenceTransformer | MeanPooled:
     """The retriever in a folder, loaded once.
 
-    `identity` is the digest of the folder, by which a change is noticed.
+    `identity` is what `identity_of` says of it, by which a change is noticed.
     InputError: the folder holds something else, or a damaged file.
     """
     try:
         if folder == folder_of("minilm"):
-            return MeanPooled(folder)
+            return MeanPooled()
+        if folder == TUNED:
+            return MeanPooled(folder / UPDATE)
         from sentence_transformers import SentenceTransformer
 
+        encoder.library()  # which then shows no progress bars
         return SentenceTransformer(str(folder), trust_remote_code=False)
     except Exception as error:  # of many kinds
         raise InputError(f"--retriever: {clip(str(folder))} cannot be loaded ({clip(error)})") from error
@@ -72,6 +95,14 @@ def vectors(model: SentenceTransformer | MeanPooled, phrases: Iterable[str], *, 
     with encoder.autocast(precision, model.device):
         values = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
     return values.astype(np.float32)
+
+
+def write_update(retriever: Path, target: Path, *, rank: int) -> None:
+    """Writes what a training (`train`) has changed of MiniLM, each matrix approximated by a product of a `rank`."""
+    trained = nn.ModuleDict({"backbone": encoder.load_backbone(str(retriever))})
+    pretrained = encoder.load_backbone("minilm")
+    kept = adapters.compress(trained, pretrained, svd_rank=rank, scaling=1.0, dtype=torch.float16)
+    files.save_tensors(kept, target)
 
 
 def train(
@@ -139,6 +170,7 @@ def _fit(rows: pd.DataFrame, folder: Path, *, epochs: int, seed: int) -> Sentenc
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers.trainer_callback import PrinterCallback
 
+    encoder.library()  # which then shows no progress bars
     model = SentenceTransformer(backbones.path("minilm"), trust_remote_code=False)
     model.model_card_data.widget = [{}]  # else examples are sought for a card that is not written, with a progress bar
     arguments = SentenceTransformerTrainingArguments(

@@ -13,11 +13,11 @@ from patsim_utils.errors import InputError, named
 from patsim_utils.method import backbones
 from patsim_utils.search import retriever as retrievers
 from patsim_utils.search.corpus import read_corpus
-from patsim_utils.search.index import NOTE, TABLE, Encode, Index, Progress, read_note
+from patsim_utils.search.index import COPY, NOTE, TABLE, Encode, Index, Progress, read_note
 
 SOURCE = "corpus.json"  # of a finished index: what it was made of, and the sizes of its files
 BEGUN = "begun.json"  # of an unfinished one: what it is made of
-OWN = {NOTE, SOURCE, BEGUN, f"{TABLE}.lance"}  # all that lies in an index's folder
+OWN = {NOTE, SOURCE, BEGUN, COPY, f"{TABLE}.lance"}  # all that lies in an index's folder
 
 Source = dict[str, str]  # digests of the table and of the retriever
 
@@ -32,7 +32,7 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     retriever cannot be loaded.
     """
     retriever_folder = retrievers.folder_of(retriever)
-    source = {"table": storage.digest(table), "retriever": storage.digest(retriever_folder)}
+    source = {"table": storage.digest(table), "retriever": retrievers.identity_of(retriever_folder)}
     folders = [table.with_name(f"{table.name}.index"), _cached(table)]
     for folder in folders:
         if is_current(folder, source):

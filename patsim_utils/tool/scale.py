@@ -66,10 +66,11 @@ class Reader:
 
     def __init__(self, retriever: str) -> None:
         import torch
-        from sentence_transformers import SentenceTransformer
+
+        from patsim_utils.search.retriever import load
 
         torch.set_num_threads(1)
-        self.model = SentenceTransformer(retriever, trust_remote_code=False)
+        self.model = load(Path(retriever), "")
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
         """phrase, part (its number) -> value (the vector), part."""
@@ -128,6 +129,7 @@ def cluster(workers: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a harmless E line for each pool of actors
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -1,6 +1,8 @@
 """An index: it is added to and refused; its nearest phrases, exactly and approximately."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,34 @@ def test_an_index_that_does_not_suit_is_one_line(small_retriever: Path, tmp_path
         note.write_text(content)
         with pytest.raises(InputError, match=reason):
             Index(tmp_path / "some", retriever=retriever)
+
+
+def test_a_copy_of_the_table_gives_what_the_table_gives(small_retriever: Path, tmp_path: Path, monkeypatch) -> None:
+    made = Index(tmp_path, retriever=str(small_retriever), create=True)
+    made.add(CORPUS.iloc[:3])
+    made.add(CORPUS.iloc[3:])
+    by_copy = Index(tmp_path, retriever=str(small_retriever))
+    found = by_copy.candidates("steel", context="E04")
+    assert len(by_copy) == len(found) + 1 == 7
+    assert "table" not in vars(by_copy)  # LanceDB's was not opened
+    (tmp_path / "phrases.arrow").unlink()
+    pd.testing.assert_frame_equal(
+        Index(tmp_path, retriever=str(small_retriever)).candidates("steel", context="E04"), found
+    )
+    monkeypatch.setattr(index_module, "EXACT", 7)
+    Index(tmp_path, retriever=str(small_retriever), create=True).add(CORPUS.head(1))
+    assert not (tmp_path / "phrases.arrow").exists()  # it has more rows than are compared with a query
+
+
+QUICK = """
+import sys
+from pathlib import Path
+from patsim_utils.search.index import Index
+Index(Path(sys.argv[1]), retriever="minilm").candidates("steel", context="E04")
+print(sorted({"lancedb", "transformers", "sentence_transformers", "sympy", "scipy"} & sys.modules.keys()))
+"""
+
+
+def test_a_search_imports_nothing_slow(index: Index) -> None:
+    command = [sys.executable, "-c", QUICK, str(index.folder)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -99,7 +99,7 @@ def test_a_kill_within_the_last_steps_leaves_nothing(small_retriever, table, add
     assert len(open_index(table, retriever=str(small_retriever))) == 4
     assert added == [4, 0]
     assert files(tmp_path) == ["phrases.csv", "phrases.csv.index"]
-    assert files(tmp_path / "phrases.csv.index") == ["corpus.json", "index.json", "phrases.lance"]
+    assert files(tmp_path / "phrases.csv.index") == ["corpus.json", "index.json", "phrases.arrow", "phrases.lance"]
 
 
 @pytest.mark.parametrize("change", ["cut", "other table", "other rows"])
@@ -124,7 +124,10 @@ def test_an_unfinished_index_is_not_taken_for_whole(small_retriever, table, adde
     assert added[-1] == 4
 
 
-@pytest.mark.parametrize("victim", ["phrases.lance/data/*", "phrases.lance/_versions/*", "corpus.json"])
+DAMAGED = ["phrases.lance/data/*", "phrases.lance/_versions/*", "phrases.arrow", "corpus.json"]
+
+
+@pytest.mark.parametrize("victim", DAMAGED)
 def test_a_damaged_index_is_made_anew(small_retriever, table, added, victim) -> None:
     folder = open_index(table, retriever=str(small_retriever)).folder
     for path in folder.glob(victim):
@@ -133,10 +136,13 @@ def test_a_damaged_index_is_made_anew(small_retriever, table, added, victim) -> 
     assert added == [4, 4]
 
 
-def test_a_damaged_index_that_is_named_is_one_line_with_a_way_out(small_retriever, tmp_path) -> None:
+@pytest.mark.parametrize("victim", ["phrases.lance/data/*", "phrases.arrow"])
+def test_a_damaged_index_that_is_named_is_one_line_with_a_way_out(small_retriever, tmp_path, victim) -> None:
     index = Index(tmp_path, retriever=str(small_retriever), create=True)
     index.add(pd.DataFrame({"phrase": ["steel", "wood"]}))
-    for path in (tmp_path / "phrases.lance" / "data").iterdir():
+    if victim != "phrases.arrow":
+        (tmp_path / "phrases.arrow").unlink()
+    for path in tmp_path.glob(victim):
         os.truncate(path, 100)
     with pytest.raises(OSError, match="cannot be read or written .* delete that folder"):
         Index(tmp_path, retriever=str(small_retriever)).candidates("steel")

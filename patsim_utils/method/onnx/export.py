@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from patsim_utils import storage
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError, clip
+from patsim_utils.layouts.tokens import FILE
 from patsim_utils.method import ordinal
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.method.onnx.reader import GRAPH, SETTINGS, TOKENIZER, Reader
+from patsim_utils.method.onnx.reader import GRAPH, SETTINGS, Reader
 from patsim_utils.ratings import RATINGS, RELATIONS
 
 INPUTS = ("input_ids", "position_ids", "block", "code", "anchor_span", "target_span")
@@ -57,7 +58,7 @@ def write(model: Path, target: Path) -> None:
     storage.remove(fresh)  # of an export that was stopped
     fresh.mkdir(parents=True)
     _write_graph(trained, examples.head(40), fresh / GRAPH)
-    trained.tokenizer.backend_tokenizer.save(str(fresh / TOKENIZER))
+    trained.tokenizer.backend_tokenizer.save(str(fresh / FILE))
     (fresh / SETTINGS).write_text(json.dumps(settings), "utf-8")
     values = Reader(fresh).values(examples, unknown="error", explain=False)
     difference = np.abs(values[:, 0] - trained.score(examples)).max()

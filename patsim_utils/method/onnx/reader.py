@@ -2,41 +2,25 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pandas as pd
-from tokenizers import Tokenizer
 
 from patsim_utils.data.pairs import check_pairs, is_one_phrase
 from patsim_utils.layouts.pairs import Pairs
+from patsim_utils.layouts.tokens import FILE, Tokens
 from patsim_utils.ratings import RELATIONS, SCORES
 
 GRAPH = "model.onnx"
 SETTINGS = "settings.json"
-TOKENIZER = "tokenizer.json"
 BATCH_TOKENS = 2048
 # What is said of equal phrases: score, probability of each score, of each relation
 CERTAIN = np.array(
     [1, *(score == 1 for score in SCORES), *(name == "same_or_synonym" for name in RELATIONS)], dtype=float
 )
-
-
-class Tokens:
-    """What `Pairs` needs of a tokenizer; `special` are the ids that it asks for, by name."""
-
-    def __init__(self, file: Path, special: dict[str, int]) -> None:
-        self.tokenizer = Tokenizer.from_file(str(file))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
-        for name, token in special.items():
-            setattr(self, name, token)
-
-    def __call__(self, texts: Sequence[str], **_: bool) -> dict[str, list[list[int]]]:
-        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        return {"input_ids": [encoding.ids for encoding in encodings]}
 
 
 class Reader:
@@ -45,7 +29,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         settings = json.loads((folder / SETTINGS).read_text("utf-8"))
         self.settings = settings["pairs"]
-        self.tokenizer = Tokens(folder / TOKENIZER, settings["special"])
+        self.tokenizer = Tokens(folder / FILE, settings["special"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: all cores
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # `export` has done it

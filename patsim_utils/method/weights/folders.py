@@ -20,12 +20,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from patsim_utils import storage
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
 from patsim_utils.errors import InputError, clip
+from patsim_utils.layouts.tokens import AnyTokenizer
 from patsim_utils.method import backbones, encoder
 from patsim_utils.method.features import Regressor
 from patsim_utils.method.model import Network, check_backbone
@@ -73,7 +73,7 @@ class Model(Protocol):
     config: Config
     titles: dict[str, str]
     network: Network
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: AnyTokenizer
     regressor: Regressor | None
 
 
@@ -184,7 +184,7 @@ def read_note(folder: Path) -> Note:
     return Note(Config.parse(settings, source=str(path)), titles, form, pretrained_sha256)
 
 
-def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+def read(folder: Path, note: Note) -> tuple[Network, AnyTokenizer]:
     """The network, to score with, and its tokenizer; InputError where a part is damaged."""
     reader = {"full": _read_full, "adapter": _read_adapter}[note.form]
     network, tokenizer = reader(folder, note)
@@ -196,7 +196,7 @@ def read(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
     return network.to(device).eval(), tokenizer
 
 
-def _read_full(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+def _read_full(folder: Path, note: Note) -> tuple[Network, AnyTokenizer]:
     weights = folder / WEIGHTS
     shapes = _plain(files.read_shapes(weights), note.config, weights)
     sizes.check(folder / "encoder" / "config.json", shapes)
@@ -222,20 +222,20 @@ def _plain(state: State, config: Config, source: Path) -> State:
     return adapters.merge(adapters.plain_names(state), scaling=scaling, source=source)
 
 
-def _read_adapter(folder: Path, note: Note) -> tuple[Network, PreTrainedTokenizerBase]:
+def _read_adapter(folder: Path, note: Note) -> tuple[Network, AnyTokenizer]:
     config = note.config
     if backbones.digest(config.backbone) != note.pretrained_sha256:
         fault = f"backbone {clip(config.backbone)} has other weights than the one it was trained on"
         raise InputError(f"{folder}: {fault}")
     weights = folder / WEIGHTS
-    pretrained = encoder.load_backbone(config.backbone, layers=config.layers)
+    pretrained, tokenizer = encoder.load_to_score(config.backbone, layers=config.layers)
     check_backbone(pretrained, config)
     kept = files.read_tensors(weights)
     dtypes = {value.dtype for value in kept.values()}
     if dtypes not in ({torch.float16}, {torch.float32}):
         raise InputError(f"{weights}: its weights are not all float16, nor all float32")
     network = _on_top_of(pretrained, kept, config, source=weights)
-    return network, encoder.load_tokenizer(config.backbone)
+    return network, tokenizer
 
 
 def _on_top_of(pretrained: nn.Module, kept: State, config: Config, *, source: object) -> Network:
