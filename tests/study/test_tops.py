@@ -81,7 +81,9 @@ def test_a_search_shows_what_it_finds_where_that_was_measured() -> None:
 
 def test_an_answer_for_a_person_names_the_likeliest_relation() -> None:
     order = {"similarity": [0.6], "found": [3], "order": [1.2]}
-    hits = pd.DataFrame({"rank": [1], "phrase": ["phone"], "score": [0.9], "narrower": [0.3], "broader": [0.6]} | order)
+    hits = pd.DataFrame(
+        {"rank": [1], "phrase": ["phone"], "score": [0.9], "narrower": [0.3], "broader": [0.6], "context": [""]} | order
+    )
     shown = tops.without_order(hits)
     assert shown.to_dict("records") == [
         {"rank": 1, "phrase": "phone", "score": 0.9, "relation": "a broader term", "probability": 0.6}

@@ -90,8 +90,7 @@ def search(hits: pd.DataFrame, *, query: str, milliseconds: float, compared: pd.
     """Of a search's answer, the time of a query, and `evaluation.compare` where it was measured."""
     sentence = answers.nearest(hits)
     verdict = f"For “{query}”: {sentence[0].lower()}{sentence[1:]}"
-    time = f"{milliseconds:.0f} ms" if milliseconds < 1000 else duration(milliseconds / 1000)
-    tiles = [(time, "a query takes here, in the middle of those that were timed.")]
+    tiles = [(brief(milliseconds), "a query takes here, in the middle of those that were timed.")]
     if compared is None:
         return top(verdict, tiles, None)
     rows = compared[compared["system"] == SEARCH].set_index("measure")
@@ -99,10 +98,22 @@ def search(hits: pd.DataFrame, *, query: str, milliseconds: float, compared: pd.
     return top(verdict, [*shares, *tiles], order(compared))
 
 
+def brief(milliseconds: float) -> str:
+    """A time as one says it.
+
+    >>> brief(340.4), brief(1299)
+    ('340 ms', '1.3 s')
+    """
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return duration(milliseconds / 1000)
+
+
 def without_order(hits: pd.DataFrame) -> pd.DataFrame:
     """A search's answer for a person: the likeliest relation in words, and nothing of how the order was made."""
     relations = hits.filter(list(RELATION_WORDS))
     shown = hits.drop(columns=["found", "similarity", "order", *relations])
+    shown = shown.loc[:, shown.ne("").any()]  # such as context, where the corpus has none
     if relations.empty:
         return shown
     shown.insert(3, "relation", relations.idxmax(axis=1).map(RELATION_WORDS))
