@@ -6,6 +6,7 @@ is refused in little memory.
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import io
 import os
@@ -145,19 +146,30 @@ def _texts(draw: random.Random, path: Path) -> Path:
     return path.with_suffix(".parquet")
 
 
-def _lists(draw: random.Random, path: Path) -> Path:
-    """A Parquet file with one long list."""
-    count = draw.randint(130, 160) * 10**6
+@functools.cache
+def _long_list(count: int) -> bytes:
+    """A Parquet file with one list of so many values; it takes seconds to write."""
     values = pa.ListArray.from_arrays([0, count], pa.nulls(count, pa.int8()))
-    pq.write_table(pa.table({"anchor": ["x"], "long": values}), path.with_suffix(".parquet"))
+    file = io.BytesIO()
+    pq.write_table(pa.table({"anchor": ["x"], "long": values}), file)
+    return file.getvalue()
+
+
+def _lists(draw: random.Random, path: Path) -> Path:
+    path.with_suffix(".parquet").write_bytes(_long_list(draw.choice([130, 145, 160]) * 10**6))
     return path.with_suffix(".parquet")
+
+
+@functools.cache
+def _repeated(row: bytes) -> bytes:
+    """A row, packed, so often that it unpacks to 128 MiB."""
+    return gzip.compress(row * (2**27 // len(row)), 1, mtime=0)
 
 
 def _packed(draw: random.Random, path: Path) -> Path:
     """A text that packs to a thousandth."""
     row = draw.choice(["a,b,H01\n", "😀,,\n", '"\n', "\r"])
-    content = gzip.compress(row.encode() * (2**27 // len(row.encode())), 1, mtime=0)
-    path.with_suffix(".csv.gz").write_bytes(content)
+    path.with_suffix(".csv.gz").write_bytes(_repeated(row.encode()))
     return path.with_suffix(".csv.gz")
 
 
