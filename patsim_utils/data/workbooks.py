@@ -1,10 +1,15 @@
-"""Excel workbooks: the first sheet that is not hidden, as the spreadsheet's own CSV has it."""
+"""Excel workbooks: the first sheet that is not hidden, with its stored values.
+
+Of formats those count that say how many digits a whole number has, and whether a day has a time;
+0.5 is 0.5, also where the spreadsheet shows 50 %.
+"""
 
 import io
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime, time
 from typing import Any, NoReturn
 
 from patsim_utils.data.names import KNOWN, PHRASES, clean_name, say_once
@@ -18,6 +23,9 @@ MOST_CELLS = 20_000_000  # rows times columns of a sheet
 DATE_OR_ERROR = ("d", "e")  # types of cells
 NUMBER = ("n", "b")
 SPELT_OUT = re.compile("_x([0-9A-Fa-f]{4})_")  # how the format spells signs out, such as a carriage return
+ZEROS = re.compile("0{2,30}")  # formats of a postal code, or of another number of so many digits
+TIME = re.compile("[hs]", re.IGNORECASE)  # in the format of a date that is shown with its time
+MIDNIGHT = time()
 MOST_UNNAMED = 100  # columns right of the header's last name that may hold values
 
 
@@ -107,7 +115,7 @@ class _Rows:
         if number > MOST_ROWS or self.cells > MOST_CELLS:
             self._refuse_size(number)
         stored = [(column, cell) for column, cell in enumerate(cells) if type(cell) is self.kind]
-        texts = {column: _text(cell.value) for column, cell in stored}
+        texts = {column: _text_of(cell) for column, cell in stored}
         filled = [column for column, text in texts.items() if text.strip()]
         width = filled[-1] + 1 if filled else 0
         last = max((column for column, text in texts.items() if text and column < len(self.header)), default=-1)
@@ -174,8 +182,19 @@ def _refuse_formulas(source: str, content: bytes) -> None:
         raise InputError(f"{source}, cell {', '.join(broken[:LISTED])}: {complaint}; {advice}")
 
 
+def _text_of(cell: Any) -> str:
+    """A cell as text: a whole number with the zeros that its format puts before it, a day without a time."""
+    value = cell.value
+    if isinstance(value, int) and not isinstance(value, bool) and ZEROS.fullmatch(cell.number_format):
+        digits = str(abs(value)).zfill(len(cell.number_format))
+        return f"-{digits}" if value < 0 else digits
+    if isinstance(value, datetime) and value.time() == MIDNIGHT and not TIME.search(cell.number_format):
+        return str(value.date())
+    return _text(value)
+
+
 def _text(value: Any) -> str:
-    """A cell as the spreadsheet's own CSV has it; numbers to its 15 digits."""
+    """A value as the spreadsheet's own CSV has it; numbers to its 15 digits."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -35,6 +35,7 @@ EXACT = 10**DIGITS  # integers from here on are written as text
 FIRST_DATE = "1900-03-01"  # from which on Excel counts days as others do
 FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
 CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
+LONGEST_NAME = 240  # bytes of a file's name; a disk takes 255, and what lies beside it has a longer ending
 LEDGER = ".patsim.json"
 
 
@@ -61,6 +62,8 @@ def check_output(
     name = path.name.lower()
     if not name.endswith(tuple(forms)):
         raise InputError(f"{shown}: its ending is none of {', '.join(forms)}; - alone is standard output")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise InputError(f"{shown}: its name has more than {LONGEST_NAME} bytes")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
         exists = path.is_symlink() or path.exists()
@@ -91,16 +94,25 @@ def check_folder(path: Path | None, source: Path, *, overwrite: bool = False) ->
 
 
 class Ledger:
-    """Of what each table of an output folder was made, and with what content it was written."""
+    """Of what each table of an output folder was made, and with what content it was written.
+
+    InputError: its file holds something else, which a user may want to keep.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / LEDGER
+        self.entries: dict[str, Any] = {}
+        if not os.path.lexists(self.path):
+            return
         try:
             entries = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):  # none yet, or damaged: then nothing is known
-            entries = {}
-        self.entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
+            is_ledger = all(entry.keys() >= {"input", "content"} for entry in entries.values())
+        except (OSError, ValueError, AttributeError, RecursionError):
+            is_ledger = False
+        if not is_ledger:
+            raise InputError(f"{named(self.path)}: is no record of the tables that were scored here; move it away")
+        self.entries = entries
 
     def state(self, name: str, identity: str) -> str:
         """`current`: made of the input of this identity; `outdated`: of another one.
@@ -111,7 +123,7 @@ class Ledger:
         if not os.path.lexists(path):
             return "missing"
         entry = self.entries.get(name)
-        if not isinstance(entry, dict) or not path.is_file():
+        if entry is None or not path.is_file():
             return "foreign"
         content = storage.digest(path)
         if content == entry.get("content"):

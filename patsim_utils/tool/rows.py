@@ -1,5 +1,6 @@
 """The rows of a table that can be scored, by the names of its columns, and those that cannot."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,15 @@ def reasons_path(target: Path) -> Path:
     """Where the reasons of a table's rows without a score go, such as scored.errors.csv."""
     ending = next(form for form in sorted(outputs.FORMS, key=len, reverse=True) if target.name.lower().endswith(form))
     return target.with_name(f"{target.name[: -len(ending)]}.errors.csv")
+
+
+def refuse_own_reasons(source: Path, target: Path | None) -> None:
+    """InputError where the reasons of a table would replace the table itself."""
+    if target is None or not target.name.lower().endswith(outputs.FORMS):
+        return
+    path = reasons_path(target)
+    if os.path.exists(path) and os.path.exists(source) and path.samefile(source):
+        raise InputError(f"{named(path)}: is the table itself, and reasons of {named(target)} go there; rename one")
 
 
 class Reasons:

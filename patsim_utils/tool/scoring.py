@@ -60,9 +60,10 @@ def score_folder(source: Path, target: Path, model: Model, options: Options) -> 
         _refuse_shared_names(names, source)
     _name_tables_below(source, target)
     target.mkdir(parents=True, exist_ok=True)
-    ledger = outputs.Ledger(target)
     wrong = 0
-    with scale.cluster(options.workers) if options.workers else nullcontext():
+    lock = storage.lock(storage.companion(target / outputs.LEDGER, "lock"), named(target))
+    with lock, scale.cluster(options.workers) if options.workers else nullcontext():
+        ledger = outputs.Ledger(target)
         for name in names:
             try:
                 wrong += _score_one_of_folder(source / name, target / name, model, options, ledger)
@@ -126,6 +127,7 @@ def score_table(
 
     InputError: the table, a row of it or the output is not as it must be; nothing is written then.
     """
+    rows.refuse_own_reasons(source, target)
     may_replace = outputs.may_replace(target, overwrite=options.overwrite, ledger=ledger)
     finished = parts.written_before(target)
     outputs.check_output(target, overwrite=may_replace or bool(finished))

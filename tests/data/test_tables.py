@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +72,36 @@ def test_a_sheet_is_read_as_its_own_csv_would_be_but_for_dates_and_errors_in_a_p
         return tmp_path / "a.xlsx"
 
     frame, _ = read_table(saved((100, 0.1 + 0.2, "H01", date(2026, 5, 4)), ("a_x000D_\nb", "c", "H01", None)))
-    assert frame.to_numpy().tolist() == [["100", "0.3", "H01", "2026-05-04 00:00:00"], ["a\r\nb", "c", "H01", ""]]
+    assert frame.to_numpy().tolist() == [["100", "0.3", "H01", "2026-05-04"], ["a\r\nb", "c", "H01", ""]]
     for value in (date(2026, 5, 4), "#REF!"):
         with pytest.raises(InputError, match="row 3, column target: .* is a date or an error of the spreadsheet"):
             read_table(saved(("a", "b", "H01", ""), ("a", value, "H01", "")))
     with pytest.raises(InputError, match="row 3, column phrase: .* is a date or an error of the spreadsheet"):
         read_table(saved(("steel",), (date(2026, 5, 4),), header=("phrase",)))
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "expected"),
+    [
+        (1067, "00000", "01067"),
+        (-7, "000", "-007"),
+        (1067, "0", "1067"),
+        (0.5, "00000", "0.5"),
+        (True, "00000", "TRUE"),
+        (date(2026, 5, 4), "yyyy-mm-dd", "2026-05-04"),
+        (datetime(2026, 5, 4), "yyyy-mm-dd hh:mm", "2026-05-04 00:00:00"),
+        (datetime(2026, 5, 4, 1, 2), "yyyy-mm-dd", "2026-05-04 01:02:00"),
+    ],
+)
+def test_the_zeros_of_a_postal_code_stay_and_a_day_gets_no_time(
+    tmp_path: Path, value: object, number_format: str, expected: str
+) -> None:
+    book = Workbook()
+    book.active.append(("anchor", "code"))
+    book.active.append(("pump", value))
+    book.active["B2"].number_format = number_format
+    book.save(tmp_path / "a.xlsx")
+    assert read_table(tmp_path / "a.xlsx")[0]["code"].tolist() == [expected]
 
 
 @pytest.mark.parametrize(("end", "sign"), [("\r\n", "\r"), ("\n", "\r"), ("\r", "\n")])

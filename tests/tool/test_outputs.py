@@ -63,8 +63,22 @@ def test_a_ledger_knows_what_was_written_of_what(tmp_path: Path) -> None:
     assert again.state("a.csv", "two") == "outdated", "a kill came before the writing"
     (tmp_path / "a.csv").write_text("z")
     assert again.state("a.csv", "two") == "current"
-    (tmp_path / outputs.LEDGER).write_text("[")
-    assert outputs.Ledger(tmp_path).state("a.csv", "one") == "foreign"
+
+
+@pytest.mark.parametrize("content", ["[", "my notes", '{"mine": "notes"}', "[1]"])
+def test_a_file_of_a_users_in_the_place_of_the_ledger_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / outputs.LEDGER
+    path.write_text(content)
+    with pytest.raises(InputError, match="is no record of the tables that were scored here; move it away"):
+        outputs.Ledger(tmp_path)
+    assert path.read_text() == content
+
+
+def test_a_name_that_leaves_no_room_for_what_lies_beside_it_is_refused(tmp_path: Path) -> None:
+    outputs.check_output(tmp_path / f"{'x' * 236}.csv")
+    for name in (f"{'x' * 237}.csv", f"{'é' * 130}.csv", f"{'x' * 300}.csv"):
+        with pytest.raises(InputError, match="its name has more than 240 bytes"):
+            outputs.check_output(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["Int64", "UInt64", "int64", "object"])

@@ -129,3 +129,30 @@ def test_a_name_that_cannot_be_printed_is_said_in_one_line(run: Path, tables: Pa
     assert score(run, tables / "a.csv", "-o", name) == 0
     assert capfd.readouterr().out.count("\n") == 1
     assert Path(name).is_file()
+
+
+@pytest.mark.parametrize("letters", [229, 230, 251, 252])
+def test_a_long_name_of_an_output_is_written_or_refused_before_anything_is(run: Path, tables: Path, letters: int) -> None:
+    (tables / "a.csv").write_text(BAD)
+    target = f"{'x' * letters}.csv"
+    assert score(run, tables / "a.csv", "-o", target) == 2
+    written = [target, f"{'x' * letters}.errors.csv"] if letters == 229 else []
+    assert sorted(os.listdir()) == ["in", *written]
+
+
+def test_a_table_is_not_replaced_by_its_own_reasons(run: Path, tables: Path, capsys) -> None:
+    table = Path("x.errors.csv")
+    table.write_text(BAD)
+    assert score(run, table, "-o", "x.csv", "--overwrite") == 2
+    assert "x.errors.csv: is the table itself" in capsys.readouterr().err
+    assert table.read_text() == BAD
+
+
+def test_a_folder_that_another_command_scores_into_is_refused(run: Path, tables: Path, capsys) -> None:
+    (tables / "a.csv").write_text(GOOD)
+    Path("out").mkdir()
+    with storage.lock(storage.companion(Path("out") / outputs.LEDGER, "lock"), "out"):
+        assert score(run, "in", "-o", "out") == 2
+    assert "out is being written by another process" in capsys.readouterr().err
+    assert score(run, "in", "-o", "out") == 0
+    assert sorted(contents("out")) == [outputs.LEDGER, "a.csv"]

@@ -44,7 +44,7 @@ def run_score(words: argparse.Namespace) -> int:
     if source.is_dir():
         outputs.check_folder(target, source, overwrite=words.overwrite)
     else:
-        if target is not None and target.is_dir():
+        if target is not None and os.path.isdir(target):
             target = target / source.name
         outputs.check_output(target, overwrite=words.overwrite or bool(parts.written_before(target)))
     if words.status is not None:
