@@ -6,15 +6,19 @@ from.
 """
 
 import csv
+import io
 import re
 import unicodedata
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from patsim_utils.errors import InputError, clip, named
 
 UNKNOWN = "unknown"
-LARGEST_SECTION = 2**26  # bytes of a section of the official list, of which the largest has 4 MB
+SECTION_FILE = re.compile(r"cpc-section-[A-HY]_\d+\.txt$")
+LARGEST_LIST = 2**26  # bytes of all sections of the official list, of which the largest has 4 MB
+LONGEST_TITLE = 5000  # characters of the title of a section or class
 
 with Path(__file__).with_name("cpc.csv").open(encoding="utf-8", newline="") as _file:
     _GLOSSES = {row["code"]: row["title"] for row in csv.DictReader(_file)}
@@ -81,32 +85,33 @@ def _official(path: Path) -> dict[str, str]:
 
     Each line has code, level and title, separated by tabs.
     """
+    texts = {}
     try:
-        lines = _lines_of_sections(path)
+        for line in _lines_of_sections(path):
+            fields = line.rstrip("\r\n").split("\t")
+            if len(fields) == 3 and fields[0] in _INDEX:
+                texts[fields[0]] = fields[2]
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
         reason = f"cannot be read as the CPC title list, a zip ({clip(error)})"
         raise InputError(f"{named(path)}: {reason}") from error
-    texts = {}
-    for line in lines:
-        fields = line.split("\t")
-        if len(fields) == 3 and fields[0] in _INDEX:
-            texts[fields[0]] = _clean(fields[2])
     if not texts:
         raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
-    return texts
+    for code, text in texts.items():
+        if len(text) > LONGEST_TITLE:
+            raise InputError(f"{named(path)}: the title of {code} has {len(text):,} characters")
+    return {code: _clean(text) for code, text in texts.items()}
 
 
-def _lines_of_sections(path: Path) -> list[str]:
-    lines = []
+def _lines_of_sections(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
-            if not re.search(r"cpc-section-[A-HY]_\d+\.txt$", part.filename):
-                continue
-            if part.file_size > LARGEST_SECTION:
-                raise ValueError(f"{part.filename} unpacks to {part.file_size:,} bytes")
-            text = archive.read(part).decode("utf-8-sig")  # some editors write a mark at the start
-            lines += text.splitlines()
-    return lines
+        parts = [part for part in archive.infolist() if SECTION_FILE.search(part.filename)]
+        size = sum(part.file_size for part in parts)
+        if size > LARGEST_LIST:
+            raise ValueError(f"its sections unpack to {size:,} bytes")
+        for part in parts:
+            # some editors write a mark at the start
+            with io.TextIOWrapper(archive.open(part), encoding="utf-8-sig") as lines:
+                yield from lines
 
 
 def _clean(title: str) -> str:

@@ -21,7 +21,7 @@ from patsim_utils import storage
 from patsim_utils.data.pairs import normalise
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method import backbones, encoder
-from patsim_utils.method.weights import adapters, files
+from patsim_utils.method.weights import adapters, files, sizes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -77,12 +77,25 @@ def load(folder: Path, identity: str) -> SentenceTransformer | MeanPooled:
             return MeanPooled()
         if folder == TUNED:
             return MeanPooled(folder / UPDATE)
+        shapes = _shapes(folder)
+        for config_path in folder.rglob("config.json"):
+            sizes.check(config_path, shapes)
         from sentence_transformers import SentenceTransformer
 
         encoder.library()  # which then shows no progress bars
-        return SentenceTransformer(str(folder), trust_remote_code=False)
+        with sizes.few_modules(len(shapes)), sizes.few_numbers(shapes):
+            return SentenceTransformer(str(folder), trust_remote_code=False)
     except Exception as error:  # of many kinds
         raise InputError(f"--retriever: {clip(str(folder))} cannot be loaded ({clip(error)})") from error
+
+
+def _shapes(folder: Path) -> files.State:
+    """The tensors of all parts of a retriever, which take no memory."""
+    shapes = {}
+    for path in folder.rglob("*.safetensors"):
+        for name, tensor in files.read_shapes(path).items():
+            shapes[f"{path.relative_to(folder)}: {name}"] = tensor
+    return shapes
 
 
 def vectors(model: SentenceTransformer | MeanPooled, phrases: Iterable[str], *, precision: str = "auto") -> np.ndarray:

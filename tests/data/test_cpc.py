@@ -82,10 +82,20 @@ def test_a_file_that_is_no_title_list_is_one_line(tmp_path: Path, content: str |
     assert str(caught.value).isprintable()
 
 
-def test_a_title_list_that_unpacks_without_end_is_one_line(tmp_path: Path):
+@pytest.mark.parametrize("parts", [1, 40])
+def test_a_title_list_that_unpacks_without_end_is_one_line(tmp_path: Path, parts: int):
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for number in range(parts):
+            archive.writestr(f"{number}/cpc-section-H_20300101.txt", " " * (2**26 // parts + 1))
+    with pytest.raises(InputError, match="its sections unpack to 67,108,"):
+        cpc.titles(tmp_path / "titles.zip")
+
+
+@pytest.mark.parametrize("title", ["(" * 10**6 + ")" * 10**6, "x" * 10**6])
+def test_a_title_without_end_is_one_line_at_once(tmp_path: Path, title: str):
     with zipfile.ZipFile(tmp_path / "titles.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("cpc-section-H_20300101.txt", " " * (2**26 + 1))
-    with pytest.raises(InputError, match="unpacks to 67,108,865 bytes"):
+        archive.writestr("cpc-section-H_20300101.txt", f"H04\t\t{title}\n")
+    with pytest.raises(InputError, match="the title of H04 has [12],000,000 characters"):
         cpc.titles(tmp_path / "titles.zip")
 
 

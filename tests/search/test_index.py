@@ -1,6 +1,7 @@
 """An index: it is added to and refused; its nearest phrases, exactly and approximately."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,40 @@ def test_a_kill_within_the_first_write_is_mended(small_retriever: Path, tmp_path
     (tmp_path / "phrases.lance" / "data" / "half.lance").touch()
     Index(tmp_path, retriever=str(small_retriever), create=True).add(CORPUS)
     assert len(Index(tmp_path, retriever=str(small_retriever))) == 7
+
+
+@pytest.mark.parametrize("kind", ["layers", "vocabulary", "width", "modules"])
+def test_a_retriever_that_asks_for_more_than_its_weights_have_is_one_line(
+    small_retriever: Path, tmp_path: Path, capfd, kind: str
+) -> None:
+    retriever = shutil.copytree(small_retriever, tmp_path / "retriever")
+    path = retriever / "config.json"
+    config = json.loads(path.read_text())
+    if kind == "layers":
+        path.write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
+    elif kind == "vocabulary":
+        path.write_text(json.dumps(config | {"vocab_size": 10**10}))
+    elif kind == "width":
+        path.write_text(json.dumps(config | {"hidden_size": 90_000, "intermediate_size": 90_000}))
+    else:
+        _add_dense_layers(retriever, count=3, width=90_000)
+    with pytest.raises(InputError, match="--retriever: .* cannot be loaded"):
+        Index(tmp_path / "index", retriever=str(retriever), create=True)
+    assert not (tmp_path / "index").exists()
+    assert capfd.readouterr().err == ""
+
+
+def _add_dense_layers(retriever: Path, *, count: int, width: int) -> None:
+    modules = json.loads((retriever / "modules.json").read_text())
+    for number in range(len(modules), len(modules) + count):
+        name = f"{number}_Dense"
+        kind = "sentence_transformers.models.Dense"
+        modules.append({"idx": number, "name": str(number), "path": name, "type": kind})
+        (retriever / name).mkdir()
+        settings = {"in_features": width, "out_features": width, "bias": True}
+        settings["activation_function"] = "torch.nn.modules.activation.Tanh"
+        (retriever / name / "config.json").write_text(json.dumps(settings))
+    (retriever / "modules.json").write_text(json.dumps(modules))
 
 
 def test_an_index_that_does_not_suit_is_one_line(small_retriever: Path, tmp_path: Path) -> None:

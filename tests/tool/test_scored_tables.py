@@ -132,7 +132,9 @@ def test_a_name_that_cannot_be_printed_is_said_in_one_line(run: Path, tables: Pa
 
 
 @pytest.mark.parametrize("letters", [229, 230, 251, 252])
-def test_a_long_name_of_an_output_is_written_or_refused_before_anything_is(run: Path, tables: Path, letters: int) -> None:
+def test_a_long_name_of_an_output_is_written_or_refused_before_anything_is(
+    run: Path, tables: Path, letters: int
+) -> None:
     (tables / "a.csv").write_text(BAD)
     target = f"{'x' * letters}.csv"
     assert score(run, tables / "a.csv", "-o", target) == 2

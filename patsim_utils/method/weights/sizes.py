@@ -6,12 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from patsim_utils.errors import InputError, clip
 
 LARGEST_NUMBER = 100_000  # numbers of a config.json up to this are accepted even if no tensor is that long
 MODULES_PER_TENSOR = 8  # at most; encoders have one or two
+COPIES = 4  # of each number of the weights, at most, while a model is put together
+FEW_NUMBERS = 10_000_000  # that any model may have beside those of its weights
 
 
 def check(config_path: Path, shapes: Mapping[str, Tensor]) -> None:
@@ -74,6 +79,28 @@ def few_modules(tensors: int) -> Iterator[None]:
             raise ValueError(f"config.json describes more than {most:,} modules, and there are fewer weights")
 
     handle = register_module_module_registration_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def few_numbers(shapes: Mapping[str, Tensor]) -> Iterator[None]:
+    """ValueError as soon as a model has many more numbers than its weights, before they are set.
+
+    Until then they take no memory.
+    """
+    most = COPIES * sum(tensor.numel() for tensor in shapes.values()) + FEW_NUMBERS
+    count = 0
+
+    def hook(_module: object, _name: str, parameter: Tensor | None) -> None:
+        nonlocal count
+        count += 0 if parameter is None else parameter.numel()
+        if count > most:
+            raise ValueError(f"it describes more than {most:,} numbers, and there are fewer weights")
+
+    handle = register_module_parameter_registration_hook(hook)
     try:
         yield
     finally:
