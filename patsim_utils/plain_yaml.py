@@ -5,6 +5,8 @@ from collections import Counter
 
 import yaml
 
+LONGEST_TEXT = 100_000  # characters; its reading takes a second
+
 
 class _PlainLoader(yaml.SafeLoader):
     """YAML that says each thing once, as it stands there, and no more than the text is long.
@@ -52,11 +54,13 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:float", _float)
 def read_yaml(text: str) -> object:
     """What a text in YAML holds.
 
-    YAMLError or ValueError where it is none, or is refused by _PlainLoader.
+    YAMLError or ValueError where it is none, is refused by _PlainLoader, or is very long.
 
     >>> read_yaml("{epochs: 3, rate: 2e-5, seed: 010, day: 1:30, leak: true}")
     {'epochs': 3, 'rate': 2e-05, 'seed': '010', 'day': '1:30', 'leak': True}
     """
+    if len(text) > LONGEST_TEXT:
+        raise yaml.YAMLError(f"it has more than {LONGEST_TEXT:,} characters")
     try:
         return yaml.load(text, _PlainLoader)
     except RecursionError as error:

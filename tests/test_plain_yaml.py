@@ -46,3 +46,9 @@ def test_numbers_are_what_they_say() -> None:
     assert read_yaml("a:") == {"a": None}
     assert read_yaml("") is None
     assert read_yaml("[.inf, -.INF]") == [float("inf"), float("-inf")]
+
+
+def test_a_very_long_text_is_refused_at_once() -> None:
+    text = "".join(f"key_{number}: 1\n" for number in range(100_000))
+    with pytest.raises(yaml.YAMLError, match="it has more than 100,000 characters"):
+        read_yaml(text)

@@ -1,5 +1,6 @@
 """Outputs: written beside and renamed, folders swapped, names locked, tables in the form that the ending says."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_cells_that_a_spreadsheet_would_run_are_escaped_if_told(tmp_path: Path, 
         ("there.csv", "exists already; --overwrite replaces it"),
         ("x.xlsx", "a sheet holds 1,048,575 rows, not 2,097,152"),
         ("x.parquet", "a Parquet file holds no two columns of one name"),
-        ("x" * 300 + ".csv", "no file can be written there (File name too long)"),
+        ("x" * 300 + ".csv", "its name has more than 240 bytes"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused_before(tmp_path: Path, name: str, said: str) -> None:
@@ -286,3 +287,14 @@ def test_what_has_no_lasting_content_is_refused(tmp_path: Path) -> None:
     for path, message in {"pipe": "is a pipe or a device", "none": "No such file", "zero\0": "null byte"}.items():
         with pytest.raises(InputError, match=message):
             storage.digest(tmp_path / path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: .*x.csv") as caught:
+        storage.write(tmp_path / "x.csv", b"x")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

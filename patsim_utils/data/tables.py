@@ -8,6 +8,8 @@ has at most 50 million cells (rows times columns), a sheet of a workbook 20 mill
 import gzip
 import io
 import itertools
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -76,9 +78,17 @@ def read_batches(path: str | Path, *, rows: int = PIECE_ROWS) -> Iterator[tuple[
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file, or all that comes through a pipe; InputError where it cannot be read."""
+    """The bytes of a file, or all that comes through a pipe or a terminal.
+
+    InputError where it cannot be read.
+    """
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+                raise InputError(f"{named(path)}: is a device, which may have no end; give a file")
+            return file.read()
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = clip(getattr(error, "strerror", None) or error)
         raise InputError(f"{named(path)}: cannot be read ({reason})") from error

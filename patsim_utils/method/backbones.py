@@ -54,6 +54,8 @@ def path(name: str) -> str:
             with storage.lock(folder.with_suffix(".lock"), f"backbone {name}"):
                 _fetch_mpnet(folder)
         return _checked(folder, name)
+    if not name:
+        raise InputError("backbone '': is neither a name nor a folder")
     is_path = name[0] in "./~" or name.count("/") > 1  # else it may be a name of the model hub
     if is_path and not Path(name).is_dir():
         raise InputError(f"backbone {clip(name)}: no such folder")

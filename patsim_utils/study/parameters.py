@@ -69,7 +69,8 @@ def parameters(
 
 def preset(name: str) -> Mapping[str, object]:
     """The mapping in `notebooks/presets/<name>.yaml`, not checked yet."""
-    known = {path.stem: path for path in sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))}
+    paths = sorted((ROOT / "notebooks" / "presets").glob("*.yaml"))
+    known = {path.stem: path for path in paths if path.is_file()}
     if not known:
         raise InputError(f"--preset: {clip(name)} is not there: studies need a clone of the repository")
     if name not in known:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, named
 from patsim_utils.tool import arguments
 from patsim_utils.tool.commands import checks, studies, use
 
@@ -50,6 +50,13 @@ def _give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _of_disk(error: OSError) -> str:
+    """Which file cannot be read or written, and why."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{named(os.fsdecode(error.filename))}: {error.strerror}"
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     words = list(sys.argv[1:] if words is None else words)
@@ -77,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         _give_up_output()
-        return checks.tell_once(error, 1)
+        return checks.tell_once(_of_disk(error), 1)
     except KeyboardInterrupt as error:
         print("stopped; give the same command again to go on", file=sys.stderr)
         return 143 if isinstance(error, Stopped) else 130

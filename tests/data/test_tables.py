@@ -448,3 +448,9 @@ def test_a_row_that_does_not_fit_is_refused_in_its_piece(tmp_path: Path) -> None
 def test_bytes_that_were_read_already_are_the_table(tmp_path: Path) -> None:
     frame, _ = read_table(tmp_path / "pipe", content=TEXT.encode())
     pd.testing.assert_frame_equal(frame, FRAME, check_dtype=False)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no such device")
+def test_a_device_without_an_end_is_refused() -> None:
+    with pytest.raises(InputError, match="/dev/zero: is a device, which may have no end"):
+        read_table("/dev/zero")

@@ -171,6 +171,7 @@ def test_a_bad_option_is_one_line_before_an_index_is_made(run: Path, tmp_path: P
         (["x", "--candidates", "5000000000"], "--candidates"),
         (["d\udce9tecteur"], "holds half a character"),
         (["x", "--retriever", "no/such"], "--retriever: 'no/such' is no"),
+        (["x", "--retriever", ""], "backbone '': is neither a name nor a folder"),
         (["x", "--context", "X99"], "'X99' is no CPC class"),
         (["x", "--queries", str(corpus)], "name one of both"),
         (["--queries", str(corpus)], "--context: is not for --queries"),

@@ -1,6 +1,7 @@
 """The service: its answers are the model's, requests share batches, limits and errors are one line."""
 
 import runpy
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import torch
 
 from patsim_utils.config import Config
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.tool import cli
 
 testclient = pytest.importorskip("fastapi.testclient", reason="the extra serve is not installed")
 serve = pytest.importorskip("patsim_utils.tool.web.serve", reason="the extra serve is not installed")
@@ -157,3 +159,11 @@ def test_clients_of_text_embeddings_inference_work_unchanged(matcher: Matcher, a
     compressor = ranker.as_langchain_compressor(k=2)
     kept = compressor.compress_documents(texts, "strong material")
     assert [document.page_content for document in kept] == [TEXTS[index] for index in best[:2]]
+
+
+def test_where_nothing_can_listen_is_one_line_before_a_model_is_loaded(run: Path, capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for host, reason in (("127.0.0.1", "Address already in use"), ("999.1.1.1", "Name or service not known")):
+            assert cli.main(["serve", "--run", str(run), "--host", host, "--port", str(port)]) == 2
+            assert capsys.readouterr().err == f"error: {host}:{port}: nothing can listen there ({reason})\n"

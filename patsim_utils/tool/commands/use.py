@@ -3,11 +3,13 @@
 import argparse
 import importlib.util
 import os
+import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from patsim_utils.errors import InputError
+from patsim_utils.errors import InputError, named
 from patsim_utils.tool import models, outputs, parts, work
 from patsim_utils.tool.commands import checks
 
@@ -131,6 +133,11 @@ def run_serve(words: argparse.Namespace) -> None:
     folder = checks.model_folder(words)
     if words.corpus not in (None, "sample"):
         checks.check_readable(Path(words.corpus))
+    with _listening(words.host, words.port) as listener:
+        _serve(words, folder, listener)
+
+
+def _serve(words: argparse.Namespace, folder: Path, listener: socket.socket) -> None:
     clock = work.Clock()
     import uvicorn
 
@@ -143,4 +150,16 @@ def run_serve(words: argparse.Namespace) -> None:
     matcher = Matcher.load(folder) if search is None else search.matcher
     application = serve.application(matcher, search=search, token=os.environ.get("PATSIM_TOKEN", ""))
     print(f"http://{words.host}:{words.port}/docs, {note}; Ctrl-C ends it", file=sys.stderr, flush=True)
-    uvicorn.run(application, host=words.host, port=words.port, log_level="warning")
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+    with suppress(KeyboardInterrupt):  # its end
+        server.run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that nobody else takes the port while the model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while ")[0]  # which is followed by the address
+        raise InputError(f"{named(host)}:{port}: nothing can listen there ({reason})") from error
