@@ -155,9 +155,16 @@ def score_table(
             reasons.write(identity)  # first, since a table that is there counts as done
             announce = partial(_announce, folder, target, identity, ledger)
             outputs.write_table(table, target, spreadsheet_safe=options.spreadsheet_safe, announce=announce)
-    shown = "-" if target is None else named(target)
-    print(f"{shown}: {len(pairs):,} pairs{reasons.summary()}", file=sys.stderr if target is None else sys.stdout)
+    _say_done(target, f"{len(pairs):,} pairs{reasons.summary()}")
     return len(faults)
+
+
+def _say_done(target: Path | None, what: str) -> None:
+    """Says what was written, where an output on standard output is not disturbed by it."""
+    if target is None:
+        print(f"-: {what}", file=sys.stderr)
+    else:
+        print(f"{named(target)}: {what}")
 
 
 def _announce(folder: Path, target: Path | None, identity: str, ledger: outputs.Ledger | None, content: bytes) -> None:
