@@ -23,13 +23,13 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["-p", "layers", "1", "-p", "contrast_layer", "1"]
-# `patsim` with other constants, on a disk that takes 20 ms for whatever makes a file or a folder appear
+# `patsim` with other constants, on a slow disk: whatever makes a file or a folder appear takes a while
 PROGRAM = """
 import importlib, json, os, sys, time
 
 def slow(call):
     def slower(*values, **options):
-        time.sleep(0.02)
+        time.sleep(float(sys.argv[2]))
         return call(*values, **options)
     return slower
 for name in ("fsync", "mkdir", "rename", "replace"):
@@ -38,7 +38,7 @@ for path, value in json.loads(sys.argv[1]).items():
     module, _, constant = path.rpartition(".")
     setattr(importlib.import_module(module), constant, value)
 from patsim_utils.tool.cli import main
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -46,6 +46,7 @@ class Command:
     """A command that is killed, in the copy `house` of the repository: a study."""
 
     constants: dict[str, int] = {}  # of the package, such as a size of chunks
+    pause = 0.02  # seconds that the disk takes
     words = ["study", "--preset", "sample", "--name", "killed", *LAYERS, "-p", "epochs", "2"]
     statuses = (0,)  # that the command may end with
     aims = {  # at which the kill comes: so many paths of the copy match a pattern
@@ -76,7 +77,7 @@ class Command:
         return same
 
     def start(self, words: list[str]) -> subprocess.Popen:
-        line = [sys.executable, "-c", PROGRAM, json.dumps(self.constants), *words]
+        line = [sys.executable, "-c", PROGRAM, json.dumps(self.constants), str(self.pause), *words]
         settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self.house)}
         options = {"cwd": self.house, "env": os.environ | settings, "start_new_session": True}
         with self.log.open("w") as log:
@@ -90,26 +91,39 @@ class Command:
             raise RuntimeError(f"{words[0]} ended with {status}: {line}")
 
     def kill(self, aim: str, seconds: float) -> str:
-        """Kills the command at its aim, "at random" after some seconds; says what became of it."""
+        """Kills the command at its aim, "at random" after some seconds of computing; says what became of it."""
         process = self.start(self.words)
         began = time.monotonic()
-        count, pattern = self.aims.get(aim, (1, ""))
+        is_random = aim not in self.aims
         while process.poll() is None:
-            passed = time.monotonic() - began
-            is_time = passed > seconds
-            if pattern:
-                is_time = len(list(self.house.glob(pattern))) >= count
+            is_time = computing(process) > seconds if is_random else self.is_reached(aim)
             if is_time:
                 kill_tree(process)
-                return f"killed {aim} after {passed:.1f} s"
-            time.sleep(0.001)
+                return f"killed {aim} after {time.monotonic() - began:.1f} s"
+            time.sleep(0.05 if is_random else 0.001)
         return f"not killed {aim}, ended with {process.returncode}"
+
+    def is_reached(self, aim: str) -> bool:
+        count, pattern = self.aims[aim]
+        return len(list(self.house.glob(pattern))) >= count
+
+    def measure(self) -> float:
+        """Runs the command to its end; returns its seconds of computing, which no other work prolongs."""
+        process = self.start(self.words)
+        seconds = 0.0
+        while process.poll() is None:
+            seconds = max(seconds, computing(process))
+            time.sleep(0.05)
+        if process.returncode not in self.statuses:
+            raise RuntimeError(f"{self.words[0]} ended with {process.returncode}: {self.log.read_text()[-500:]}")
+        return seconds
 
 
 class Index(Command):
     """A search in a table that has an index of half its rows."""
 
     constants = {"patsim_utils.search.index.CHUNK": 100}
+    pause = 0.3
     words = ["search", "wireless handset", "--context", "H04", "--corpus", "corpus.csv", "--run", "runs/model"]
     words += ["--top", "600", "--candidates", "600", "-o", "answer.csv", "--overwrite"]
     aims = {
@@ -139,6 +153,7 @@ class Score(Command):
     """Three tables are scored: one as before, one that has changed, and a new one with a bad row."""
 
     constants = {"patsim_utils.tool.scoring.CHUNK": 50}
+    pause = 0.3
     words = ["score", "tables", "-o", "scored", "--run", "runs/model", "--explain", "--on-error", "skip"]
     statuses = (0, 2)  # 2 where the bad row is met
     aims = {
@@ -182,6 +197,18 @@ class Distil(Command):
 COMMANDS = {"study": Command, "index": Index, "score": Score, "distil": Distil}
 
 
+def computing(process: subprocess.Popen) -> float:
+    """Seconds that a process and its children have computed so far."""
+    seconds = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(process.pid)
+        for member in (leader, *leader.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+                times = member.cpu_times()
+                seconds += times.user + times.system
+    return seconds
+
+
 def kill_tree(process: subprocess.Popen) -> None:
     leader = psutil.Process(process.pid)
     leader.suspend()  # nothing more happens while its children are sought
@@ -220,9 +247,7 @@ def trials(kind: type[Command], work: Path, times: int, seed: int) -> int:
     kind(prepared).prepare()
     command = kind(work / "house")
     shutil.copytree(prepared, command.house)
-    began = time.monotonic()
-    command.run(command.words)
-    seconds = time.monotonic() - began
+    seconds = command.measure()
     expected = command.result()
     paths = tree(command.house)
     aims = [*command.aims, *["at random"] * 3]

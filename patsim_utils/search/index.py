@@ -77,9 +77,7 @@ class Index:
         if note["format"] != FORMAT:
             raise InputError(f"{named(self.folder)}: the index is of another version of patsim; delete the folder")
         if note["retriever"] != self.identity:
-            raise InputError(
-                f"{named(self.folder)}: the index is of another retriever; name that one, or delete the folder"
-            )
+            raise InputError(f"{named(self.folder)}: the index is of another retriever; name it, or delete the folder")
         return note
 
     @cached_property
