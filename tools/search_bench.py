@@ -26,11 +26,12 @@ from patsim_utils.method.matcher import Matcher
 from patsim_utils.search import retriever
 from patsim_utils.search.index import Encode, Index
 from patsim_utils.search.nearest import Approximate
-from patsim_utils.search.search import Search
+from patsim_utils.search.search import CANDIDATES, Search
 from patsim_utils.tool import scale
 
 WARM = 5  # queries that are not counted
 ALONE = 30  # queries at most that are given one by one
+COMPARED = 20  # queries at most whose answers are compared with those alone
 NEAREST = 100  # phrases of which the approximate index's recall is computed
 
 
@@ -68,24 +69,34 @@ def title_phrases(path: str) -> pd.DataFrame:
     return frame[frame["context"].notna() & frame["phrase"].ne("")]
 
 
-def timed(search: Callable, queries: pd.DataFrame) -> dict[str, float]:
+def timed(search: Callable, queries: pd.DataFrame, **options: int) -> dict[str, float]:
     """Milliseconds of a warm query, median and 95th percentile."""
     times = []
     for query in queries.itertuples():
         began = time.perf_counter()
-        search(query.anchor, context=query.context)
+        search(query.anchor, context=query.context, **options)
         times.append(1000 * (time.perf_counter() - began))
     median, high = np.percentile(times[WARM:], [50, 95]).round(1)
     return {"p50_ms": float(median), "p95_ms": float(high)}
 
 
-def together(search: Search, queries: pd.DataFrame) -> dict[str, float]:
-    """Milliseconds, by the clock and of all cores, of each of many queries that are given together."""
+def together(search: Search, queries: pd.DataFrame, **options: int) -> dict[str, float]:
+    """Milliseconds, by the clock and of all cores, of each of many queries that are given together.
+
+    `equal` is the share of COMPARED ones that have the same answer alone.
+    """
     began = time.perf_counter()
     cpu = time.process_time()
-    search(queries["anchor"].to_list(), queries["context"].to_list())
+    answers = search(queries["anchor"].to_list(), queries["context"].to_list(), **options)
     seconds = {"ms": time.perf_counter() - began, "cpu_ms": time.process_time() - cpu}
-    return {name: round(1000 * value / len(queries), 1) for name, value in seconds.items()}
+    costs = {name: round(1000 * value / len(queries), 1) for name, value in seconds.items()}
+    equal = []
+    for number, query in enumerate(queries.head(COMPARED).itertuples()):
+        alone = search(query.anchor, query.context, **options)
+        rows = answers.iloc[len(alone) * number :].head(len(alone))
+        is_near = np.allclose(rows["score"], alone["score"], atol=2e-3)
+        equal.append(is_near and rows["phrase"].tolist() == alone["phrase"].tolist())
+    return costs | {"equal": float(np.mean(equal))}
 
 
 def random_vectors(_: str, chunks: dict[int, pd.DataFrame]) -> Iterator[tuple[int, np.ndarray]]:
@@ -107,9 +118,9 @@ def approximate_recall(index: Index, queries: pd.DataFrame) -> float:
     return round(float(np.mean(shares)), 4)
 
 
-def make_index(rows: pd.DataFrame, folder: Path, *, encode: Encode | None) -> Index:
+def make_index(rows: pd.DataFrame, folder: Path, *, name: str, encode: Encode | None) -> Index:
     """The index in a folder; phrases that it lacks are added, and what that takes is printed."""
-    index = Index(folder, retriever="minilm", create=True)
+    index = Index(folder, retriever=name, create=True)
     missing = rows[len(index) :]
     began = time.perf_counter()
     index.add(missing, encode=encode, progress=lambda done, total: print(f"{done:,} of {total:,}", flush=True))
@@ -122,9 +133,11 @@ def make_index(rows: pd.DataFrame, folder: Path, *, encode: Encode | None) -> In
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="small", help="small, large, or a run's folder")
+    parser.add_argument("--retriever", default="tuned", help="tuned, minilm, mpnet, or a folder")
     parser.add_argument("--phrases", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=CANDIDATES, help="that the model reads of a query")
     parser.add_argument("--data", default="sample")
     parser.add_argument("--titles", default="")
     parser.add_argument("--workers", type=int, default=0, help="of Ray, that read the phrases; 0: this process")
@@ -134,16 +147,16 @@ def main() -> None:
     if options.random:
         encode = random_vectors
     rows = corpus(options.phrases, source=options.data, titles=options.titles)
-    index = make_index(rows, options.folder, encode=encode)
+    index = make_index(rows, options.folder, name=options.retriever, encode=encode)
     queries = pd.concat(load(options.data).values())[["anchor", "context"]].drop_duplicates()
     queries = queries.sample(options.queries, random_state=0, replace=len(queries) < options.queries)
     search = Search(Matcher.load(options.run), index)
     costs = {
         "phrases": len(index),
         "indices": [index.index_type for index in index.table.list_indices()],
-        "retrieval": timed(index.candidates, queries.head(ALONE)),
-        "search": timed(search, queries.head(ALONE)),
-        "together": together(search, queries),
+        "retrieval": timed(index.candidates, queries.head(ALONE), count=options.candidates),
+        "search": timed(search, queries.head(ALONE), candidates=options.candidates),
+        "together": together(search, queries, candidates=options.candidates),
         f"recall@{NEAREST} of the exact search": approximate_recall(index, queries.head(ALONE)),
         "peak_memory_mb": round(peak_memory()),
     }

@@ -50,7 +50,7 @@ class Search:
             corpus: a table with a column phrase, whose index is made where it is missing or of
                 other content (`table_index.open_index`); the folder of an index; or "sample" for
                 the targets of the sample.
-            retriever: "auto" is that of the run (notebook 6 trains it), else MiniLM.
+            retriever: "auto" is that of the run (notebook 6 trains it), else the one that ships.
             encode, progress: as in `Index.add`.
         """
         matcher = Matcher.load(run)
@@ -204,10 +204,10 @@ def _z_scores(values: pd.Series, query: np.ndarray) -> np.ndarray:
 
 
 def own_retriever(run: Path) -> str:
-    """The retriever of a run, or of the run that a model folder is of; "minilm" where it has none."""
+    """The retriever of a run, or of the run that a model folder is of; "tuned", which ships, where it has none."""
     folder = run.parent if run.name == "model" else run
     own = folder / "retriever"
-    return str(own) if own.is_dir() else "minilm"
+    return str(own) if own.is_dir() else "tuned"
 
 
 def check_count(count: int, *, where: str) -> None:

@@ -23,7 +23,7 @@ KEYWORDS = {
     "backbone": ("minilm", "mpnet"),
     "cpc_titles": (),
     "corpus": (),
-    "retriever": ("auto", "minilm", "mpnet"),
+    "retriever": ("auto", "tuned", "minilm", "mpnet"),
     "run": ("small", "large"),
 }
 

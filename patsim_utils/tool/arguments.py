@@ -213,7 +213,7 @@ def _add_search(command: Callable[..., Add]) -> None:
         action="store_true",
         help="only phrases of the class; else they are preferred",
     )
-    retriever = "a sentence-transformers model: minilm, mpnet or a folder (default: the run's own)"
+    retriever = "tuned (ships), minilm, mpnet or a sentence-transformers folder (default: the run's own, else tuned)"
     add("--retriever", default="auto", help=retriever)
     add("-o", "--output", default="-", help="json, csv, tsv, parquet, xlsx; - (default) prints")
     _add_written(add)

@@ -140,13 +140,27 @@ def cluster(workers: int) -> Iterator[None]:
         except ConnectionError:
             if "RAY_ADDRESS" in os.environ:  # it is not there; Ray has waited for it for minutes
                 raise
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+            with _no_stderr():
+                ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
     _quiet_ray_data()
     try:
         yield
     finally:
         if begun:
             ray.shutdown()
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Hides what Ray's start prints, such as its level of log; where it fails it raises all the same."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _quiet_ray_data() -> None:

@@ -189,6 +189,6 @@ def test_a_bad_option_is_one_line_before_an_index_is_made(run: Path, tmp_path: P
 
 
 def test_the_retriever_of_a_run_is_found_from_its_model_folder_too(tmp_path: Path) -> None:
-    assert own_retriever(tmp_path) == "minilm"
+    assert own_retriever(tmp_path) == "tuned"
     (tmp_path / "retriever").mkdir()
     assert own_retriever(tmp_path) == own_retriever(tmp_path / "model") == str(tmp_path / "retriever")

@@ -51,6 +51,7 @@ def test_the_cost_of_a_search_is_printed_and_its_index_kept(tiny_backbone, tmp_p
         assert found["recall@100 of the exact search"] == pytest.approx(0.6)  # there are but 60
         assert 0 < found["retrieval"]["p50_ms"] <= found["search"]["p95_ms"]
         assert found["together"]["cpu_ms"] > 0
+        assert found["together"]["equal"] == 1
 
 
 def test_the_memory_of_a_table_is_printed(monkeypatch, capfd) -> None:
