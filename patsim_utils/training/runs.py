@@ -4,9 +4,10 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patsim_utils import storage
 from patsim_utils.config import Config
@@ -64,11 +65,10 @@ class Run:
             folder = run_folder(run)
         folder = folder.absolute()
         try:
-            settings = _read_object(folder / "config.json")
-            metrics = _read_object(folder / "metrics.json")
+            settings = read_object(folder / "config.json")
+            metrics = read_metrics(folder / "metrics.json")
             history = pd.read_csv(folder / "history.csv")
-            path = folder / "predictions.csv"
-            predictions = pd.read_csv(path, keep_default_na=False, dtype=TEXT_COLUMNS)
+            predictions = _read_predictions(folder / "predictions.csv")
         except FileNotFoundError as error:
             fault = f"{named(folder)}: there is no finished run here"
             raise InputError(fault + _others(folder)) from error
@@ -78,7 +78,80 @@ class Run:
         return cls(folder, config, metrics, history, predictions)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+class Environment(BaseModel):
+    """Where a run was made, as its metrics.json has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    commit: str
+    date: str
+    seed: int | str
+
+
+class Training(BaseModel):
+    """What a training took, as metrics.json has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    seconds: float
+    trainable_parameters: int
+    device: str
+    precision: str
+
+
+class Figures(BaseModel):
+    """What a split was measured with, as metrics.json has it; NaN where that is not defined."""
+
+    model_config = ConfigDict(strict=True)
+
+    n: int
+    pearson: float
+    pearson_ci: Annotated[list[float], Field(min_length=2, max_length=2)]
+    spearman: float
+    mae: float
+    qwk: float
+    loss: float
+
+
+class Metrics(BaseModel):
+    """What pages, records and model cards read of metrics.json; it may hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+    protocol: str
+    data: dict[str, str]
+    environment: Environment
+    train: Training
+    baselines: dict[str, dict[str, Any]]
+    validation: Figures
+    test: Figures | None = None
+    epochs: list[dict[str, Any]] = []
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What metrics.json holds; ValueError where an entry of `Metrics` is missing or of another kind."""
+    metrics = read_object(path)
+    try:
+        Metrics.model_validate(metrics)
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path.name}: {entry}: {first['msg']}") from error
+    return metrics
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    """predictions.csv; ValueError where a column is missing, or holds no numbers."""
+    predictions = pd.read_csv(path, keep_default_na=False, dtype=TEXT_COLUMNS)
+    for column in ("split", "anchor", "target", "context", "score", "prediction"):
+        if column not in predictions:
+            raise ValueError(f"{path.name} has no column {column}")
+    for column in ("score", "prediction"):
+        predictions[column] = pd.to_numeric(predictions[column])
+    return predictions
+
+
+def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError where it holds something else."""
     content = json.loads(path.read_text("utf-8"))
     if not isinstance(content, dict):

@@ -90,7 +90,8 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
     scores = {"n": 1234, "pearson": pearson, "pearson_ci": [0.65, 0.75], "spearman": 0.68, "mae": 0.15}
     metrics = {"validation": scores | {"qwk": 0.6, "loss": 0.5}, "protocol": changed.get("protocol", "anchor_disjoint")}
     metrics["data"] = {"train": changed.get("data", GOOGLE)}
-    metrics["train"] = {"seconds": 90.2, "device": "cpu", "trainable_parameters": 7}
+    metrics["train"] = {"seconds": 90.2, "device": "cpu", "precision": "fp32", "trainable_parameters": 7}
+    metrics["baselines"] = {}
     metrics["environment"] = {"commit": "abc", "date": "2026-01-02", "seed": seed}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "config.json").write_text(Config(**{"seed": seed, "data": "./google"} | changed).model_dump_json())
@@ -262,6 +263,34 @@ def test_an_ablation_is_recorded_by_its_variants(root: Path) -> None:
     record.record("ideas")
     table = pd.read_csv(root / "reports" / "results.csv", dtype=str, keep_default_na=False)
     assert table.loc[table["study"] == "ideas", "variant"].tolist() == ["described", "bce", ""]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("validation", 5),
+        ("validation", {"n": 1, "pearson": "0.9"}),
+        ("environment", None),
+        ("train", []),
+        ("protocol", {}),
+        ("data", 7),
+    ],
+)
+def test_a_damaged_record_is_one_line_and_is_not_recorded(root: Path, entry: str, value: object) -> None:
+    path = put(root, "odd") / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
+    before = (root / "reports" / "results.csv").read_text()
+    with pytest.raises(InputError, match=f"no study of a run to record .'metrics.json: {entry}"):
+        record.record("odd")
+    assert (root / "reports" / "results.csv").read_text() == before
+    assert not (root / "reports" / "recorded" / "odd").exists()
+
+
+def test_a_text_in_the_place_of_a_figure_is_a_gap_in_the_index(root: Path) -> None:
+    path = root / "reports" / "results.csv"
+    path.write_text(path.read_text().replace("0.8150", "<b>much</b>"))
+    write_index(root / "reports")
+    assert "<b>much" not in (root / "reports" / "index.html").read_text()
 
 
 def test_the_readme_shows_the_recorded_results() -> None:

@@ -15,13 +15,23 @@ from patsim_utils.errors import InputError
 from patsim_utils.training import runs
 from patsim_utils.training.runs import Run
 
+FIGURES = {"n": 1, "pearson": 0.5, "pearson_ci": [0.4, 0.6], "spearman": 0.5, "mae": 0.1, "qwk": 0.5, "loss": 1.0}
+METRICS = {
+    "protocol": "anchor_disjoint",
+    "data": {"train": "0"},
+    "environment": {"commit": "abc", "date": "2026-01-02", "seed": 0},
+    "train": {"seconds": 1.0, "trainable_parameters": 7, "device": "cpu", "precision": "fp32"},
+    "baselines": {},
+    "validation": FIGURES,
+}
+
 
 def make_run(folder: Path, config: Config | None = None, **entries: object) -> Path:
     """A run folder without a model, whose metrics have these entries."""
     folder.mkdir(parents=True)
     config = config or Config(epochs=2)
     (folder / "config.json").write_text(json.dumps(config.model_dump()))
-    (folder / "metrics.json").write_text(json.dumps({"protocol": "anchor_disjoint"} | entries))
+    (folder / "metrics.json").write_text(json.dumps(METRICS | entries))
     pd.DataFrame({"step": [1], "loss": [0.5]}).to_csv(folder / "history.csv", index=False)
     row = {"split": "validation", "anchor": "null", "target": "nan", "context": "G06", "score": 0.25, "prediction": 0.5}
     pd.DataFrame([row]).to_csv(folder / "predictions.csv", index=False)
@@ -70,6 +80,14 @@ def test_a_run_that_is_missing_names_its_absolute_path_and_those_that_are(root: 
         ("metrics.json", "[" * 100_000),
         ("history.csv", ""),
         ("predictions.csv", 'a,b\n"'),
+        ("predictions.csv", "a,b\n1,2\n"),
+        ("predictions.csv", "split,anchor,target,context,score,prediction\nvalidation,a,b,H04,x,y\n"),
+        ("metrics.json", "{}"),
+        ("metrics.json", json.dumps(METRICS | {"validation": FIGURES | {"pearson_ci": [0.4]}})),
+        ("metrics.json", json.dumps(METRICS | {"validation": FIGURES | {"pearson": "<b>"}})),
+        ("metrics.json", json.dumps(METRICS | {"test": 5})),
+        ("metrics.json", json.dumps(METRICS | {"environment": None})),
+        ("metrics.json", json.dumps(METRICS | {"epochs": "x"})),
     ],
 )
 def test_a_damaged_run_is_one_line(root: Path, file: str, text: str) -> None:

@@ -1,6 +1,5 @@
 """The record of the studies: results.csv, the shared pages, the table of the README."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.study.explore import evaluated
 from patsim_utils.study.pages.index import write_index
 from patsim_utils.study.pages.rows import base
+from patsim_utils.training import runs
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 # The studies in the README, in plain words
@@ -139,9 +139,9 @@ def _run(pages: Path) -> list[dict[str, str]]:
     `pages`: the study's folder in reports/.
     """
     try:
-        metrics = json.loads((pages / "metrics.json").read_text("utf-8"))
-        settings = json.loads((pages / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        metrics = runs.read_metrics(pages / "metrics.json")
+        settings = runs.read_object(pages / "config.json")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"reports/{pages.name}: there is no study of a run to record ({clip(str(error))})") from error
     config = Config.parse(settings, source="config.json")
     rows = []

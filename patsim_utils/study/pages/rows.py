@@ -37,6 +37,8 @@ def recorded_rows(reports: Path, *, link: str = "") -> list[dict[str, Any]]:
     if not (reports / "results.csv").is_file():
         return []
     table = pd.read_csv(reports / "results.csv", dtype={"study": str, "variant": str})
+    for figure in ("pearson", "low", "high", "seconds"):
+        table[figure] = pd.to_numeric(table[figure], errors="coerce")  # a text there is shown as a gap
     table = table[table["variant"].isna() | table["study"].isin(["baseline", "published"])]
     rows = []
     table = table.fillna({"variant": ""})
