@@ -26,7 +26,7 @@ from patsim_utils.method.weights import adapters, files, sizes
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-TUNED = Path(__file__).parents[1] / "models" / "retriever"
+TUNED = Path(__file__).resolve().parents[1] / "models" / "retriever"
 UPDATE = "model.safetensors"  # in TUNED
 POSITIVE = 0.75  # score from which on a pair is one that the retriever learns to bring together
 NEGATIVE = 0.25  # score up to which a target is a hard negative of its anchor
