@@ -69,7 +69,8 @@ def is_one_phrase(anchor: pd.Series, target: pd.Series) -> pd.Series:
 
     So are `air bag`, `air-bag` and `airbag`, and `fibre` and `fiber`.
     """
-    return anchor.map(_one_word) == target.map(_one_word)
+    one_word = {phrase: _one_word(phrase) for phrase in {*anchor, *target}}
+    return anchor.map(one_word) == target.map(one_word)
 
 
 def _one_word(phrase: str) -> str:

@@ -6,6 +6,7 @@ cosine and a little of the letters that they share with the query, and of the ma
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -176,12 +177,16 @@ def n_grams(phrase: str) -> set[str]:
     >>> sorted(n_grams("of"))
     [' o', ' of', ' of ', 'f ', 'of', 'of ']
     """
-    grams = set()
-    for word in normalise(phrase).split():
-        spaced = f" {word} "
-        for length in (2, 3, 4):
-            grams.update(spaced[start : start + length] for start in range(len(spaced) - length + 1))
-    return grams
+    return set().union(*map(_n_grams_of, normalise(phrase).split()))
+
+
+@lru_cache(100_000)
+def _n_grams_of(word: str) -> frozenset[str]:
+    spaced = f" {word} "
+    grams = []
+    for length in (2, 3, 4):
+        grams += [spaced[start : start + length] for start in range(len(spaced) - length + 1)]
+    return frozenset(grams)
 
 
 def blended(close: pd.Series, score: pd.Series, query: np.ndarray, *, weight: float = BLEND) -> np.ndarray:
