@@ -292,3 +292,18 @@ def test_a_device_is_described_and_its_memory_measured() -> None:
     assert devices.peak_memory() == pytest.approx(devices.environment.peak_memory(), rel=0.1)
     assert devices.processes().num_processes == 1
     assert devices.shared({"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "error: another device's process ended"), ("1", "")])
+def test_a_lost_process_is_said_by_the_first_one_alone(monkeypatch, capsys, rank: str, said: str) -> None:
+    def lose(*_: object, **__: object) -> None:
+        raise RuntimeError("[gloo/pair.cc] Connection closed by peer")
+
+    monkeypatch.setattr("patsim_utils.training.fit.fit", lose)
+    monkeypatch.setenv("RANK", rank)
+    assert (
+        cli.main(["train", "--preset", "sample", "--name", "lost", "-p", "layers", "1", "-p", "contrast_layer", "1"])
+        == 1
+    )
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert [line.startswith(said) for line in errors] == [True] * bool(said)

@@ -79,7 +79,7 @@ def run_train(words: argparse.Namespace) -> int:
     except RuntimeError as error:
         if not devices.lost(error):
             raise
-        return checks.tell(f"another device's process ended ({clip(error)})", 1)
+        return checks.tell_once(f"another device's process ended ({clip(error)})", 1)
     devices.processes().destroy_process_group()
     if checks.is_first_process():
         print(explore.summary(metrics))
