@@ -24,7 +24,7 @@ try:
 except ImportError:  # Windows, where files that a killed writing left are not deleted
     fcntl = None
 
-MARK = "half-done-swap"  # the file that says that a folder is patsim's own
+MARK = "half-done-swap"  # the file that says that a folder is patsim's own, whatever for
 
 
 def digest(*inputs: str | Path | bytes) -> str:
@@ -113,6 +113,26 @@ def remove(folder: Path) -> None:
         folder.unlink()
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def begin(folder: Path) -> None:
+    """Makes an empty folder of patsim's own, in the place of what a killed command left.
+
+    InputError: what is there is not known to be patsim's.
+    """
+    refuse_foreign(folder)
+    remove(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """InputError where something is there that `begin` did not make."""
+    if not os.path.lexists(folder):
+        return
+    is_begun = folder.is_dir() and not any(folder.iterdir())  # a kill came before the mark
+    if not is_begun and not (folder / MARK).is_file():
+        raise InputError(f"{named(folder)}: is there, and is not known to be of patsim; move it away")
 
 
 def swap(fresh: Path, target: Path) -> None:

@@ -298,3 +298,18 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         storage.write(tmp_path / "x.csv", b"x")
     assert caught.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_users_in_the_place_of_work_is_refused(tmp_path: Path) -> None:
+    work = tmp_path / ".x.work"
+    storage.begin(work)
+    (work / "1_explore.ipynb").write_text("of a command that was killed")
+    storage.begin(work)
+    assert [path.name for path in work.iterdir()] == [storage.MARK]
+    (work / storage.MARK).unlink()
+    storage.begin(work)  # a kill came before the mark
+    (work / storage.MARK).unlink()
+    (work / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="x.work: is there, and is not known to be of patsim; move it away"):
+        storage.begin(work)
+    assert (work / "mine.txt").read_text() == "mine"

@@ -160,8 +160,8 @@ def study(parameters: Parameters, *, notebooks: Sequence[str], before: Callable 
     work = reports / f".{name}.work"
     with storage.lock(reports / f".{name}.lock", f"study {name}"):
         storage.recover(reports / name)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        storage.refuse_foreign(_failed_folder(name))
+        storage.begin(work)
         try:
             with chdir(ROOT):
                 before()
@@ -178,6 +178,11 @@ def study(parameters: Parameters, *, notebooks: Sequence[str], before: Callable 
     progress.conclude(name, verdict, list(notebooks))
 
 
+def _failed_folder(name: str) -> Path:
+    """Where the copy of a notebook that failed lies."""
+    return ROOT / "runs" / f".{name}.failed"
+
+
 def _failed(name: str, copy: Path, error: Exception) -> str:
     """Keeps the notebook that failed and notes it for the index; returns what to tell."""
     kind = type(error).__name__
@@ -187,10 +192,9 @@ def _failed(name: str, copy: Path, error: Exception) -> str:
         text = error.evalue
     last = (text.strip().splitlines() or [""])[-1][:300]
     reason = f"{kind}: {''.join(letter for letter in last if letter.isprintable())}"
-    folder = ROOT / "runs" / f".{name}.failed"
+    folder = _failed_folder(name)
     reports = ROOT / "reports"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    storage.begin(folder)
     for path in copy.parent.glob(f"{copy.stem}.*"):
         shutil.move(path, folder)
     note = {"date": datetime.now(UTC).date().isoformat(), "notebook": copy.stem, "reason": reason}
@@ -226,7 +230,7 @@ def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> st
             shutil.copyfile(run / record, fresh / record)
     storage.swap(fresh, reports / name)
     (reports / f".{name}.failed.json").unlink(missing_ok=True)
-    shutil.rmtree(ROOT / "runs" / f".{name}.failed", ignore_errors=True)
+    storage.remove(_failed_folder(name))
     write_index(reports)
     return top["verdict"] if top else ""
 

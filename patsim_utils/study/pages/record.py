@@ -87,8 +87,7 @@ def record(name: str) -> None:
         filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
         table = pd.concat([table, pd.DataFrame(filled)])
         table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
-        fresh = reports / "recorded" / f".{name}.new"
-        shutil.rmtree(fresh, ignore_errors=True)
+        fresh = storage.temporary(reports / "recorded" / name)
         try:
             shutil.copytree(reports / name, fresh)
         except FileNotFoundError as error:
