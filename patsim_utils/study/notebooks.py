@@ -129,8 +129,10 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
     it: papermill's error of a cell, nbclient's of a dead kernel, or a StudyError after `sys.exit(0)`
     in a cell, which papermill takes for a good end.
     """
-    # papermill warns of a parameter that the notebook does not declare, but the model has it
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # papermill warns of a parameter that the notebook does not declare, but the model has it; that
+    # a kernel died is raised, and nothing to be logged as well
+    for name in ("papermill", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with output.with_suffix(".log").open("wb") as log:
         executed = papermill.execute_notebook(
             str(notebook),
