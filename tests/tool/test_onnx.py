@@ -27,6 +27,10 @@ def test_without_it_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--engine onnx: ONNX Runtime is not installed; pip install -e '.\[onnx\]'"):
         checks.check_engine(SimpleNamespace(engine="onnx", workers=1))
+    # which writes the form that ONNX Runtime reads
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: name == "onnxruntime")
+    with pytest.raises(InputError, match="--engine onnx: the package onnx is not installed"):
+        checks.check_engine(SimpleNamespace(engine="onnx", workers=1))
 
 
 @pytest.fixture
@@ -34,7 +38,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     assert os.environ[onnx.SILENCE] == "1"
-    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    for package in ("onnxruntime", "onnx"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     return tmp_path / "cache"
 
 

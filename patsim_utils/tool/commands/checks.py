@@ -37,8 +37,10 @@ def check_engine(words: argparse.Namespace) -> None:
         raise InputError("--workers: works with --engine ray only")
     if words.engine == "ray" and not importlib.util.find_spec("ray"):
         raise InputError("--engine ray: Ray is not installed; pip install -e '.[scale]'")
-    if words.engine == "onnx" and not importlib.util.find_spec("onnxruntime"):
-        raise InputError("--engine onnx: ONNX Runtime is not installed; pip install -e '.[onnx]'")
+    if words.engine == "onnx":
+        for package, name in (("onnxruntime", "ONNX Runtime"), ("onnx", "the package onnx")):
+            if not importlib.util.find_spec(package):
+                raise InputError(f"--engine onnx: {name} is not installed; pip install -e '.[onnx]'")
 
 
 def say_other_letters(*phrases: str) -> None:
