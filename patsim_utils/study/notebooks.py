@@ -247,5 +247,5 @@ def _credit(parameters: Parameters, run: Path) -> str:
     except InputError:
         with chdir(ROOT):
             rows = load(parameters.data, protocol=parameters.protocol, seed=parameters.seed)
-        return summary.credit(parameters.data, fingerprint(rows)["train"])
-    return summary.credit(finished.config.data, str(finished.metrics["data"]["train"]))
+        return summary.credit(parameters.data, fingerprint(rows))
+    return summary.credit(finished.config.data, finished.metrics["data"])

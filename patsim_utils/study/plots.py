@@ -60,8 +60,7 @@ def bars(
 ) -> Picture | Shown:
     """A bar with its number for each row of the table, a colour for each `hue`.
 
-    Bars of one label stand side by side. `share`: the values are in [0, 1], shown in percent. `own`: how
-    the names of one's own systems start; without `hue` the others, baselines, are grey.
+    `share`: the values are in [0, 1], shown in percent. `own`: how one's own names start; others are grey.
     """
     if table.empty:
         return note(f"The data has too little to show here: {caption}.")

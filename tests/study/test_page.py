@@ -99,16 +99,17 @@ def test_terms_are_explained_where_they_are_first_used_and_once_more_for_paper(t
 
 
 @pytest.mark.parametrize(
-    ("data", "train", "credit"),
+    ("data", "prints", "credit"),
     [
-        ("sample", "", "CC0"),
-        ("kaggle", "", "Google, CC BY 4.0"),
+        ("sample", {}, "CC0"),
+        ("kaggle", {}, "Google, CC BY 4.0"),
         ("./folder", GOOGLE, "Google, CC BY 4.0"),
-        ("./mine", "0", ""),
+        ("./folder", GOOGLE | {"train": "of a student"}, "Google, CC BY 4.0"),
+        ("./mine", {"train": "0"}, ""),
     ],
 )
-def test_a_page_says_whose_phrases_it_shows(tmp_path: Path, data: str, train: str, credit: str) -> None:
-    line = summary.credit(data, train)
+def test_a_page_says_whose_phrases_it_shows(tmp_path: Path, data: str, prints: dict[str, str], credit: str) -> None:
+    line = summary.credit(data, prints)
     assert credit in line
     assert bool(line) == bool(credit)
     if line:

@@ -89,7 +89,7 @@ def put(root: Path, name: str, *, seed: int = 0, pearson: float = 0.7, **changed
     (folder / "2_train.html").write_text("a page")
     scores = {"n": 1234, "pearson": pearson, "pearson_ci": [0.65, 0.75], "spearman": 0.68, "mae": 0.15}
     metrics = {"validation": scores | {"qwk": 0.6, "loss": 0.5}, "protocol": changed.get("protocol", "anchor_disjoint")}
-    metrics["data"] = {"train": changed.get("data", GOOGLE)}
+    metrics["data"] = {"train": changed.get("data", GOOGLE["train"])}
     metrics["train"] = {"seconds": 90.2, "device": "cpu", "precision": "fp32", "trainable_parameters": 7}
     metrics["baselines"] = {}
     metrics["environment"] = {"commit": "abc", "date": "2026-01-02", "seed": seed}

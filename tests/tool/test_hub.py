@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from patsim_utils.config import Config
-from patsim_utils.data.splits import load
+from patsim_utils.data.splits import GOOGLE, load
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.tool.web import hub
@@ -33,7 +33,7 @@ def test_the_card_claims_no_data_and_no_licence_but_those_it_knows(run, tmp_path
         ("sample", "", "mit"),
         ("./mine", "", None),
         ("kaggle", "", "cc-by-4.0"),
-        ("../somewhere", hub.GOOGLE, "cc-by-4.0"),
+        ("../somewhere", GOOGLE["train"], "cc-by-4.0"),
     ):
         for name, value in (("config.json", place), ("metrics.json", {"train": rows})):
             found = json.loads((other / name).read_text())
@@ -75,7 +75,7 @@ def test_the_card_names_what_the_model_is_made_of(run, tmp_path) -> None:
     config = json.loads((other / "config.json").read_text())
     metrics = json.loads((other / "metrics.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"data": "x", "backbone": "mpnet"}))
-    (other / "metrics.json").write_text(json.dumps(metrics | {"data": {"train": hub.GOOGLE}}))
+    (other / "metrics.json").write_text(json.dumps(metrics | {"data": {"train": GOOGLE["train"]}}))
     data = huggingface_hub.ModelCard(hub.card(other, address="me/phrases")).data
     assert data.base_model == "sentence-transformers/all-mpnet-base-v2"
     assert data.datasets == [hub.DATASET]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from patsim_utils.config import Config
-from patsim_utils.data.splits import GOOGLE
+from patsim_utils.data.splits import is_google
 from patsim_utils.errors import InputError, clip
 from patsim_utils.study.explore import evaluated
 from patsim_utils.study.look.html_tables import Folded, Link
@@ -179,7 +179,7 @@ def _record(reports: Path, name: str) -> tuple[dict[str, Any], str]:
     row |= {"seeds": 1, "minutes": metrics["train"]["seconds"] / 60}
     row["date"] = str(metrics["environment"]["date"])
     row["what it is"] = in_plain_words(config.describe())
-    known = metrics["data"]["train"] == GOOGLE or config.data == "kaggle"
+    known = is_google(metrics["data"]) or config.data == "kaggle"
     row["tested on"] = split if known else f"{split}, other data"
     row["track"] = "listwise" if config.listwise else "pair"
     if metrics["protocol"] == "random":

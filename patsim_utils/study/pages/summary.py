@@ -1,5 +1,6 @@
 """What stands on top of a study's pages: the verdict, three tiles, use and limits."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from patsim_utils.config import Config
 from patsim_utils.data import cpc
-from patsim_utils.data.splits import GOOGLE
+from patsim_utils.data.splits import is_google
 from patsim_utils.errors import InputError
 from patsim_utils.ratings import MEANINGS
 from patsim_utils.study import errors, explore, plots
@@ -19,14 +20,14 @@ CREDIT_GOOGLE = "Phrases: Patent Phrase Similarity, Google, CC BY 4.0, Aslanyan 
 CREDIT_SAMPLE = "Phrases: the sample of patsim, CC0"
 
 
-def credit(data: str, train: str) -> str:
+def credit(data: str, prints: Mapping[str, str]) -> str:
     """Whose phrases a page shows; "" if unknown.
 
-    `train`: fingerprint of the training split.
+    `prints`: fingerprints of the splits.
     """
     if data == "sample":
         return CREDIT_SAMPLE
-    if data == "kaggle" or train == GOOGLE:
+    if data == "kaggle" or is_google(prints):
         return CREDIT_GOOGLE
     return ""
 

@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub import EvalResult, ModelCardData
 
 from patsim_utils import storage
-from patsim_utils.data.splits import GOOGLE
+from patsim_utils.data.splits import is_google
 from patsim_utils.errors import InputError, clip, named
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.study import explore
@@ -155,7 +155,7 @@ def _data(run: Run) -> tuple[str | None, str | None, str]:
     """Licence, name and description of the data of a run, as far as they are known."""
     if run.config.data == "sample":
         return "mit", None, "the sample that comes with patsim (CC0)"
-    if run.config.data == "kaggle" or run.metrics["data"]["train"] == GOOGLE:
+    if run.config.data == "kaggle" or is_google(run.metrics["data"]):
         return "cc-by-4.0", DATASET, f"Google's Patent Phrase Similarity data set ({CREDIT})"
     return None, None, "a table that whoever shares this model describes"
 
