@@ -111,7 +111,7 @@ def other_number(phrase: str) -> str | None:
 @cache
 def _american_words() -> dict[str, str]:
     """American words by British ones (Breame's list)."""
-    from breame.data import spelling_constants  # 100 ms that only a comparison of phrases needs
+    from breame.data import spelling_constants  # here, since only a comparison of phrases needs it
 
     return spelling_constants.BRITISH_ENGLISH_SPELLINGS
 
