@@ -5,6 +5,7 @@ import logging
 COLUMNS = ("anchor", "target", "context", "score", "rating")  # of pairs, in upper or lower case
 PHRASES = ("anchor", "target", "phrase", "query")  # columns of phrases; a corpus and queries have the last two
 KNOWN = (*COLUMNS, "phrase", "query")
+MOST_COLUMNS = 2**14  # of a table, as of a sheet
 
 _SAID: set[str] = set()
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from patsim_utils.data.names import MOST_COLUMNS
 from patsim_utils.errors import InputError, clip
 
 MOST_CELLS = 50_000_000  # values of all columns, those in lists and structures among them
@@ -58,6 +59,8 @@ def _open(source: str, content: bytes) -> pq.ParquetFile:
     InputError where lists and structures, or columns of a fixed width, are too large for that.
     """
     schema = pq.ParquetFile(io.BytesIO(content)).schema
+    if len(schema) > MOST_COLUMNS:
+        raise InputError(f"{source}: has {len(schema):,} columns, more than {MOST_COLUMNS:,}")
     columns = [schema.column(position) for position in range(len(schema))]
     texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     file = pq.ParquetFile(io.BytesIO(content), read_dictionary=texts)

@@ -1,8 +1,8 @@
 """Tables that come in: CSV, TSV (also .gz), Parquet and Excel files, read without a silent guess.
 
 Limits: a .gz file unpacks to at most 256 MiB, a workbook to 512 MiB, and both to at most 64 MiB or
-50 times their size; a table that is read at once
-has at most 50 million cells (rows times columns), a sheet of a workbook 20 million.
+50 times their size; a table has at most 16,384 columns, one that is read at once at most 50 million
+cells (rows times columns), a sheet of a workbook 20 million.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from patsim_utils.data import csv_text, parquet, workbooks
-from patsim_utils.data.names import COLUMNS, clean_name
+from patsim_utils.data.names import COLUMNS, MOST_COLUMNS, clean_name
 from patsim_utils.errors import InputError, clip, named
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")
@@ -187,6 +187,8 @@ def _of_width(source: str, row: Row, width: int, *, least: int) -> list[str]:
 
 
 def _header(source: str, line: int, names: list[str]) -> list[str]:
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{source}: has {len(names):,} columns, more than {MOST_COLUMNS:,}")
     names = [clean_name(name) for name in names]
     for name in names:
         if name.lower() in COLUMNS and names.count(name) > 1:  # others are only carried along

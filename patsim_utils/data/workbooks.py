@@ -1,32 +1,49 @@
-"""Excel workbooks: the first sheet that is not hidden, with its stored values.
+"""Excel workbooks: the first sheet that is not hidden is read, with its stored values; one is written.
 
 Of formats those count that say how many digits a whole number has, and whether a day has a time;
 0.5 is 0.5, also where the spreadsheet shows 50 %.
 """
 
+from __future__ import annotations
+
 import io
+import math
+import numbers
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator
-from datetime import datetime, time
-from typing import Any, NoReturn
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from patsim_utils.data.names import KNOWN, PHRASES, clean_name, say_once
 from patsim_utils.errors import LISTED, InputError, clip
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LARGEST_UNPACKED = 2**29  # bytes of all parts of a workbook, which is a zip file
 SMALL_UNPACKED = 2**26  # bytes to which any file may unpack
 UNPACKED_TIMES = 50  # to so many times its size a larger one may
+PIECE = 2**20  # bytes that are unpacked at a time
+# Parts of which every tag becomes an object; of others those of a text in several fonts, <r>, do
+WHOLE_PARTS = ("styles.xml", "workbook.xml", "[Content_Types].xml", ".rels", "core.xml", "custom.xml")
+MOST_TAGS = 500_000  # of those in a part; Excel allows 64,000 formats of cells
 MOST_ROWS = 2**20
 MOST_CELLS = 20_000_000  # rows times columns of a sheet
 DATE_OR_ERROR = ("d", "e")  # types of cells
 NUMBER = ("n", "b")
 SPELT_OUT = re.compile("_x([0-9A-Fa-f]{4})_")  # how the format spells signs out, such as a carriage return
 ZEROS = re.compile("0{2,30}")  # formats of a postal code, or of another number of so many digits
+LITERALS = re.compile(r'"[^"]*"|\\.|_.|\[[^]]*\]|[- ()]')  # of a format, beside its digits
 TIME = re.compile("[hs]", re.IGNORECASE)  # in the format of a date that is shown with its time
 MIDNIGHT = time()
 MOST_UNNAMED = 100  # columns right of the header's last name that may hold values
+CELL = 32767  # characters that a cell holds
+DIGITS = 15  # of a number
+EXACT = 10**DIGITS  # integers from here on are written as text
+FIRST_DATE = "1900-03-01"  # from which on Excel counts days as others do
 
 
 def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
@@ -42,6 +59,7 @@ def read_rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         with warnings.catch_warnings():
             # openpyxl warns of styles and extensions, which are no data
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", ".* is marked as a date")  # which it is too large for
             rows = _Rows(source)
             for number, cells in enumerate(_sheet(source, content).iter_rows(), 1):
                 rows.add(number, cells)
@@ -66,18 +84,28 @@ def most_unpacked(packed: int, largest: int) -> int:
 
 
 def _refuse_large(source: str, content: bytes) -> None:
+    most = most_unpacked(len(content), LARGEST_UNPACKED)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         size = sum(part.file_size for part in archive.infolist())
-    most = most_unpacked(len(content), LARGEST_UNPACKED)
-    if size > most:
-        excess = f"{size:,} bytes, more than {most:,}"
-        raise InputError(f"{source}: unpacks to {excess}; save it as CSV")
+        if size > most:
+            excess = f"{size:,} bytes, more than {most:,}"
+            raise InputError(f"{source}: unpacks to {excess}; save it as CSV")
+        for name in archive.namelist():
+            sign = b"<" if name.endswith(WHOLE_PARTS) else b"<r>"
+            if _count(archive, name, sign) > MOST_TAGS:
+                raise InputError(f"{source}: {clip(name)} has more than {MOST_TAGS:,} tags; save it as CSV")
+
+
+def _count(archive: zipfile.ZipFile, name: str, sign: bytes) -> int:
+    with archive.open(name) as part:
+        return sum(piece.count(sign) for piece in iter(lambda: part.read(PIECE), b""))
 
 
 def _sheet(source: str, content: bytes, *, data_only: bool = True) -> Any:
     from openpyxl import load_workbook  # here, since it takes a while and no other form needs it
 
-    sheets = load_workbook(io.BytesIO(content), read_only=True, data_only=data_only).worksheets
+    file = io.BytesIO(content)
+    sheets = load_workbook(file, read_only=True, data_only=data_only, keep_links=False).worksheets
     sheet = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0])
     others = [_described(other) for other in sheets if other is not sheet]
     if others:
@@ -185,8 +213,9 @@ def _refuse_formulas(source: str, content: bytes) -> None:
 def _text_of(cell: Any) -> str:
     """A cell as text: a whole number with the zeros that its format puts before it, a day without a time."""
     value = cell.value
-    if isinstance(value, int) and not isinstance(value, bool) and ZEROS.fullmatch(cell.number_format):
-        digits = str(abs(value)).zfill(len(cell.number_format))
+    if isinstance(value, int) and not isinstance(value, bool):
+        zeros = LITERALS.sub("", cell.number_format.partition(";")[0])
+        digits = str(abs(value)).zfill(len(zeros) if ZEROS.fullmatch(zeros) else 0)
         return f"-{digits}" if value < 0 else digits
     if isinstance(value, datetime) and value.time() == MIDNIGHT and not TIME.search(cell.number_format):
         return str(value.date())
@@ -204,3 +233,68 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"
     return str(value)
+
+
+def write(frame: pd.DataFrame, file: BinaryIO) -> None:
+    """Writes a workbook with one sheet; ValueError where a text is nothing for a cell."""
+    import openpyxl  # here, since other forms do without
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    rows = with_short_numbers(frame).itertuples(index=False, name=None)
+    for row, values in enumerate([frame.columns, *rows], 1):
+        for column, value in enumerate(map(_for_a_cell, values), 1):
+            illegal = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE
+            if isinstance(value, str) and (len(value) > CELL or illegal.search(value)):
+                raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
+            cell = sheet.cell(row, column, value)
+            if isinstance(value, str):
+                cell.data_type = "s"  # also where it looks like a formula
+    book.save(file)
+
+
+def with_short_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, whose numbers of four bytes or two have as doubles no more digits than before."""
+    frame = frame.copy(deep=False)
+    for position, dtype in enumerate(frame.dtypes):
+        if dtype in ("float16", "float32"):
+            frame.isetitem(position, [float(str(value)) for value in frame.iloc[:, position].to_numpy()])
+    return frame
+
+
+def plain(value: object) -> object:
+    """None for a missing value, bytes as the text that they are, others as they are.
+
+    ValueError where bytes are no text.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _for_a_cell(value: object) -> object:
+    """A value as a cell of a sheet holds it: as text where its numbers and dates would change it."""
+    value = plain(value)
+    if isinstance(value, str):
+        escaped = re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", value)  # else it would be read as a sign
+        return escaped.replace("\r", "_x000D_")
+    if isinstance(value, numbers.Integral):
+        return value if abs(int(value)) < EXACT else str(value)
+    if isinstance(value, Decimal):
+        return value if len(value.normalize().as_tuple().digits) <= DIGITS else str(value)
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    if isinstance(value, date | time | timedelta):
+        return value if _is_exact(value) else str(value)
+    return value
+
+
+def _is_exact(value: date | time | timedelta) -> bool:
+    """Whether a sheet holds a date, time or duration: whole seconds, not before its first, in no time zone."""
+    if getattr(value, "tzinfo", None) is not None or "." in str(value):
+        return False
+    if isinstance(value, timedelta):
+        return value >= timedelta(0)
+    return isinstance(value, time) or str(value) >= FIRST_DATE

@@ -16,12 +16,12 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import date
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from patsim_utils import storage
+from patsim_utils.data import workbooks
+from patsim_utils.data.workbooks import plain
 from patsim_utils.errors import InputError, clip, named
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # as data.tables reads them
 SHEET_ROWS = 2**20 - 1  # rows that a sheet of Excel holds below its header
-CELL = 32767  # characters that a cell of Excel holds
-DIGITS = 15  # of a number in Excel
-EXACT = 10**DIGITS  # integers from here on are written as text
-FIRST_DATE = "1900-03-01"  # from which on Excel counts days as others do
 FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
 CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
 LONGEST_NAME = 240  # bytes of a file's name; a disk takes 255, and what lies beside it has a longer ending
@@ -204,6 +200,9 @@ def safe(value: object) -> object:
     >>> safe("=1+1"), safe(" =1+1"), safe("1=1")
     ("'=1+1", "' =1+1", '1=1')
     """
+    if isinstance(value, bytes):
+        text = value.decode(errors="replace")
+        return value if safe(text) == text else b"'" + value
     if not isinstance(value, str):
         return value
     visible = re.sub(r"^[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff]+", "", value)
@@ -219,9 +218,11 @@ def _encoded(frame: pd.DataFrame, name: str) -> bytes:
     if name.endswith(".parquet"):
         frame.to_parquet(table, index=False)
     elif name.endswith(".xlsx"):
-        _write_sheet(frame, table)
+        workbooks.write(frame, table)
     elif name.endswith(".json"):
-        rows = json.loads(frame.to_json(orient="records"))
+        names = list(frame.columns)
+        frame = workbooks.with_short_numbers(frame)
+        rows = [dict(zip(names, map(_for_json, values), strict=True)) for values in frame.itertuples(index=False)]
         table.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
     else:
         text = _text(frame, "\t" if name.removesuffix(".gz").endswith(".tsv") else ",")
@@ -233,7 +234,7 @@ def _encoded(frame: pd.DataFrame, name: str) -> bytes:
 
 
 def _text(frame: pd.DataFrame, separator: str) -> str:
-    frame = _mapped(frame, _without_bytes)
+    frame = _mapped(frame, plain)
     text = frame.to_csv(index=False, sep=separator, lineterminator="\n")
     if "\r" in text:  # left without quotes, readers take it for the end of a row
         text = frame.to_csv(index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -250,48 +251,15 @@ def _mapped(frame: pd.DataFrame, change: Callable[[object], object]) -> pd.DataF
     return frame
 
 
-def _without_bytes(value: object) -> object:
-    """Bytes as the text that they are; ValueError where they are none."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _write_sheet(frame: pd.DataFrame, file: BinaryIO) -> None:
-    import openpyxl  # here, since other forms do without
-
-    book = openpyxl.Workbook()
-    sheet = book.active
-    frame = frame.copy(deep=False)
-    for position, dtype in enumerate(frame.dtypes):
-        if dtype in ("float16", "float32"):  # as doubles they would have more digits
-            frame.isetitem(position, [float(str(value)) for value in frame.iloc[:, position].to_numpy()])
-    for row, values in enumerate([frame.columns, *frame.itertuples(index=False, name=None)], 1):
-        for column, value in enumerate(map(_for_a_cell, values), 1):
-            illegal = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE
-            if isinstance(value, str) and (len(value) > CELL or illegal.search(value)):
-                raise ValueError(f"row {row}: {clip(value, 60)} is nothing for a cell of a sheet")
-            cell = sheet.cell(row, column, value)
-            if isinstance(value, str):
-                cell.data_type = "s"  # also where it looks like a formula
-    book.save(file)
-
-
-def _for_a_cell(value: object) -> object:
-    """A value as a cell of a sheet holds it: as text where its numbers and dates would change it."""
-    import pandas as pd
-
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return None
-    value = _without_bytes(value)
-    if isinstance(value, str):
-        escaped = re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", value)  # else it would be read as a sign
-        return escaped.replace("\r", "_x000D_")
-    if isinstance(value, numbers.Integral):
-        return value if abs(int(value)) < EXACT else str(value)
-    if isinstance(value, Decimal):
-        return value if len(value.normalize().as_tuple().digits) <= DIGITS else str(value)
-    if isinstance(value, float) and math.isinf(value):
-        return str(value)
-    if isinstance(value, date):
-        is_exact = getattr(value, "microsecond", 0) == 0 and str(value) >= FIRST_DATE
-        return value if is_exact else str(value)
-    return value
+def _for_json(value: object) -> object:
+    """A value as JSON has it: what it has no form for, such as a date, as text."""
+    if isinstance(value, dict):
+        return {str(name): _for_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(part) for part in value]
+    value = plain(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if value is None or isinstance(value, str | bool) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)

@@ -91,6 +91,11 @@ def test_a_sheet_is_read_as_its_own_csv_would_be_but_for_dates_and_errors_in_a_p
         (date(2026, 5, 4), "yyyy-mm-dd", "2026-05-04"),
         (datetime(2026, 5, 4), "yyyy-mm-dd hh:mm", "2026-05-04 00:00:00"),
         (datetime(2026, 5, 4, 1, 2), "yyyy-mm-dd", "2026-05-04 01:02:00"),
+        (12345678, "00000\\-0000", "012345678"),
+        (1234567, "000-00-0000", "001234567"),
+        (1067, "00000;[Red]-00000", "01067"),
+        (1067, '[$-407]"DE-"00000_ ', "01067"),
+        (1067, "00000.00", "1067"),
     ],
 )
 def test_the_zeros_of_a_postal_code_stay_and_a_day_gets_no_time(
@@ -102,6 +107,16 @@ def test_the_zeros_of_a_postal_code_stay_and_a_day_gets_no_time(
     book.active["B2"].number_format = number_format
     book.save(tmp_path / "a.xlsx")
     assert read_table(tmp_path / "a.xlsx")[0]["code"].tolist() == [expected]
+
+
+def test_a_number_that_is_too_large_for_the_date_it_is_shown_as_is_refused(tmp_path: Path) -> None:
+    book = Workbook()
+    book.active.append(("anchor", "id"))
+    book.active.append(("pump", 10_000_000))
+    book.active["B2"].number_format = "yyyy-mm-dd"
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(InputError, match="Cell B2 is marked as a date but the serial value"):
+        read_table(tmp_path / "a.xlsx")
 
 
 @pytest.mark.parametrize(("end", "sign"), [("\r\n", "\r"), ("\n", "\r"), ("\r", "\n")])
@@ -454,3 +469,37 @@ def test_bytes_that_were_read_already_are_the_table(tmp_path: Path) -> None:
 def test_a_device_without_an_end_is_refused() -> None:
     with pytest.raises(InputError, match="/dev/zero: is a device, which may have no end"):
         read_table("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("part", "end", "tags"),
+    [
+        ("xl/styles.xml", "</cellXfs>", "<xf/>"),
+        ("xl/styles.xml", "</fonts>", "<font/>"),
+        ("xl/workbook.xml", "</sheets>", "<x/>"),
+        ("xl/worksheets/sheet1.xml", "</sheetData>", "<row><c><is><r></r></is></c></row>"),
+    ],
+)
+def test_a_small_workbook_of_many_tags_is_refused_before_they_become_objects(
+    tmp_path: Path, part: str, end: str, tags: str
+) -> None:
+    path = saved(tmp_path / "plain.xlsx", ("phrase",))
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "a.xlsx", "w", zipfile.ZIP_DEFLATED) as changed:
+        for name in plain.namelist():
+            text = plain.read(name).decode()
+            if name == part:
+                assert end in text
+                text = text.replace(end, tags * 600_000 + end)
+            changed.writestr(name, text)
+    assert (tmp_path / "a.xlsx").stat().st_size < 2**18
+    with pytest.raises(InputError, match=f"{part}' has more than 500,000 tags"):
+        read_table(tmp_path / "a.xlsx")
+
+
+def test_a_table_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(20_000)]
+    with pytest.raises(InputError, match="has 20,000 columns, more than 16,384"):
+        read_table(written(tmp_path, "a.csv.gz", gzip.compress(",".join(names).encode())))
+    pq.write_table(pa.table({name: [1] for name in names}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has 20,000 columns, more than 16,384"):
+        read_table(tmp_path / "a.parquet")

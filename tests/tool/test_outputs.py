@@ -1,6 +1,7 @@
 """Outputs: checked before anything slow, files named like signs, what a spreadsheet would run, what was written."""
 
 import datetime as dt
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -100,6 +101,11 @@ CELLS = {
     dt.date(1800, 1, 2): "1800-01-02",
     dt.datetime(2020, 1, 2, 3, 4, 5, 6): "2020-01-02 03:04:05.000006",
     b"text": "text",
+    dt.time(1, 2, 3, 400): "01:02:03.000400",
+    dt.timedelta(hours=30): "1 day, 6:00:00",
+    dt.timedelta(microseconds=-5): "-1 day, 23:59:59.999995",
+    pd.Timestamp(2020, 1, 2, nanosecond=1): "2020-01-02 00:00:00.000000001",
+    dt.datetime(2020, 1, 2, tzinfo=dt.UTC): "2020-01-02 00:00:00+00:00",
 }
 
 
@@ -128,6 +134,33 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / name).exists()
     outputs.write_table(pd.DataFrame({"a": [b"text"]}), tmp_path / name)
     assert tables.read_table(tmp_path / name)[0]["a"].tolist() == ["text"]
+
+
+def test_formulas_in_bytes_are_escaped(tmp_path: Path) -> None:
+    for name in ("x.csv", "x.xlsx", "x.parquet"):
+        outputs.write_table(pd.DataFrame({"a": [b"=1", b"1"]}), tmp_path / name, spreadsheet_safe=True)
+        values = tables.read_table(tmp_path / name)[0]["a"].tolist()
+        assert values in (["'=1", "1"], [b"'=1", b"1"])
+
+
+def test_values_come_out_of_json_as_they_went_in(tmp_path: Path) -> None:
+    """The answers of many queries carry along what their table holds."""
+    values = {
+        "day": [dt.datetime(2020, 1, 2), dt.date(2020, 1, 2), dt.timedelta(microseconds=-5), None],
+        "small": [1e-12, 0.1234567890123456, float("inf"), float("nan")],
+        "short": pd.Series([0.1, 0.2, 0.3, None], dtype="float32"),
+        "large": pd.Series([2**53 + 1, -(2**63), None, 0], dtype="Int64"),
+        "other": [Decimal("1.10"), b"text", [1, float("nan")], {"a": True}],
+    }
+    outputs.write_table(pd.DataFrame(values), tmp_path / "x.json")
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert {name: [row[name] for row in rows] for name in values} == {
+        "day": ["2020-01-02 00:00:00", "2020-01-02", "-1 day, 23:59:59.999995", None],
+        "small": [1e-12, 0.1234567890123456, "inf", None],
+        "short": [0.1, 0.2, 0.3, None],
+        "large": [2**53 + 1, -(2**63), None, 0],
+        "other": ["1.10", "text", [1, None], {"a": True}],
+    }
 
 
 def test_formulas_in_categories_are_escaped(tmp_path: Path) -> None:
