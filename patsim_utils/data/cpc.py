@@ -29,6 +29,12 @@ CLASSES: tuple[str, ...] = tuple(code for code in _GLOSSES if len(code) == 3)
 CODES: tuple[str, ...] = (UNKNOWN, *SECTIONS, *CLASSES)
 
 _INDEX = {code: index for index, code in enumerate(CODES)}
+# Words and signs that end the phrase that a title begins with
+_PHRASE_END = re.compile(
+    r"[,;:.\[/]|\b(?:a|acting|adapted|an|and|arranged|as|at|based|being|between|by|characterised|comprising|consisting"
+    r"|containing|covered|for|from|having|in|including|involving|made|not|on|only|or|other|per|provided|relating"
+    r"|responsive|specially|than|the|thereby|therefor|thereof|to|under|used|using|via|when|where|whereby|with|without)\b|^of\b"
+)
 _SYMBOL = re.compile(r"([A-HY]\d\d)\s*([A-Z]\s*(\d{1,4}\s*(/\s*\d{2,6})?)?)?")
 
 
@@ -81,25 +87,61 @@ def titles(path: str | Path | None = None) -> dict[str, str]:
 
 
 def _official(path: Path) -> dict[str, str]:
-    """Code -> title, from the files `cpc-section-H_<date>.txt`.
-
-    Each line has code, level and title, separated by tabs.
-    """
-    texts = {}
-    try:
-        for line in _lines_of_sections(path):
-            fields = line.rstrip("\r\n").split("\t")
-            if len(fields) == 3 and fields[0] in _INDEX:
-                texts[fields[0]] = fields[2]
-    except Exception as error:  # zipfile raises errors of many kinds for a damaged file
-        reason = f"cannot be read as the CPC title list, a zip ({clip(error)})"
-        raise InputError(f"{named(path)}: {reason}") from error
+    """Section or class -> title, of the official list."""
+    texts = {code: title for code, _, title in _titled(path) if code in _INDEX}
     if not texts:
         raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
     for code, text in texts.items():
         if len(text) > LONGEST_TITLE:
             raise InputError(f"{named(path)}: the title of {code} has {len(text):,} characters")
     return {code: _clean(text) for code, text in texts.items()}
+
+
+def title_phrases(path: str | Path) -> list[tuple[str, str, str]]:
+    """What groups of the official list are called, and what the groups above them are called.
+
+    Returns (phrase of the group above, phrase of the group, class), in the order of the list. A
+    phrase is what a title begins with, in at most four words; groups without one are left out.
+
+    Raises:
+        InputError: the list cannot be read.
+    """
+    rows = []
+    above: dict[int, str] = {}  # phrase of the last group of each level
+    for code, level, title in _titled(Path(path)):
+        depth = int(level) if level.isdecimal() else -1
+        above = {other: phrase for other, phrase in above.items() if other < depth}
+        phrase = _first_phrase(title)
+        if phrase is None:
+            continue
+        if above and code[:3] in _INDEX:
+            rows.append((above[max(above)], phrase, code[:3]))
+        above[depth] = phrase
+    return rows
+
+
+def _first_phrase(title: str) -> str | None:
+    """The phrase of one to four words that an official title begins with, if it begins with one.
+
+    >>> _first_phrase("Hood latches {(locks for vehicles E05B)}; Catches"), _first_phrase("with teeth")
+    ('hood latches', None)
+    """
+    start = _PHRASE_END.split(_clean(title[:LONGEST_TITLE]).replace("-", " "))[0].strip()
+    words = start.removesuffix(" of").split()
+    is_phrase = 1 <= len(words) <= 4 and re.fullmatch("[a-z0-9 ]+", start)
+    if is_phrase and max(len(word) for word in words) >= 4:
+        return " ".join(words)
+    return None
+
+
+def _titled(path: Path) -> list[tuple[str, str, str]]:
+    """Code, level and title of all lines of the files `cpc-section-H_<date>.txt`, where tabs separate them."""
+    try:
+        rows = [line.rstrip("\r\n").split("\t") for line in _lines_of_sections(path)]
+    except Exception as error:  # zipfile raises errors of many kinds for a damaged file
+        reason = f"cannot be read as the CPC title list, a zip ({clip(error)})"
+        raise InputError(f"{named(path)}: {reason}") from error
+    return [(code, level, title) for code, level, title in (row for row in rows if len(row) == 3)]
 
 
 def _lines_of_sections(path: Path) -> Iterator[str]:

@@ -152,6 +152,8 @@ def _add_studies(command: Callable[..., Add]) -> None:
         default=5000,
         help="new anchors, of about 20 pairs (default: 5000)",
     )
+    titles = "the official CPC title list (zip): half of the new anchors are what its groups are called"
+    distil("--titles", type=Path, metavar="FILE", help=titles)
     for add in (study, train, distil):
         add("--replace", action="store_true", help="train anew where another run has this name")
     ablation(

@@ -1,7 +1,8 @@
 """Distillation: a teacher labels pairs that nobody rated, and a smaller, faster student learns from them as well.
 
 What a small model lacks is anchors: the data has 733 in training. New ones are phrases of the training data that are no
-anchor yet, each in the class of its pair. About sixteen candidates are mined for each: the nearest phrases, the nearest
+anchor yet, each in the class of its pair, and, where the official CPC title list is given, what its groups are called.
+About sixteen candidates are mined for each: the nearest phrases, the nearest
 of the class, other targets of its group, and random ones. The nearest are paired with it in a second class as well, so
 that a student learns what a class changes. Phrases that stand in the held-out anchors are never mined.
 
@@ -23,6 +24,7 @@ import torch
 
 from patsim_utils import storage
 from patsim_utils.config import Config
+from patsim_utils.data import cpc
 from patsim_utils.data.variants import opposite, other_spelling, variants
 from patsim_utils.errors import InputError, named
 from patsim_utils.method import backbones, encoder
@@ -98,13 +100,24 @@ class Miner:
         return self.generator.choice(numbers, min(count, len(numbers)), replace=False)
 
 
-def mine(train: pd.DataFrame, *, excluded: Iterable[str], anchors: int, seed: int = 0) -> pd.DataFrame:
-    """Unrated pairs of `anchors` new anchors, about twenty each: anchor, target, context."""
+def mine(
+    train: pd.DataFrame, *, excluded: Iterable[str], anchors: int, titles: pd.DataFrame | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Unrated pairs of `anchors` new anchors, about twenty each: anchor, target, context.
+
+    `titles`: what CPC groups are called, as `of_titles` has it; half of the new anchors are of these.
+    """
     excluded = {*excluded}
-    miner = Miner(train, excluded=excluded, seed=seed)
     known = excluded | {*train["anchor"]}
-    new = train[~train["target"].isin(known)].drop_duplicates("target")
-    new = new.sample(n=min(anchors, len(new)), random_state=seed)
+    if titles is None:
+        sources = train
+        new = _sample(train, anchors, known=known, seed=seed)
+    else:
+        sources = pd.concat([train, titles], ignore_index=True)
+        of_train = _sample(train, anchors - anchors // 2, known=known, seed=seed)
+        of_titles = _sample(titles, anchors // 2, known=known | {*train["target"]}, seed=seed)
+        new = pd.concat([of_train, of_titles], ignore_index=True)
+    miner = Miner(sources, excluded=excluded, seed=seed)
     classes = sorted(train["context"].unique())
     rows = []
     for phrase, old_anchor, context in new[["target", "anchor", "context"]].itertuples(index=False):
@@ -114,6 +127,21 @@ def mine(train: pd.DataFrame, *, excluded: Iterable[str], anchors: int, seed: in
         if second != context:
             rows += [(phrase, candidate, second) for candidate in candidates[:NEAREST]]
     return pd.DataFrame(rows, columns=["anchor", "target", "context"])
+
+
+def _sample(pairs: pd.DataFrame, count: int, *, known: set[str], seed: int) -> pd.DataFrame:
+    """Pairs whose targets are new anchors: at most `count`, each target once and none of `known`."""
+    new = pairs[~pairs["target"].isin(known)].drop_duplicates("target")
+    return new.sample(n=min(count, len(new)), random_state=seed)
+
+
+def of_titles(path: Path, train: pd.DataFrame) -> pd.DataFrame:
+    """What groups of the official CPC title list are called, in the classes of `train`, as pairs that can be mined.
+
+    Columns: anchor (what the group above is called), target (what the group is called), context.
+    """
+    titles = pd.DataFrame(cpc.title_phrases(path), columns=["anchor", "target", "context"])
+    return titles[titles["context"].isin(train["context"])]
 
 
 def label(teachers: Sequence[Matcher], pairs: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -190,15 +218,17 @@ def distil(
     folder: Path,
     *,
     anchors: int,
+    titles: Path | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
     """Trains a student in the run folder `folder` on `splits["train"]` and `anchors` new anchors; returns its metrics.
 
-    Labels lie in `.<name>.labels` beside it, for a training that is killed or repeated with other settings; those of
-    other teachers or pairs go.
+    `titles`: the official CPC title list; half of the new anchors are what its groups are called. Labels lie in
+    `.<name>.labels` beside the run, for a training that is killed or repeated with other settings; those of other
+    teachers or pairs go.
 
     Raises:
-        InputError: a teacher is no model, or has learned no ratings; as `fit`.
+        InputError: a teacher is no model, or has learned no ratings; the list cannot be read; as `fit`.
     """
     matchers = [Matcher.load(teacher) for teacher in teachers]
     for teacher, matcher in zip(teachers, matchers, strict=True):
@@ -206,7 +236,10 @@ def distil(
             raise InputError(f"--teacher {named(teacher)}: has learned no ratings (rating_weight 0)")
     held_out = [frame["anchor"] for name, frame in splits.items() if name != "train"]
     excluded = set(pd.concat(held_out))
-    pairs = mine(splits["train"], excluded=excluded, anchors=anchors, seed=config.seed)
+    phrases = None
+    if titles:
+        phrases = of_titles(titles, splits["train"])
+    pairs = mine(splits["train"], excluded=excluded, anchors=anchors, titles=phrases, seed=config.seed)
     labelled = label(matchers, pairs, _label_folder(folder, teachers, pairs))
     rows = student_rows(splits["train"], labelled, excluded=excluded, seed=config.seed)
     print(f"{len(splits['train']):,} rated pairs, {len(rows):,} with those that the teacher labelled", flush=True)

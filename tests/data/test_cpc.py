@@ -69,6 +69,30 @@ def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path,
     assert titles == cpc.titles() | {"H": titles["H"], "H04": titles["H04"]}
 
 
+def test_phrases_of_titles_come_with_those_of_the_group_above(tmp_path: Path) -> None:
+    lines = [
+        "E05B\t\tLOCKS",
+        "E05B1/00\t0\tVehicle locks {(latches E05C)}",
+        "E05B1/02\t1\tfor hoods",
+        "E05B1/04\t2\tHood-latches, e.g. safety catches; Springs",
+        "E05B1/06\t1\tStructure of the bolts",
+        "E05B3/00\t0\tParts of a lock that nobody has ever described",
+        "E05B3/02\t1\tOf two keys",
+        "E05B3/04\t1\tÉpées or swords",
+        "X99B3/06\t1\tTumbler pins",
+        "E05B5/00\t0\tHandles connected with very long iron levers",
+    ]
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
+        archive.writestr("cpc-section-E_20300101.txt", "\n".join(lines))
+    assert cpc.title_phrases(tmp_path / "titles.zip") == [
+        ("locks", "vehicle locks", "E05"),
+        ("vehicle locks", "hood latches", "E05"),
+        ("vehicle locks", "structure", "E05"),
+        ("locks", "parts", "E05"),
+        ("locks", "handles connected", "E05"),
+    ]
+
+
 @pytest.mark.parametrize("content", [None, "no zip", {"readme.txt": "H\t\tX"}, {"cpc-section-H_1.txt": "a\tb\tc"}])
 def test_a_file_that_is_no_title_list_is_one_line(tmp_path: Path, content: str | dict | None):
     path = tmp_path / "titles.zip"

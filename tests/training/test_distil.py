@@ -1,5 +1,6 @@
 """Distillation: what is mined, what a teacher says of it, and what a student learns from it."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,11 +170,11 @@ def test_a_variant_is_the_same_and_an_opposite_an_antonym() -> None:
     assert "lower door" not in set(rows["target"])
 
 
-def miner_of(monkeypatch: pytest.MonkeyPatch, train: pd.DataFrame, **options: object) -> distil.Miner:
-    """A miner whose encoder draws a vector for each phrase."""
+def without_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Miners draw a vector for each phrase."""
 
     def vectors(phrases: list[str], *, tokenizer: object, model: object) -> torch.Tensor:
-        assert (tokenizer, model) == ("tokenizer of tiny", "model of tiny")
+        assert tokenizer.removeprefix("tokenizer") == model.removeprefix("model")
         drawn = torch.randn(len(phrases), 6, generator=torch.Generator().manual_seed(0))
         return torch.nn.functional.normalize(drawn, dim=1)
 
@@ -183,6 +184,10 @@ def miner_of(monkeypatch: pytest.MonkeyPatch, train: pd.DataFrame, **options: ob
     monkeypatch.setattr(distil.encoder, "load_backbone", load_backbone)
     monkeypatch.setattr(distil.encoder, "load_tokenizer", "tokenizer of {}".format)
     monkeypatch.setattr(distil.encoder, "sentence_vectors", vectors)
+
+
+def miner_of(monkeypatch: pytest.MonkeyPatch, train: pd.DataFrame, **options: object) -> distil.Miner:
+    without_encoder(monkeypatch)
     return distil.Miner(train, backbone="tiny", **options)
 
 
@@ -224,6 +229,29 @@ def test_candidates_are_those_of_a_slow_loop(monkeypatch) -> None:
             expected.append(phrases.index(old_anchor))
         texts = [phrases[n] for n in dict.fromkeys(expected) if n != own]
         assert miner.candidates(phrase, old_anchor=old_anchor, context=context) == texts
+
+
+def test_half_of_the_new_anchors_are_names_of_groups(monkeypatch, tmp_path: Path) -> None:
+    train = rated_pairs()
+    lines = ["A01B\t\tFARMING TOOLS", *(f"A01B{n}/00\t0\tHand plough {n}" for n in range(30)), "C08L\t\tRESINS"]
+    lines += ["C08L1/00\t0\tEpoxy resins", "B60B1/00\t0\tTarget 01", "A01B31/00\t0\tHarrow"]
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
+        archive.writestr("cpc-section-A_20300101.txt", "\n".join(lines))
+    titles = distil.of_titles(tmp_path / "titles.zip", train)
+    assert set(titles["context"]) == {"A01", "B60"}
+
+    without_encoder(monkeypatch)
+    pairs = distil.mine(train, excluded=["target 07", "harrow"], anchors=21, titles=titles, seed=2)
+    anchors = set(pairs["anchor"])
+    of_titles = {anchor for anchor in anchors if anchor.startswith("hand plough")}
+    assert len(anchors) == 21
+    assert len(of_titles) == 10
+    assert anchors - of_titles <= set(train["target"])
+    assert not {*anchors, *pairs["target"]} & {"target 07", "harrow", "epoxy resins"}
+    mined = pairs[pairs["anchor"].isin(of_titles)]
+    assert "farming tools" in set(mined["target"])
+    assert set(mined["target"]) & of_titles
+    assert set(mined["target"]) & set(train["target"])
 
 
 def test_few_phrases_are_all_near(monkeypatch) -> None:

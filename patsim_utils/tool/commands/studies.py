@@ -99,6 +99,7 @@ def run_distil(words: argparse.Namespace) -> int:
     """`patsim distil`: a teacher labels pairs that nobody rated, a student learns from them, too."""
     asked = _parameters(words)
     teachers = [_teacher(name) for name in words.teacher]
+    titles = words.titles and words.titles.absolute()  # a path of the command's own folder
     clock = work.Clock()
     from patsim_utils.data.splits import load
     from patsim_utils.study import explore, notebooks
@@ -112,7 +113,9 @@ def run_distil(words: argparse.Namespace) -> int:
             config = asked.config
             splits = load(config.data, protocol=config.protocol, seed=config.seed)
             folder = runs.run_folder(asked.name)
-            metrics = distil(splits, config, teachers, folder, anchors=words.anchors, replace=words.replace)
+            metrics = distil(
+                splits, config, teachers, folder, anchors=words.anchors, titles=titles, replace=words.replace
+            )
     except FloatingPointError as error:
         return checks.tell(error, 1)
     print(explore.summary(metrics))
