@@ -109,6 +109,28 @@ def test_what_is_wrong_is_one_line(client, path: str, body: dict, status: int, s
     assert f'patsim_seconds_count{{path="{path[1:]}",status="{status}"}} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "content", "length", "status", "said"),
+    [
+        ("POST", "/score", b"[" * 100_000, None, 400, "parsing the body"),
+        ("POST", "/rerank", b'{"query": "\xff"}', None, 400, "parsing the body"),
+        ("POST", "/search", b'{"query": "a", "context": "H04", "top": NaN}', None, 422, "finite number"),
+        ("POST", "/rerank", b'{"query": "\\ud800", "texts": ["a"], "context": "H04"}', None, 422, "valid string"),
+        ("POST", "/score", b"{}", "9" * 5000, 413, "at most 1,000,000 bytes"),
+        ("POST", "/score", b"{}", "-2", 413, "at most 1,000,000 bytes"),
+        ("GET", "/score", b"", None, 405, "Method Not Allowed"),
+        ("GET", "/nothing", b"", None, 404, "Not Found"),
+    ],
+)
+def test_a_request_of_another_shape_is_one_line(
+    client, method: str, path: str, content: bytes, length: str | None, status: int, said: str
+) -> None:
+    headers = {"content-type": "application/json"} | ({} if length is None else {"content-length": length})
+    answer = client.request(method, path, content=content, headers=headers)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
 @pytest.mark.parametrize("token", ["secret", "geheimnisvoll \u00f6"])
 def test_a_token_is_asked_for_where_there_is_one(matcher: Matcher, token: str) -> None:
     with testclient.TestClient(serve.application(matcher, token=token)) as client:

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from patsim_utils.errors import InputError
 from patsim_utils.method.matcher import Matcher
@@ -24,6 +25,7 @@ from patsim_utils.search.search import Search
 from patsim_utils.tool.web.batches import MOST_PAIRS, Batcher
 
 MOST_BYTES = 1_000_000  # of a request's body
+LENGTH_DIGITS = 20  # of a stated length
 PATHS = ("rerank", "score", "search", "health", "metrics")  # that are counted by name
 
 Text = Annotated[str, Field(max_length=1000)]
@@ -115,8 +117,8 @@ def _add_guards(app: FastAPI, token: str) -> None:
     async def wrong(_: Request, error: InputError) -> JSONResponse:
         return _error(422, str(error))
 
-    @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)  # also of what is no JSON, and of other paths and methods
+    async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return _error(error.status_code, str(error.detail))
 
     @app.get("/metrics")
@@ -131,7 +133,8 @@ def _refusal(request: Request, token: str) -> JSONResponse | None:
     if token and not is_known and request.url.path != "/health":
         return _error(401, "the token is missing or another one")
     length = request.headers.get("content-length", "")
-    if request.method == "POST" and (not length.isdecimal() or int(length) > MOST_BYTES):
+    is_short = length.isdecimal() and len(length) <= LENGTH_DIGITS and int(length) <= MOST_BYTES
+    if request.method == "POST" and not is_short:
         return _error(413, f"a request states its length, at most {MOST_BYTES:,} bytes")
     return None
 
