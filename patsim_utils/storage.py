@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ try:
 except ImportError:  # Windows, where files that a killed writing left are not deleted
     fcntl = None
 
+LONGEST_NAME = 240  # bytes of a file's name; a disk takes 255, and what lies beside it has a longer ending
 MARK = "half-done-swap"  # the file that says that a folder is patsim's own, whatever for
 
 
@@ -133,6 +134,18 @@ def refuse_foreign(folder: Path) -> None:
     is_begun = folder.is_dir() and not any(folder.iterdir())  # a kill came before the mark
     if not is_begun and not (folder / MARK).is_file():
         raise InputError(f"{named(folder)}: is there, and is not known to be of patsim; move it away")
+
+
+def refuse_others(folder: Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """InputError where a folder that is to be replaced holds what a user put there, too.
+
+    `is_own` says of a path within the folder whether it is a part of `what`. It is asked of all
+    files, at any depth, and of the folders at the top. A link is a user's.
+    """
+    for path in sorted(folder.rglob("*")):
+        is_asked = path.parent == folder or not path.is_dir()
+        if path.is_symlink() or (is_asked and not is_own(path.relative_to(folder))):
+            raise InputError(f"{named(path)}: is no part of {what}, which is to be replaced; move it away")
 
 
 def swap(fresh: Path, target: Path) -> None:

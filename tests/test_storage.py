@@ -313,3 +313,24 @@ def test_a_folder_of_a_users_in_the_place_of_work_is_refused(tmp_path: Path) -> 
     with pytest.raises(InputError, match="x.work: is there, and is not known to be of patsim; move it away"):
         storage.begin(work)
     assert (work / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data/notes.txt", "data/.hidden", "figures", "data/link"])
+def test_a_folder_with_something_of_a_users_is_not_replaced(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "made"
+    (folder / "data" / "parts").mkdir(parents=True)
+    (folder / "data" / "a.json").touch()
+
+    def is_own(path: Path) -> bool:
+        return path.name == "data" or path.suffix == ".json"
+
+    storage.refuse_others(folder, is_own, "it")
+    storage.refuse_others(tmp_path / "none", is_own, "it")
+    if name == "figures":
+        (folder / name).mkdir()
+    elif name == "data/link":
+        (folder / name).symlink_to(folder / "data" / "a.json")
+    else:
+        (folder / name).touch()
+    with pytest.raises(InputError, match=f"{name}: is no part of it, which is to be replaced; move it away"):
+        storage.refuse_others(folder, is_own, "it")

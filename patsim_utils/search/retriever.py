@@ -7,6 +7,7 @@ that has changed, as of a model that ships.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -149,6 +150,7 @@ def train(
         return folder
     if folder.exists() and not note.is_file():
         raise InputError(f"{named(folder)}: is a retriever that was not trained here; move it away to train one")
+    storage.refuse_others(folder, _is_of_retriever, "a retriever")
     fresh = storage.companion(folder, "new")
     with storage.lock(storage.companion(folder, "lock"), named(folder)):
         storage.remove(fresh)  # of a training that was stopped
@@ -157,6 +159,13 @@ def train(
         storage.write_text(fresh / note.name, settings)
         storage.swap(fresh, folder)
     return folder
+
+
+def _is_of_retriever(path: Path) -> bool:
+    """Whether `train` leaves something of this path within a retriever's folder."""
+    is_module = re.fullmatch(r"\d+_\w+", path.parts[0]) is not None
+    is_file = path.suffix in (".json", ".safetensors") or path.name == "vocab.txt"
+    return is_file or (is_module and len(path.parts) == 1)
 
 
 def training_rows(frame: pd.DataFrame, *, hard_negatives: bool, seed: int) -> pd.DataFrame:

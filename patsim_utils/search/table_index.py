@@ -17,7 +17,10 @@ from patsim_utils.search.index import COPY, NOTE, TABLE, Encode, Index, Progress
 
 SOURCE = "corpus.json"  # of a finished index: what it was made of, and the sizes of its files
 BEGUN = "begun.json"  # of an unfinished one: what it is made of
-OWN = {NOTE, SOURCE, BEGUN, COPY, f"{TABLE}.lance"}  # all that lies in an index's folder
+FILES = (NOTE, SOURCE, BEGUN, COPY)  # of an index's folder, beside LanceDB's
+LANCE_FOLDER = f"{TABLE}.lance"
+LANCE = (".lance", ".manifest", ".txn", ".idx", ".arrow", ".bin")  # endings of LanceDB's own files
+HINT = "latest_version_hint.json"  # another file of LanceDB's
 
 Source = dict[str, str]  # digests of the table and of the retriever
 
@@ -31,6 +34,8 @@ def open_index(table: Path, *, retriever: str, encode: Encode | None = None, pro
     InputError: the table is no corpus, or a pipe; a folder of that name is no index; the
     retriever cannot be loaded.
     """
+    if len(os.fsencode(table.name)) > storage.LONGEST_NAME:
+        raise InputError(f"{named(table)}: its name is too long for an index beside it; give it a shorter one")
     retriever_folder = retrievers.folder_of(retriever)
     source = {"table": storage.digest(table), "retriever": retrievers.identity_of(retriever_folder)}
     folders = [table.with_name(f"{table.name}.index"), _cached(table)]
@@ -71,9 +76,15 @@ def is_current(folder: Path, source: Source) -> bool:
     try:
         note = json.loads((folder / SOURCE).read_bytes())
         sizes = {name: (folder / name).stat().st_size for name in note["files"]}
-        return note == source | {"files": sizes}
+        return note == source | {"files": sizes, "copy": _digest_of_copy(folder)}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def _digest_of_copy(folder: Path) -> str:
+    """sha256 of what a search reads of a small index; "" where there is no copy."""
+    copy = folder / COPY
+    return storage.digest(copy) if copy.is_file() else ""
 
 
 def _finish_swap(folder: Path) -> None:
@@ -93,11 +104,17 @@ def refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or not (folder / NOTE).is_file():
         raise InputError(f"{named(folder)}: is no index that patsim made; {advice}")
     read_note(folder)
-    for path in folder.iterdir():
+    storage.refuse_others(folder, _is_of_index, "an index")
+
+
+def _is_of_index(path: Path) -> bool:
+    """Whether patsim or LanceDB makes something of this path within an index's folder."""
+    top = path.parts[0]
+    if len(path.parts) == 1:
         # left by a kill within `storage.write`
-        is_temporary = any(path.name.startswith(f".{name}.") for name in OWN)
-        if path.name not in OWN and not is_temporary:
-            raise InputError(f"{named(path)}: is no file of an index, which is to be made anew; move it away")
+        is_temporary = any(top.startswith(f".{name}.") for name in FILES)
+        return top in (*FILES, LANCE_FOLDER) or is_temporary
+    return top == LANCE_FOLDER and (path.suffix in LANCE or path.name == HINT)
 
 
 def _begun(fresh: Path, source: Source, frame: pd.DataFrame, *, retriever: str) -> Index:
@@ -129,12 +146,15 @@ def _holds_first_rows(index: Index, frame: pd.DataFrame) -> bool:
 
 
 def _finish(fresh: Path, source: Source) -> None:
-    """Notes what an index was made of, and the sizes of its files, by which a cut one is noticed."""
+    """Notes what an index was made of, the sizes of its files, and the content of the copy that is searched.
+
+    A file that is cut is noticed by its size, a bit of the copy that is another by its content.
+    """
     sizes = {}
     for path in sorted(fresh.rglob("*")):
         name = str(path.relative_to(fresh))
         is_temporary = path.name.startswith(".")  # left by a kill within `storage.write`
         if path.is_file() and not is_temporary and name not in (SOURCE, BEGUN):
             sizes[name] = path.stat().st_size
-    storage.write_text(fresh / SOURCE, json.dumps(source | {"files": sizes}))
+    storage.write_text(fresh / SOURCE, json.dumps(source | {"files": sizes, "copy": _digest_of_copy(fresh)}))
     (fresh / BEGUN).unlink()

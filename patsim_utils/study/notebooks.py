@@ -215,7 +215,7 @@ def _publish(parameters: Parameters, notebooks: Sequence[str], work: Path) -> st
     run = runs.run_folder(name)
     fresh = work / "pages"
     if (reports / name).is_dir():
-        shutil.copytree(reports / name, fresh)
+        shutil.copytree(reports / name, fresh, symlinks=True)  # also a link to nothing
     fresh.mkdir(exist_ok=True)
     stems = sorted({*notebooks, *(path.stem for path in fresh.glob("*.html"))})
     titles = {stem: page.title(ROOT / "notebooks" / f"{stem}.ipynb") for stem in stems}

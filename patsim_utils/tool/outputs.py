@@ -31,7 +31,6 @@ FORMS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx")  # as data.t
 SHEET_ROWS = 2**20 - 1  # rows that a sheet of Excel holds below its header
 FORMULA = ("=", "+", "-", "@")  # how a text begins that a spreadsheet runs
 CONTROL = ("\t", "\r", "\n")  # a text that begins with one of these is escaped whatever follows
-LONGEST_NAME = 240  # bytes of a file's name; a disk takes 255, and what lies beside it has a longer ending
 LEDGER = ".patsim.json"
 
 
@@ -58,8 +57,8 @@ def check_output(
     name = path.name.lower()
     if not name.endswith(tuple(forms)):
         raise InputError(f"{shown}: its ending is none of {', '.join(forms)}; - alone is standard output")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise InputError(f"{shown}: its name has more than {LONGEST_NAME} bytes")
+    if len(os.fsencode(path.name)) > storage.LONGEST_NAME:
+        raise InputError(f"{shown}: its name has more than {storage.LONGEST_NAME} bytes")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
         exists = path.is_symlink() or path.exists()

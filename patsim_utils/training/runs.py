@@ -22,8 +22,14 @@ ENCODER_FILES = (
     ".txt",
     ".model",
 )  # endings of what is read of a backbone's folder
-# What a run folder holds; the last is what notebook 6 trains.
-PARTS = ("config.json", "metrics.json", "history.csv", "predictions.csv", "model", "retriever")
+FILES_OF_A_RUN = ("config.json", "metrics.json", "history.csv", "predictions.csv")
+# What notebook 6 adds to them
+FILES_OF_A_SEARCH = ("corpus.csv", "corpus-pretrained.csv", "retrieval.csv")
+# Folders of a run; all but the first are of notebook 6.
+FOLDERS = ("model", "retriever", "corpus.csv.index", "corpus-pretrained.csv.index")
+# Endings of the files in these folders
+ENDINGS = (".json", ".safetensors", ".model", ".lance", ".manifest", ".txn", ".idx", ".arrow", ".bin")
+VOCABULARIES = ("vocab.txt", "merges.txt")  # of a tokenizer
 # Entries of `identity`'s files, as a message names them.
 FILES = {"backbone": "the backbone's files", "cpc_titles": "the title list's content"}
 # Columns of predictions.csv that are text, also where it looks like a number or a gap.
@@ -172,10 +178,17 @@ def _others(folder: Path) -> str:
 
 def refuse_foreign(folder: Path) -> None:
     """InputError where a run folder that is to be replaced holds a user's file, too."""
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.name not in PARTS and not path.name.startswith("."):
-                raise InputError(f"{named(path)}: is no part of a run, which is to be replaced; move it away")
+    storage.refuse_others(folder, _is_of_run, "a run")
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a training or notebook 6 leaves something of this path within a run folder."""
+    top = path.parts[0]
+    if top.startswith("."):  # of an editor
+        return True
+    if len(path.parts) == 1:
+        return top in (*FILES_OF_A_RUN, *FILES_OF_A_SEARCH, *FOLDERS)
+    return top in FOLDERS and (path.suffix in ENDINGS or path.name in VOCABULARIES)
 
 
 def refuse_foreign_work(work: Path) -> None:

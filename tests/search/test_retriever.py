@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -48,6 +49,17 @@ def test_what_was_trained_is_written_small_and_read_as_it_was(trained: Path, tmp
     os.truncate(update, 1000)
     with pytest.raises(InputError, match="the weights may not be read"):
         retriever.MeanPooled(update)
+
+
+def test_a_retriever_with_a_users_file_is_not_trained_anew(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"anchor": ["pump"], "target": ["hose"], "context": ["F04"], "score": [1.0]})
+    folder = tmp_path / "retriever"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "training.json").write_text("of other pairs")
+    (folder / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match=r"notes.md: is no part of a retriever"):
+        retriever.train(frame, folder)
+    assert (folder / "notes.md").read_text() == "mine"
 
 
 def test_the_retriever_that_ships_is_small_and_has_its_card() -> None:

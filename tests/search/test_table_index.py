@@ -136,6 +136,26 @@ def test_a_damaged_index_is_made_anew(small_retriever, table, added, victim) -> 
     assert added == [4, 4]
 
 
+def test_a_bit_that_changed_in_what_is_searched_makes_the_index_anew(small_retriever, table, added) -> None:
+    folder = open_index(table, retriever=str(small_retriever)).folder
+    copy = folder / "phrases.arrow"
+    right = copy.read_bytes()
+    times = copy.stat().st_atime_ns, copy.stat().st_mtime_ns
+    copy.write_bytes(right.replace(b"steel", b"wheel"))
+    os.utime(copy, ns=times)
+    assert "steel" in open_index(table, retriever=str(small_retriever)).candidates("steel")["phrase"].to_list()
+    assert added == [4, 4]
+
+
+def test_a_table_whose_index_would_have_too_long_a_name_is_refused_at_once(small_retriever, tmp_path, added) -> None:
+    table = tmp_path / f"{'a' * 249}.csv"
+    table.write_text("phrase\nsteel\n")
+    with pytest.raises(InputError, match="its name is too long for an index beside it; give it a shorter one"):
+        open_index(table, retriever=str(small_retriever))
+    assert files(tmp_path) == [table.name]
+    assert added == []
+
+
 @pytest.mark.parametrize("victim", ["phrases.lance/data/*", "phrases.arrow"])
 def test_a_damaged_index_that_is_named_is_one_line_with_a_way_out(small_retriever, tmp_path, victim) -> None:
     index = Index(tmp_path, retriever=str(small_retriever), create=True)
@@ -148,16 +168,18 @@ def test_a_damaged_index_that_is_named_is_one_line_with_a_way_out(small_retrieve
         Index(tmp_path, retriever=str(small_retriever)).candidates("steel")
 
 
-@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "another note", "file in an index"])
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "another note", "file in an index", "file below"])
 def test_what_a_user_made_is_refused_and_stays(small_retriever, table, tmp_path, kind) -> None:
     folder = tmp_path / "phrases.csv.index"
     kept = folder / "notes.txt"
     if kind == "file":
         folder.write_text("keep")
         kept = folder
-    elif kind == "file in an index":
+    elif kind in ("file in an index", "file below"):
         open_index(table, retriever=str(small_retriever))
         table.write_text("phrase\nwood\n")
+        if kind == "file below":
+            kept = folder / "phrases.lance" / "data" / "notes.txt"
         kept.write_text("keep")
     else:
         folder.mkdir()

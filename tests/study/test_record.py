@@ -205,6 +205,22 @@ def test_a_study_is_recorded_and_shown_in_the_readme(root: Path) -> None:
         record.record("none")
 
 
+def test_a_record_with_a_users_file_is_not_replaced_and_a_link_to_nothing_is_left_out(root: Path) -> None:
+    put(root, "best")
+    pages = root / "reports" / "best"
+    (pages / "remarks.md").write_text("of the study")
+    (pages / ".#remarks.md").symlink_to("an editor's lock")
+    record.record("best")
+    record.record("best")
+    recorded = root / "reports" / "recorded" / "best"
+    assert not (recorded / ".#remarks.md").is_symlink()
+    assert (recorded / "remarks.md").read_text() == "of the study"
+    (recorded / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match="recorded/best/notes.md: is no part of a record"):
+        record.record("best")
+    assert (recorded / "notes.md").read_text() == "mine"
+
+
 def test_a_record_keeps_studies_apart(root: Path) -> None:
     put(root, "best", pearson=0.8)
     put(root, "best-seed1", pearson=0.5)  # of seed 0

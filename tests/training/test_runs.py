@@ -175,6 +175,18 @@ def test_a_run_with_a_users_file_is_not_replaced(root: Path, name: str) -> None:
         runs.refuse_foreign(run)
 
 
+def test_a_file_of_a_users_within_a_model_is_not_replaced_and_what_a_search_left_is(root: Path) -> None:
+    run = root / "runs" / "one"
+    left = ("corpus.csv", "retrieval.csv", "corpus.csv.index/index.json", "retriever/1_Pooling/config.json")
+    for name in (*left, "corpus.csv.index/phrases.lance/data/1.lance", "model/tokenizer/vocab.txt", ".x/notes.txt"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    runs.refuse_foreign(run)
+    (run / "model" / "notes.md").touch()
+    with pytest.raises(InputError, match=r"one/model/notes.md: is no part of a run"):
+        runs.refuse_foreign(run)
+
+
 def test_what_no_training_left_is_no_work_folder(tmp_path: Path) -> None:
     work = tmp_path / ".one.work"
     runs.refuse_foreign_work(work)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from patsim_utils.environment import ROOT
 from patsim_utils.errors import InputError, clip
 from patsim_utils.study.explore import evaluated
 from patsim_utils.study.pages.index import write_index
-from patsim_utils.study.pages.rows import base
+from patsim_utils.study.pages.rows import RECORDS, base
 from patsim_utils.training import runs
 
 README_MARKS = ("<!-- results:start -->", "<!-- results:end -->")
@@ -87,14 +88,20 @@ def record(name: str) -> None:
         filled = [{column: row.get(column, "") for column in table.columns} for row in rows]
         table = pd.concat([table, pd.DataFrame(filled)])
         table = table.drop_duplicates(["study", "variant", "seed", "split"], keep="last")
+        storage.refuse_others(reports / "recorded" / name, partial(_is_of_record, reports / name), "a record")
         fresh = storage.temporary(reports / "recorded" / name)
         try:
-            shutil.copytree(reports / name, fresh)
+            shutil.copytree(reports / name, fresh, ignore_dangling_symlinks=True)
         except FileNotFoundError as error:
             raise InputError(f"reports/{name}: there are no pages to record; run the study's notebook") from error
         storage.write_text(reports / "results.csv", table.to_csv(index=False))
         storage.swap(fresh, reports / "recorded" / name)
         write_index(reports, shared_too=True)
+
+
+def _is_of_record(pages: Path, path: Path) -> bool:
+    """Whether something of this path within a recorded study came from the study's `pages`."""
+    return path.suffix == ".html" or path.name in RECORDS or (pages / path).exists()
 
 
 def _without_others(table: pd.DataFrame, row: dict[str, str], name: str) -> pd.DataFrame:
