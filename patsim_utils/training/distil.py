@@ -240,7 +240,9 @@ def distil(
     if titles:
         phrases = of_titles(titles, splits["train"])
     pairs = mine(splits["train"], excluded=excluded, anchors=anchors, titles=phrases, seed=config.seed)
-    labelled = label(matchers, pairs, _label_folder(folder, teachers, pairs))
+    labels = folder.with_name(f".{folder.name}.labels")
+    with storage.lock(storage.companion(labels, "lock"), f"labels of run {folder.name}"):
+        labelled = label(matchers, pairs, _label_folder(folder, teachers, pairs))
     rows = student_rows(splits["train"], labelled, excluded=excluded, seed=config.seed)
     print(f"{len(splits['train']):,} rated pairs, {len(rows):,} with those that the teacher labelled", flush=True)
     return fit(splits | {"train": rows}, config, folder, replace=replace)

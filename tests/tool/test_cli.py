@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -537,3 +538,22 @@ def test_phrases_that_are_not_in_latin_letters_get_a_warning(capsys) -> None:
     assert capsys.readouterr().err == ""
     checks.say_other_letters("pump", "ポンプ")
     assert capsys.readouterr().err.startswith("'ポンプ': is not in Latin letters; the model has learned English")
+
+
+def test_an_answer_does_not_replace_what_came_while_it_was_sought(tmp_path: Path, monkeypatch, capsys) -> None:
+    output = tmp_path / "answer.csv"
+
+    class Found:
+        matcher = SimpleNamespace(tokenizer=SimpleNamespace(get_vocab=lambda: {"steel": 0}))
+
+        def __call__(self, *_: object, **options: object) -> pd.DataFrame:
+            output.write_text("mine")
+            return pd.DataFrame({"phrase": ["iron"]})
+
+    monkeypatch.setattr("patsim_utils.search.search.Search.open", lambda *_, **options: Found())
+    words = ["search", "steel", "--context", "E04", "--corpus", "sample", "-o", str(output)]
+    assert cli.main(words) == 2
+    assert output.read_text() == "mine"
+    assert "answer.csv: exists already; --overwrite replaces it" in capsys.readouterr().err
+    assert cli.main([*words, "--overwrite"]) == 0
+    assert output.read_text() == "phrase\niron\n"

@@ -406,6 +406,22 @@ def test_labels_of_other_teachers_go_and_files_of_a_users_stay(tiny_backbone, tm
     assert sorted(path.name for path in first.parent.iterdir()) == ["notes", "notes.txt"]
 
 
+def test_two_distillations_of_one_name_do_not_take_each_others_labels(monkeypatch, tmp_path) -> None:
+    runs = tmp_path / "runs"
+    splits = {name: pd.DataFrame({"anchor": ["pump"]}) for name in ("train", "validation")}
+    network = SimpleNamespace(network=SimpleNamespace(rating_head=1))
+    monkeypatch.setattr(distil.Matcher, "load", lambda teacher: network)
+    monkeypatch.setattr(distil, "mine", lambda *_, **options: options["anchors"])
+    monkeypatch.setattr(distil, "_label_folder", lambda *_: runs)
+
+    def label(*_: object) -> None:
+        distil.distil(splits, Config(), [], runs / "student", anchors=4)
+
+    monkeypatch.setattr(distil, "label", label)
+    with pytest.raises(InputError, match="labels of run student is being written by another process"):
+        distil.distil(splits, Config(), [], runs / "student", anchors=3)
+
+
 def test_a_distillation_hands_each_step_what_the_one_before_made(monkeypatch, tmp_path, capsys) -> None:
     loaded = {tmp_path / "one": "first", tmp_path / "two": "second"}
     splits = {name: pd.DataFrame({"anchor": [f"of {name}"]}) for name in ("train", "validation", "test")}

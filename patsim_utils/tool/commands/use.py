@@ -108,6 +108,8 @@ def run_search(words: argparse.Namespace) -> None:
     answer = find(**options)
     if answer.empty:
         print("no phrase of such a class is in this corpus", file=sys.stderr)
+    # another command may have written it meanwhile
+    outputs.check_output(output, overwrite=words.overwrite, forms=SEARCH_FORMS)
     outputs.write_table(answer, output, spreadsheet_safe=words.spreadsheet_safe)
 
 
