@@ -100,6 +100,9 @@ def test_a_cell_that_shows_markdown_shows_no_html(tmp_path: Path, text: str) -> 
     output = nbformat.v4.new_output("display_data", data={"text/markdown": text})
     cell = nbformat.v4.new_code_cell("show()", outputs=[output])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "own.ipynb")
-    shown = page(tmp_path / "own.ipynb", name=EVIL, titles={"own": EVIL}, reports=ROOT / "reports", credit=EVIL)
+    titles = {"own": EVIL, "javascript:alert(1)<!--": "a page whose name would run"}
+    shown = page(tmp_path / "own.ipynb", name=EVIL, titles=titles, reports=ROOT / "reports", credit=EVIL)
+    assert 'href="javascript%3Aalert' in shown
+    assert 'href="javascript:' not in shown
     assert not LIVE.search(shown)
     assert shown.count("&lt;script&gt;alert") >= 5

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,17 @@ UNBROKEN = 12  # letters of a column that is never broken, such as dates
 
 
 class Link(str):
-    """A cell that leads somewhere: `Link("best", "best/3_errors.html")`."""
+    """A cell that leads to a page: `Link("best", "best/3_errors.html")`.
+
+    >>> Link("odd", "javascript:alert(1)/a b.html").href
+    'javascript%3Aalert%281%29/a%20b.html'
+    """
 
     href: str
 
     def __new__(cls, text: str, href: str) -> "Link":
         link = super().__new__(cls, text)
-        link.href = href
+        link.href = quote(href)  # a folder's name is no address of its own
         return link
 
 
