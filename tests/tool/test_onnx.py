@@ -1,5 +1,6 @@
 """Scoring by ONNX Runtime: torch's numbers, made once, without torch afterwards, and nothing reported to anybody."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from patsim_utils import storage
 from patsim_utils.data.splits import load
 from patsim_utils.errors import InputError
 from patsim_utils.method import onnx  # before onnxruntime, which then reports nothing
@@ -76,3 +78,14 @@ def test_a_graph_with_other_scores_is_refused_and_not_kept(cache: Path, monkeypa
     monkeypatch.setattr(export.Matcher, "load", lambda folder: features)
     with pytest.raises(InputError, match="this model has similarity features; use --engine local"):
         cached.load(folders.find("small"))
+
+
+def test_a_graph_with_a_bit_that_changed_is_not_read(cache: Path) -> None:
+    from patsim_utils.method.onnx import reader
+
+    settings = {"pairs": {}, "special": {}, "files": storage.digest(b"a graph", b"a tokenizer")}
+    (cache / reader.SETTINGS).write_text(json.dumps(settings))
+    (cache / reader.GRAPH).write_bytes(b"a grapi")
+    (cache / reader.FILE).write_bytes(b"a tokenizer")
+    with pytest.raises(ValueError, match="the graph or the tokenizer was changed"):
+        reader.Reader(cache)

@@ -16,7 +16,7 @@ from patsim_utils.errors import InputError, clip
 from patsim_utils.layouts.tokens import FILE
 from patsim_utils.method import ordinal
 from patsim_utils.method.matcher import Matcher
-from patsim_utils.method.onnx.reader import GRAPH, SETTINGS, Reader
+from patsim_utils.method.onnx.reader import GRAPH, SETTINGS, Reader, digest
 from patsim_utils.ratings import RATINGS, RELATIONS
 
 INPUTS = ("input_ids", "position_ids", "block", "code", "anchor_span", "target_span")
@@ -52,13 +52,13 @@ def write(model: Path, target: Path) -> None:
         raise InputError("--engine onnx: this model has similarity features; use --engine local")
     trained.network.cpu()
     special = {name: getattr(trained.tokenizer, name) for name in SPECIAL}
-    settings = {"pairs": trained.settings_of_pairs(), "special": special}
     examples = load("sample")["test"]
     fresh = storage.companion(target, "new")
     storage.remove(fresh)  # of an export that was stopped
     fresh.mkdir(parents=True)
     _write_graph(trained, examples.head(40), fresh / GRAPH)
     trained.tokenizer.backend_tokenizer.save(str(fresh / FILE))
+    settings = {"pairs": trained.settings_of_pairs(), "special": special, "files": digest(fresh)}
     (fresh / SETTINGS).write_text(json.dumps(settings), "utf-8")
     values = Reader(fresh).values(examples, unknown="error", explain=False)
     difference = np.abs(values[:, 0] - trained.score(examples)).max()

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
+from patsim_utils import storage
 from patsim_utils.data.pairs import check_pairs, is_one_phrase
 from patsim_utils.layouts.pairs import Pairs
 from patsim_utils.layouts.tokens import FILE, Tokens
@@ -23,11 +24,18 @@ CERTAIN = np.array(
 )
 
 
+def digest(folder: Path) -> str:
+    """sha256 of the graph and the tokenizer, by which one that was changed since the export is known."""
+    return storage.digest(folder / GRAPH, folder / FILE)
+
+
 class Reader:
     """Scores pairs, from a folder that `export.write` has made, with OMP_NUM_THREADS threads."""
 
     def __init__(self, folder: Path) -> None:
         settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+        if settings["files"] != digest(folder):
+            raise ValueError("the graph or the tokenizer was changed")
         self.settings = settings["pairs"]
         self.tokenizer = Tokens(folder / FILE, settings["special"])
         options = onnxruntime.SessionOptions()
