@@ -451,7 +451,7 @@ def test_a_distillation_hands_each_step_what_the_one_before_made(monkeypatch, tm
         assert distil.distil(splits, config, [*loaded], folder, anchors=7, **options) == {"train": 1}
         mined, lay, labelled, student, fitted = calls
         calls.clear()
-        assert mined == ((splits["train"],), {"excluded": held_out, "anchors": 7, "seed": 4})
+        assert mined == ((splits["train"],), {"excluded": held_out, "anchors": 7, "titles": None, "seed": 4})
         assert lay == ((folder, [*loaded], "pairs"), {})
         assert labelled == (([*matchers.values()], "pairs", "folder of labels"), {})
         assert student == ((splits["train"], "labelled"), {"excluded": held_out, "seed": 4})
