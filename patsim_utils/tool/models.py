@@ -105,10 +105,10 @@ class Model:
 
     @cached_property
     def identity(self) -> str:
-        """What the scores depend on; what is scored by another engine is scored anew."""
+        """What the scores depend on; what is scored by another engine or version of patsim is scored anew."""
         from patsim_utils.method import backbones
 
-        identity = backbones.identity(self.folder)
+        identity = f"{backbones.identity(self.folder)}-{backbones.code()}"
         return f"onnx-{identity}" if self.engine == "onnx" else identity
 
     @cached_property

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from patsim_utils import storage
-from patsim_utils.tool import cli, outputs, parts
+from patsim_utils.method import backbones
+from patsim_utils.tool import cli, models, outputs, parts
 
 HEADER = "anchor,target,context\n"
 GOOD = HEADER + "pump,valve,F04\n"
@@ -158,3 +159,14 @@ def test_a_folder_that_another_command_scores_into_is_refused(run: Path, tables:
     assert "out is being written by another process" in capsys.readouterr().err
     assert score(run, "in", "-o", "out") == 0
     assert sorted(contents("out")) == [outputs.LEDGER, "a.csv"]
+
+
+def test_scores_of_another_version_of_the_package_are_not_taken_for_its_own(run: Path, tmp_path, monkeypatch) -> None:
+    for room in backbones.ROOMS:
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "scores.py").write_text("score = 1")
+    monkeypatch.setattr(backbones, "PACKAGE", tmp_path)
+    before = models.Model(run).identity
+    assert models.Model(run).identity == before
+    (tmp_path / "method" / "scores.py").write_text("score = 2")
+    assert models.Model(run).identity != before

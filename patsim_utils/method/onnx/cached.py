@@ -14,7 +14,7 @@ def load(folder: Path) -> Reader:
 
     InputError as in `export.write`.
     """
-    name = f"{backbones.identity(folder)[:16]}-{onnxruntime.__version__}"
+    name = f"{backbones.identity(folder)[:16]}-{backbones.code()[:16]}-{onnxruntime.__version__}"
     target = backbones.cache_folder() / "onnx" / name
     try:
         return Reader(target)
