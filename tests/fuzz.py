@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LETTERS = [*"abZéß $_='-1\t😀\u00a0\u200b\uff21", "  ", "null"]
 CONTEXTS = ["H01", "h04", "A61K", "G06F 17/30", " B05", "Y02", "H", "H99", "", "I01", "H01;", "nan"]
 TOLERANCE = 1e-5
-WEIGHTS = (12, 12, 12, 8, 8, 4, 4, 1, 4, 4, 4, 4, 8, 2)  # how often each family is drawn, in the order of `run`
+WEIGHTS = (12, 12, 12, 8, 8, 4, 4, 1, 4, 4, 4, 4, 2, 4, 8, 2)  # how often each family is drawn, in the order of `run`
 
 
 def phrase(draw: random.Random) -> str:
@@ -216,6 +216,8 @@ def run(inputs: int, seed: int) -> collections.Counter:
             "names": fuzz_kept.names,
             "damaged runs": fuzz_kept.damaged_runs,
             "files of a user's": fuzz_kept.users_files,
+            "sheets": fuzz_tables.sheets,
+            "moments": fuzz_tables.moments,
         } | models(folder)
         for _ in range(inputs):
             name = draw.choices(list(families), WEIGHTS)[0]

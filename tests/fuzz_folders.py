@@ -201,9 +201,34 @@ def _nested_json(draw: random.Random, path: Path) -> Path:
 def _yaml(draw: random.Random, path: Path) -> Path:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]" for number in range(1, 12)]
-    text = draw.choice(["\n".join(lines), "[" * 10**5, "{" + "a: " * 10**5])
+    long = "\n".join(f"key_{number}: 1" for number in range(draw.randint(9_000, 10**5)))
+    text = draw.choice(["\n".join(lines), "[" * 10**5, "{" + "a: " * 10**5, long])
     path = path.with_suffix(".yaml")
     path.write_text(text)
+    return path
+
+
+def _tags(draw: random.Random, path: Path) -> Path:
+    """A workbook with very many formats, fonts, names, or changes of the font within a text."""
+    path = path.with_suffix(".xlsx")
+    pd.DataFrame({"phrase": ["x"]}).to_excel(path.with_name("plain.xlsx"), index=False)
+    part, end, tag = draw.choice(MANY_TAGS)
+    with (
+        zipfile.ZipFile(path.with_name("plain.xlsx")) as plain,
+        zipfile.ZipFile(path, "w", 8, compresslevel=1) as packed,
+    ):
+        for name in plain.namelist():
+            content = plain.read(name)
+            if name == part:
+                content = content.replace(end, tag * draw.randint(600_000, 3_000_000) + end)
+            packed.writestr(name, content)
+    return path
+
+
+def _columns(draw: random.Random, path: Path) -> Path:
+    """A text of one line with very many columns."""
+    path = path.with_suffix(".csv.gz")
+    path.write_bytes(gzip.compress(b"a," * draw.randint(20_000, 2_000_000) + b"phrase\n", 1))
     return path
 
 
@@ -214,11 +239,19 @@ def _read_yaml(path: Path) -> None:
         raise InputError(clip(" ".join(str(error).split()))) from error
 
 
+MANY_TAGS = (
+    ("xl/styles.xml", b"</cellXfs>", b"<xf/>"),
+    ("xl/styles.xml", b"</fonts>", b"<font/>"),
+    ("xl/workbook.xml", b"</sheets>", b"<x/>"),
+    ("xl/worksheets/sheet1.xml", b"</sheetData>", b"<r></r>"),
+)
 HOSTILE: list[tuple[Callable[[random.Random, Path], Path], Callable]] = [
     (_texts, tables.read_table),
     (_lists, tables.read_table),
     (_packed, tables.read_table),
     (_workbook, tables.read_table),
+    (_tags, tables.read_table),
+    (_columns, tables.read_table),
     (_nested_json, runs.Run.open),
     (_yaml, _read_yaml),
 ]

@@ -5,7 +5,9 @@ Nothing is lost, changed or read as something else without a word; what the user
 
 import contextlib
 import csv
+import datetime as dt
 import gzip
+import json
 import random
 from pathlib import Path
 from unittest.mock import patch
@@ -117,6 +119,68 @@ def carried(draw: random.Random, folder: Path) -> None:
     check(cells == expected, f"{source.name}, {target.name}: {expected} became {cells}")
     target.unlink()
     check(storage.digest(work) == before, "the source, or its folder, is not what it was")
+
+
+def _shown_number(draw: random.Random) -> tuple[object, str, str]:
+    """A whole number, the format of its cell, and the text with as many digits as the format has."""
+    groups = draw.choice([[5], [5, 4], [3, 2, 4], [13], [1]])
+    digits = sum(groups)
+    number = draw.randrange(10 ** draw.randint(1, 12))
+    number_format = draw.choice(["-", "\\-"]).join("0" * group for group in groups)
+    number_format = draw.choice(["", '"DE-"', "[$-407]"]) + number_format + draw.choice(["", ";@", "_ "])
+    return number, number_format, f"{number:0{digits}}"
+
+
+def _shown_day(draw: random.Random) -> tuple[object, str, str]:
+    """A moment, a format with or without its time, and the text."""
+    day = dt.datetime(2000, 1, 1) + dt.timedelta(days=draw.randrange(20_000))
+    moment = day + dt.timedelta(seconds=draw.choice([0, 0, 1, 43_200]))
+    number_format = draw.choice(["yyyy-mm-dd", "d.m.yy", "yyyy-mm-dd hh:mm", "dd/mm/yyyy hh:mm:ss"])
+    is_day = moment == day and "h" not in number_format
+    return moment, number_format, str(day.date()) if is_day else str(moment)
+
+
+def sheets(draw: random.Random, folder: Path) -> None:
+    """Numbers and days with a format: zeros that are shown stay, and a day gets no time."""
+    cells = [draw.choice([_shown_number, _shown_day])(draw) for _ in range(draw.randint(1, 5))]
+    book = openpyxl.Workbook()
+    book.active.append(["anchor", "note"])
+    for row, (value, number_format, _) in enumerate(cells, 2):
+        book.active.cell(row, 1, "x")
+        book.active.cell(row, 2, value).number_format = number_format
+    book.save(folder / "sheets.xlsx")
+    texts = tables.read_table(folder / "sheets.xlsx")[0]["note"].tolist()
+    check(texts == [text for _, _, text in cells], f"{cells} became {texts}")
+
+
+MOMENTS = (
+    dt.time(1, 2, 3),
+    dt.time(1, 2, 3, 4),
+    dt.timedelta(days=2, seconds=5),
+    dt.timedelta(microseconds=-5),
+    dt.datetime(2020, 1, 2, 3, 4, 5),
+    dt.datetime(2020, 1, 2, tzinfo=dt.UTC),
+    dt.datetime(2020, 1, 2, microsecond=7),
+    dt.date(1800, 1, 2),
+    b"text",
+    1e-12,
+    2**63 - 1,
+)
+
+
+def moments(draw: random.Random, folder: Path) -> None:
+    """Times, durations, bytes and small numbers, written in each form that is no Parquet, are what they were."""
+    values = draw.choices(MOMENTS, k=draw.randint(1, 4))
+    frame = pd.DataFrame({"anchor": "x", "note": pd.Series(values, dtype=object)})
+    expected = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    for ending in ("csv", "xlsx", "json"):
+        path = folder / f"moments.{ending}"
+        outputs.write_table(frame, path)
+        if ending == "json":
+            cells = [str(row["note"]) for row in json.loads(path.read_text())]
+        else:
+            cells = [row[1] for row in read_back(path)[1:]]
+        check(cells == expected, f"{ending}: {expected} became {cells}")
 
 
 def quotes(draw: random.Random, folder: Path) -> None:

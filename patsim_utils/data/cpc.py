@@ -16,7 +16,7 @@ from pathlib import Path
 from patsim_utils.errors import InputError, clip, named
 
 UNKNOWN = "unknown"
-SECTION_FILE = re.compile(r"cpc-section-[A-HY]_\d+\.txt$")
+SECTION_FILE = re.compile(r"(?:^|/)cpc-section-[A-HY]_\d+\.txt$")
 LARGEST_LIST = 2**26  # bytes of all sections of the official list, of which the largest has 4 MB
 LONGEST_TITLE = 5000  # characters of the title of a section or class
 

@@ -242,11 +242,14 @@ def _text(frame: pd.DataFrame, separator: str) -> str:
 
 def _mapped(frame: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
     """The frame with its texts changed; columns of numbers and dates stay as they are."""
+    import pandas as pd
 
     frame = frame.copy(deep=False)
     for position, dtype in enumerate(frame.dtypes):
         if dtype.name in ("object", "str", "string", "category"):
-            frame.isetitem(position, frame.iloc[:, position].astype(object).map(change))
+            values = [change(value) for value in frame.iloc[:, position].astype(object)]
+            # without a type of pandas' own, which writes days and durations in another way
+            frame.isetitem(position, pd.Series(values, index=frame.index, dtype=object))
     return frame
 
 

@@ -63,7 +63,8 @@ def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path,
         "H04B1/00\t0\tVery loud",
     ]
     with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
-        archive.writestr("cpc-section-H_20300101.txt", mark + "\n".join(lines) + "\n")
+        archive.writestr("list/cpc-section-H_20300101.txt", mark + "\n".join(lines) + "\n")
+        archive.writestr("__MACOSX/list/._cpc-section-H_20300101.txt", b"\0\5\x16\7\xff")  # as a Mac adds
     titles = cpc.titles(tmp_path / "titles.zip")
     assert (titles["H"], titles["H04"]) == ("sparks", "talking and singing by wire; echoes; noise")
     assert titles == cpc.titles() | {"H": titles["H"], "H04": titles["H04"]}
