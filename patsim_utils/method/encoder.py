@@ -31,6 +31,8 @@ LONGEST = 4096  # tokens of a sequence, at most, whatever an encoder says
 NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
 # Those that sequences are made with
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token")
+# A word that every vocabulary has, if in pieces, and a letter that hardly any has
+PROBE = "a valve \u3400"
 
 
 @cache
@@ -63,6 +65,7 @@ def load_tokenizer(backbone: str) -> "PreTrainedTokenizerBase":
         for name in SPECIAL_TOKENS:
             if getattr(tokenizer, f"{name}_id") is None:
                 raise ValueError(f"it has no {name}")
+        tokenizer([PROBE])  # fails where words are unknown and it has no token for them
     except Exception as error:
         raise _cannot_load(backbone, "tokenizer", error) from error
     return tokenizer

@@ -1,5 +1,6 @@
 """The backbone: loading, adapters, precision, hidden states, the pretrained cosine."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def test_a_backbone_that_cannot_be_loaded_is_one_line_and_runs_nothing(tmp_path,
         with pytest.raises(InputError, match=message) as caught:
             load(folder)
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]]},
+        {"type": "WordPiece", "unk_token": "[NONE]", "vocab": {"a": 0}},
+    ],
+)
+def test_damaged_models_a_tokenizer_that_lost_its_words_is_refused(tiny_backbone, tmp_path, words: dict) -> None:
+    shutil.copytree(tiny_backbone("bert"), tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": words}))
+    with pytest.raises(InputError, match="no tokenizer can be loaded") as caught:
+        encoder.load_tokenizer(str(tmp_path))
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])
