@@ -33,9 +33,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text[:9]) < 1 or len(text) > 9:
+    """A whole number of at least 1, of at most nine digits."""
+    if not text.isdecimal() or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"{clip(text)} is no whole number of at least 1")
+    if len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{clip(text)} has more than nine digits")
     return int(text)
 
 

@@ -37,7 +37,13 @@ def test_a_backbone_that_cannot_be_loaded_is_one_line_and_runs_nothing(tmp_path,
     "words",
     [
         {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]]},
-        {"type": "WordPiece", "unk_token": "[NONE]", "vocab": {"a": 0}},
+        {
+            "type": "WordPiece",
+            "unk_token": "[NONE]",
+            "vocab": {"a": 0},
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        },
     ],
 )
 def test_damaged_models_a_tokenizer_that_lost_its_words_is_refused(tiny_backbone, tmp_path, words: dict) -> None:

@@ -172,6 +172,7 @@ def test_what_ray_cannot_do_has_its_line(run: Path, tmp_path, monkeypatch, capsy
     for more, told in (
         (["--workers", "2"], "--workers: works with --engine ray only"),
         (["--engine", "ray", "--workers", "0"], "--workers: '0' is no whole number of at least 1"),
+        (["--engine", "ray", "--workers", "1" * 20], "--workers: '11111111111111111111' has more than nine digits"),
         ([], "holds no table"),
     ):
         assert cli.main([*words, *more]) == 2
