@@ -141,7 +141,10 @@ def _titled(path: Path) -> list[tuple[str, str, str]]:
     except Exception as error:  # zipfile raises errors of many kinds for a damaged file
         reason = f"cannot be read as the CPC title list, a zip ({clip(error)})"
         raise InputError(f"{named(path)}: {reason}") from error
-    return [(code, level, title) for code, level, title in (row for row in rows if len(row) == 3)]
+    titled = [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+    if not titled:
+        raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
+    return titled
 
 
 def _lines_of_sections(path: Path) -> Iterator[str]:

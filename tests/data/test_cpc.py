@@ -70,6 +70,13 @@ def test_titles_from_a_zip_are_cleaned_and_gaps_keep_their_gloss(tmp_path: Path,
     assert titles == cpc.titles() | {"H": titles["H"], "H04": titles["H04"]}
 
 
+def test_a_list_without_titles_has_no_phrases(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
+        archive.writestr("readme.txt", "H04\t\tTALKING")
+    with pytest.raises(InputError, match="holds no titles"):
+        cpc.title_phrases(tmp_path / "titles.zip")
+
+
 def test_phrases_of_titles_come_with_those_of_the_group_above(tmp_path: Path) -> None:
     lines = [
         "E05B\t\tLOCKS",
