@@ -90,7 +90,7 @@ def _official(path: Path) -> dict[str, str]:
     """Section or class -> title, of the official list."""
     texts = {code: title for code, _, title in _titled(path) if code in _INDEX}
     if not texts:
-        raise InputError(f"{named(path)}: holds no titles in files named cpc-section-X_DATE.txt")
+        raise InputError(f"{named(path)}: has no title of a CPC section or class")
     for code, text in texts.items():
         if len(text) > LONGEST_TITLE:
             raise InputError(f"{named(path)}: the title of {code} has {len(text):,} characters")

@@ -77,6 +77,13 @@ def test_a_list_without_titles_has_no_phrases(tmp_path: Path) -> None:
         cpc.title_phrases(tmp_path / "titles.zip")
 
 
+def test_a_list_without_titles_of_classes_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "titles.zip", "w") as archive:
+        archive.writestr("cpc-section-H_20300101.txt", "H04B1/00\t0\tVery loud")
+    with pytest.raises(InputError, match="has no title of a CPC section or class"):
+        cpc.titles(tmp_path / "titles.zip")
+
+
 def test_phrases_of_titles_come_with_those_of_the_group_above(tmp_path: Path) -> None:
     lines = [
         "E05B\t\tLOCKS",
