@@ -1,10 +1,10 @@
 """Distillation: a teacher labels pairs that nobody rated, and a smaller, faster student learns from them as well.
 
-What a small model lacks is anchors: the data has 733 in training. New ones are phrases of the training data that are no
-anchor yet, each in the class of its pair, and, where the official CPC title list is given, what its groups are called.
-About sixteen candidates are mined for each: the nearest phrases, the nearest
-of the class, other targets of its group, and random ones. The nearest are paired with it in a second class as well, so
-that a student learns what a class changes. Phrases that stand in the held-out anchors are never mined.
+What a small model may lack is anchors: the data has 733 in training. New ones are phrases of the training data that are
+no anchor yet, each in the class of its pair, and, where the official CPC title list is given, what its groups are
+called. About sixteen candidates are mined for each: the nearest phrases, the nearest of the class, other targets of its
+group, and random ones. The nearest four are paired with it in a second class as well, so that a student learns what a
+class changes. The held-out anchors are never mined.
 
 The student learns rated pairs by the method's own loss, and labelled pairs from the teacher's probabilities
 (Hinton et al. 2015, arXiv 1503.02531). Variants of phrases are labelled as the same, and phrases
@@ -35,8 +35,8 @@ from patsim_utils.training.fit import fit
 
 # How many candidates of each kind are mined for a new anchor.
 NEAREST = 4
-NEXT = 3  # of the NEXT_OF phrases that follow the nearest
-NEXT_OF = 36
+NEAR_DRAWN = 3  # at random of the NEAR_POOL phrases that follow the nearest
+NEAR_POOL = 36
 NEAREST_OF_CLASS = 2
 OF_GROUP = 3
 RANDOM_OF_CLASS = 3
@@ -70,24 +70,24 @@ class Miner:
     def _numbers(self, targets: pd.Series) -> np.ndarray:
         return np.array(sorted({self.number[target] for target in targets if target in self.number}), dtype=np.int64)
 
-    def candidates(self, phrase: str, *, old_anchor: str, context: str) -> list[str]:
-        """The mined candidates of one new anchor, each once; `old_anchor` is the anchor that it was a target of."""
+    def candidates(self, phrase: str, *, source_anchor: str, context: str) -> list[str]:
+        """The mined candidates of one new anchor, each once; `source_anchor` is the anchor that it was a target of."""
         own = self.number[phrase]
         similarity = self.vectors @ self.vectors[own]
-        near = self._nearest(similarity, NEAREST + NEXT_OF + 1, without=own)
+        near = self._nearest(similarity, NEAREST + NEAR_POOL + 1, without=own)
         of_class = self.of_class[context]
         near_in_class = of_class[np.argsort(-similarity[of_class])]
         near_in_class = near_in_class[~np.isin(near_in_class, [own, *near[:NEAREST]])]
         numbers = [
             *near[:NEAREST],
-            *self._draw(near[NEAREST : NEAREST + NEXT_OF], NEXT),
+            *self._draw(near[NEAREST : NEAREST + NEAR_POOL], NEAR_DRAWN),
             *near_in_class[:NEAREST_OF_CLASS],
-            *self._draw(self.of_group[old_anchor, context], OF_GROUP),
+            *self._draw(self.of_group[source_anchor, context], OF_GROUP),
             *self._draw(of_class, RANDOM_OF_CLASS),
             self.generator.integers(len(self.phrases)),
         ]
-        if old_anchor in self.number:
-            numbers.append(self.number[old_anchor])
+        if source_anchor in self.number:
+            numbers.append(self.number[source_anchor])
         return [self.phrases[number] for number in dict.fromkeys(numbers) if number != own]
 
     def _nearest(self, similarity: np.ndarray, count: int, *, without: int) -> np.ndarray:
@@ -103,7 +103,7 @@ class Miner:
 def mine(
     train: pd.DataFrame, *, excluded: Iterable[str], anchors: int, titles: pd.DataFrame | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Unrated pairs of `anchors` new anchors, about twenty each: anchor, target, context.
+    """Unrated pairs of `anchors` new anchors, about sixteen each and four in a second class: anchor, target, context.
 
     `titles`: what CPC groups are called, as `of_titles` has it; half of the new anchors are of these.
     """
@@ -111,17 +111,17 @@ def mine(
     known = excluded | {*train["anchor"]}
     if titles is None:
         sources = train
-        new = _sample(train, anchors, known=known, seed=seed)
+        new = _new_anchors(train, anchors, known=known, seed=seed)
     else:
         sources = pd.concat([train, titles], ignore_index=True)
-        of_train = _sample(train, anchors - anchors // 2, known=known, seed=seed)
-        of_titles = _sample(titles, anchors // 2, known=known | {*train["target"]}, seed=seed)
+        of_train = _new_anchors(train, anchors - anchors // 2, known=known, seed=seed)
+        of_titles = _new_anchors(titles, anchors // 2, known=known | {*train["target"]}, seed=seed)
         new = pd.concat([of_train, of_titles], ignore_index=True)
     miner = Miner(sources, excluded=excluded, seed=seed)
     classes = sorted(train["context"].unique())
     rows = []
-    for phrase, old_anchor, context in new[["target", "anchor", "context"]].itertuples(index=False):
-        candidates = miner.candidates(phrase, old_anchor=old_anchor, context=context)
+    for phrase, source_anchor, context in new[["target", "anchor", "context"]].itertuples(index=False):
+        candidates = miner.candidates(phrase, source_anchor=source_anchor, context=context)
         rows += [(phrase, candidate, context) for candidate in candidates]
         second = classes[miner.generator.integers(len(classes))]
         if second != context:
@@ -129,7 +129,7 @@ def mine(
     return pd.DataFrame(rows, columns=["anchor", "target", "context"])
 
 
-def _sample(pairs: pd.DataFrame, count: int, *, known: set[str], seed: int) -> pd.DataFrame:
+def _new_anchors(pairs: pd.DataFrame, count: int, *, known: set[str], seed: int) -> pd.DataFrame:
     """Pairs whose targets are new anchors: at most `count`, each target once and none of `known`."""
     new = pairs[~pairs["target"].isin(known)].drop_duplicates("target")
     return new.sample(n=min(count, len(new)), random_state=seed)
@@ -165,8 +165,8 @@ def label(teachers: Sequence[Matcher], pairs: pd.DataFrame, folder: Path) -> pd.
 
 
 def _probabilities(teacher: Matcher, pairs: pd.DataFrame) -> np.ndarray:
-    """TEACHER_COLUMNS (n, 14) by one teacher: what its scores are made of, and its ratings."""
-    predictions = teacher.run(teacher.pairs(pairs))
+    """TEACHER_COLUMNS (n, 14) by one teacher: P(rank > k), with its regressor if it has one, and its ratings."""
+    predictions = teacher.predictions(pairs)
     above = predictions.logits.double().sigmoid()
     ratings = predictions.rating_logits.double().softmax(-1)
     return torch.cat([above, ratings], dim=-1).numpy()
@@ -177,14 +177,16 @@ def student_rows(
 ) -> pd.DataFrame:
     """What a student is trained on: rated pairs, labelled pairs, and pairs that `by_rule` makes.
 
-    TEACHER_COLUMNS are NaN but for labelled pairs, whose score 0 and rating "0" are a filling that no loss reads.
+    TEACHER_COLUMNS are NaN but for labelled pairs. Score 0 and rating "0" of those are placeholders: the loss of a
+    labelled pair reads its TEACHER_COLUMNS alone.
     """
     excluded = {*excluded}
     new_anchors = labelled[["anchor", "context"]].drop_duplicates()
     targets = train[["target", "context"]].rename(columns={"target": "anchor"}).drop_duplicates("anchor")
     targets = targets[~targets["anchor"].isin([*train["anchor"], *excluded])]
-    has_rule = targets["anchor"].map(opposite).notna() | targets["anchor"].map(other_spelling).notna()
-    phrases = pd.concat([new_anchors, targets[has_rule]]).drop_duplicates()
+    has_opposite = targets["anchor"].map(opposite).notna()
+    has_spelling = targets["anchor"].map(other_spelling).notna()
+    phrases = pd.concat([new_anchors, targets[has_opposite | has_spelling]]).drop_duplicates()
     made = by_rule(phrases, excluded=excluded, seed=seed)
     labelled = labelled.assign(score=0.0, rating="0")
     unrated = pd.concat([made, labelled]).drop_duplicates(["anchor", "target", "context"])
@@ -224,11 +226,11 @@ def distil(
     """Trains a student in the run folder `folder` on `splits["train"]` and `anchors` new anchors; returns its metrics.
 
     `titles`: the official CPC title list; half of the new anchors are what its groups are called. Labels lie in
-    `.<name>.labels` beside the run, for a training that is killed or repeated with other settings; those of other
-    teachers or pairs go.
+    `.<name>.labels` beside the run, for a training that is killed or repeated with other settings; labels of other
+    teachers or pairs are deleted.
 
     Raises:
-        InputError: a teacher is no model, or has learned no ratings; the list cannot be read; as `fit`.
+        InputError: a teacher is no model, or has learned no ratings; the title list cannot be read; what `fit` raises.
     """
     matchers = [Matcher.load(teacher) for teacher in teachers]
     for teacher, matcher in zip(teachers, matchers, strict=True):
@@ -255,7 +257,7 @@ def _label_folder(folder: Path, teachers: Sequence[Path], pairs: pd.DataFrame) -
     identity = hashlib.sha256(identity.encode() + pairs.to_csv(index=False).encode()).hexdigest()
     labels.mkdir(parents=True, exist_ok=True)
     for other in labels.iterdir():
-        is_older = re.fullmatch(r"[0-9a-f]{64}", other.name) and other.name != identity
-        if is_older and other.is_dir():
+        holds_labels = other.is_dir() and re.fullmatch(r"[0-9a-f]{64}", other.name)
+        if holds_labels and other.name != identity:
             shutil.rmtree(other)
     return labels / identity

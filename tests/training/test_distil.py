@@ -213,22 +213,22 @@ def test_candidates_are_those_of_a_slow_loop(monkeypatch) -> None:
         return sorted({phrases.index(target) for target in rows["target"] if target not in excluded})
 
     for row in (0, 3, 17, 64):
-        old_anchor, phrase, context = train.iloc[row][["anchor", "target", "context"]]
+        source_anchor, phrase, context = train.iloc[row][["anchor", "target", "context"]]
         own = phrases.index(phrase)
         near = sorted(range(len(phrases)), key=lambda n, own=own: -(miner.vectors[n] @ miner.vectors[own]))
         near = [n for n in near if n != own][:40]
         in_class = numbers(train[train["context"] == context])
-        group = numbers(train[(train["anchor"] == old_anchor) & (train["context"] == context)])
+        group = numbers(train[(train["anchor"] == source_anchor) & (train["context"] == context)])
         expected = near[:4] + random.choice(near[4:], 3, replace=False).tolist()
         by_similarity = sorted(in_class, key=lambda n, own=own: -(miner.vectors[n] @ miner.vectors[own]))
         expected += [n for n in by_similarity if n not in (own, *near[:4])][:2]
         expected += random.choice(group, min(3, len(group)), replace=False).tolist()
         expected += random.choice(in_class, 3, replace=False).tolist()
         expected.append(int(random.integers(len(phrases))))
-        if old_anchor not in excluded:
-            expected.append(phrases.index(old_anchor))
+        if source_anchor not in excluded:
+            expected.append(phrases.index(source_anchor))
         texts = [phrases[n] for n in dict.fromkeys(expected) if n != own]
-        assert miner.candidates(phrase, old_anchor=old_anchor, context=context) == texts
+        assert miner.candidates(phrase, source_anchor=source_anchor, context=context) == texts
 
 
 def test_half_of_the_new_anchors_are_names_of_groups(monkeypatch, tmp_path: Path) -> None:
@@ -258,12 +258,12 @@ def test_few_phrases_are_all_near(monkeypatch) -> None:
     train = rated_pairs().head(6)
     miner = miner_of(monkeypatch, train, excluded=[])
     first = train.iloc[0]
-    candidates = miner.candidates(first["target"], old_anchor=first["anchor"], context=first["context"])
+    candidates = miner.candidates(first["target"], source_anchor=first["anchor"], context=first["context"])
     assert len(candidates) == len(set(candidates))
     assert first["target"] not in candidates
     assert first["anchor"] in candidates
     same = miner_of(monkeypatch, train, excluded=[], seed=0)
-    assert same.candidates(first["target"], old_anchor=first["anchor"], context=first["context"]) == candidates
+    assert same.candidates(first["target"], source_anchor=first["anchor"], context=first["context"]) == candidates
 
 
 def test_a_new_anchor_has_its_candidates_in_its_class_and_the_nearest_in_another(monkeypatch) -> None:
@@ -275,17 +275,17 @@ def test_a_new_anchor_has_its_candidates_in_its_class_and_the_nearest_in_another
             assert (excluded, seed) == ({"target 07"}, 6)
             self.generator = np.random.default_rng(seed)
 
-        def candidates(self, phrase: str, *, old_anchor: str, context: str) -> list[str]:
-            asked.append((phrase, old_anchor, context))
+        def candidates(self, phrase: str, *, source_anchor: str, context: str) -> list[str]:
+            asked.append((phrase, source_anchor, context))
             return [f"{phrase} {number}" for number in range(6)]
 
     monkeypatch.setattr(distil, "Miner", Listed)
     pairs = distil.mine(train, excluded=["target 07"], anchors=9, seed=6)
     random = np.random.default_rng(6)
     expected = []
-    for phrase, old_anchor, context in asked:
+    for phrase, source_anchor, context in asked:
         first = train[train["target"] == phrase].iloc[0]
-        assert (old_anchor, context) == (first["anchor"], first["context"])
+        assert (source_anchor, context) == (first["anchor"], first["context"])
         expected += [(phrase, f"{phrase} {number}", context) for number in range(6)]
         second = ["A01", "B60"][random.integers(2)]
         if second != context:
@@ -355,6 +355,18 @@ def test_labels_are_the_mean_of_the_teachers_in_four_digits(tmp_path, monkeypatc
     assert capsys.readouterr().out == "labelled: 1 of 2 parts\nlabelled: 2 of 2 parts\n"
     monkeypatch.setattr(distil, "_probabilities", None)
     pd.testing.assert_frame_equal(distil.label([*teachers], pairs, tmp_path / "a" / "labels"), labelled)
+
+
+def test_a_teacher_labels_with_its_regressor(mined, tiny_backbone, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = Matcher(Config(backbone=tiny_backbone("bert"), contrast_layer=1))
+    pairs = mined.head(20)
+    network_alone = teacher.score(pairs)
+    teacher.regressor = SimpleNamespace(blend=lambda logits, frame: logits + len(frame))
+    labelled = distil.label([teacher], pairs, tmp_path / "labels")
+    scores = labelled[list(ABOVE_COLUMNS)].mean(axis=1)
+    assert scores.to_numpy() == pytest.approx(teacher.score(pairs), abs=1e-4)
+    assert (scores > network_alone).all()
 
 
 def test_labels_of_other_teachers_or_pairs_go(tmp_path, monkeypatch) -> None:
