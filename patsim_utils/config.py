@@ -171,7 +171,7 @@ class Parameters(Config):
     form: bool = True  # show a form to type into; a page has none
     query: Text = "wireless handset"  # the phrase that a corpus is searched for
     corpus: Text = ""  # table with a column phrase, or an index; empty for the targets of the study's data
-    retriever: Text = "auto"  # a sentence-transformers model; auto: the run's own, else minilm
+    retriever: Text = "auto"  # a sentence-transformers model; auto: the run's own, else the one that ships
     train_retriever: Literal["none", "multiple_negatives", "hard_negatives"] = "none"  # of a retriever of the run's own
     top: int = Field(20, ge=1, le=1000)  # phrases of an answer
     measured: bool = True  # measure on the anchors of validation what the search finds

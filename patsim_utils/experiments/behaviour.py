@@ -1,11 +1,14 @@
 """Is a model right where a person can judge? Pairs and triplets of `data/behaviour.csv`, written before any model.
 
 A single pair says in which range its score has to lie, a triplet which of two targets has to have the higher score.
-Nothing of the file is trained on, and no setting is chosen by it.
+Nothing of the file is trained on, and no setting is tuned to it. But it is not quite blind: when the first shares had
+been seen, opposites were added to what students learn, and phrases that differ in spaces, hyphens or spelling alone
+became equal by definition.
 
 `python -m patsim_utils.experiments.behaviour small runs/mine` prints the shares for two models.
 """
 
+import json
 import operator
 import sys
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import pandas as pd
 
 from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
+from patsim_utils.method.weights.folders import SHIPPED
 from patsim_utils.ratings import RELATION_WORDS
 
 FILE = Path(__file__).parents[1] / "data" / "behaviour.csv"
@@ -28,6 +32,22 @@ COMPARISONS = {
     "<=": operator.le,
 }
 TOLERANCE = 1e-6  # of a score that is to be reached exactly
+
+IN_WORDS = {
+    "identical": "equal phrases: 1",
+    "hyphen_or_space": "differ in hyphen or space: .7 or more",
+    "spelling": "British and American spelling: .7 or more",
+    "plural": "singular and plural: .7 or more",
+    "word_order": "another order of words: .7 or more",
+    "abbreviation": "abbreviation written out: .7 or more",
+    "synonym": "synonyms: .6 or more",
+    "unrelated": "unrelated, with a word in common: .3 or less",
+    "synonym_before_antonym": "synonym above opposite",
+    "narrower_before_unrelated": "narrower term above an unrelated one",
+    "sense_by_class": "sense of the class above the other sense",
+    "part_and_whole": "part above something unrelated",
+}
+BY_DEFINITION = ("identical", "hyphen_or_space", "spelling")  # is_one_phrase, so the network is not asked
 
 Scorer = Callable[[pd.DataFrame], np.ndarray]  # rows of anchor, target, context -> scores (n,)
 
@@ -71,6 +91,37 @@ def shares(scorers: dict[str, Scorer]) -> pd.DataFrame:
     counts = read().groupby("kind", sort=False).size().rename("rows")
     columns = {name: judge(scorer).groupby("kind", sort=False)["right"].mean() for name, scorer in scorers.items()}
     return pd.concat([counts, pd.DataFrame(columns)], axis=1).reset_index()
+
+
+def beside_shipped(scorer: Scorer) -> pd.DataFrame:
+    """The shares of a run, of the models that ship as recorded with them, and of the pretrained cosine.
+
+    Columns: kind, rows, this run, a column for each of these models, pretrained cosine.
+    """
+    table = shares({"this run": scorer, "pretrained cosine": encoder.pretrained_cosine})
+    for path in sorted(SHIPPED.glob("*/figures.json")):
+        recorded = json.loads(path.read_text("utf-8"))["behaviour"]
+        table.insert(3, path.parent.name, table["kind"].map(recorded))
+    return table
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """Of `beside_shipped`: what the run is right and wrong about."""
+    asked = table[~table["kind"].isin(BY_DEFINITION)]
+    best = asked.loc[asked["this run"].idxmax()]
+    worst = asked.loc[asked["this run"].idxmin()]
+    return (
+        f"Of what is not equal by definition it is right most often for “{IN_WORDS[best['kind']]}” "
+        f"({100 * best['this run']:.0f} %) and least often for “{IN_WORDS[worst['kind']]}” "
+        f"({100 * worst['this run']:.0f} %)."
+    )
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `beside_shipped`: kinds in words, shares in percent."""
+    kinds = table["kind"].map(IN_WORDS)
+    percents = table.drop(columns=["kind", "rows"]).map(lambda share: f"{100 * share:.0f} %")
+    return pd.concat([kinds, table["rows"], percents], axis=1)
 
 
 def examples(matcher: Matcher) -> pd.DataFrame:

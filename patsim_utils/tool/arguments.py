@@ -197,7 +197,7 @@ def _add_score(command: Callable[..., Add]) -> None:
     add("--on-error", choices=("refuse", "skip"), default="refuse", help=on_error)
     add("--status", type=Path, help="file that says how far the work is, as JSON")
     _add_written(add)
-    onnx = "onnx: ONNX Runtime, which starts in a fifth of the time"
+    onnx = "onnx: ONNX Runtime, which starts in less than half of the time"
     _add_engine(add, ("local", "onnx", "ray"), f"this process (default), Ray's workers, or {onnx}")
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from patsim_utils.data import cpc
-from patsim_utils.data.pairs import check_pairs, normalise
+from patsim_utils.data.pairs import check_pairs, is_one_phrase, normalise
 from patsim_utils.experiments import behaviour
 
 
@@ -65,3 +65,42 @@ def test_an_example_is_a_hit_within_a_quarter_of_a_persons_score() -> None:
     assert set(table["relation"]) == {"a narrower term"}
     says.relations = None
     assert "relation" not in behaviour.examples(SimpleNamespace(read=lambda _: says))
+
+
+def test_a_run_stands_beside_what_ships_and_the_pretrained_cosine() -> None:
+    table = behaviour.beside_shipped(lambda frame: np.full(len(frame), 0.8))
+    assert {"kind", "rows", "this run", "small", "large", "pretrained cosine"} == set(table)
+    shares = table.set_index("kind")
+    assert shares.loc["plural", "this run"] == 1
+    assert shares.loc["unrelated", "this run"] == 0
+    assert shares.loc["identical", "pretrained cosine"] == 1
+    assert 0 < shares.loc["sense_by_class", "small"] < 1
+    assert table["rows"].sum() == len(behaviour.read())
+    assert table.notna().all(axis=None)
+
+
+def test_the_sentence_names_the_best_and_the_worst_kind_that_the_model_is_asked_about() -> None:
+    table = pd.DataFrame(
+        {
+            "kind": ["identical", "plural", "synonym", "spelling"],
+            "rows": [15, 20, 25, 20],
+            "this run": [1.0, 0.95, 0.12, 0.0],
+        }
+    )
+    sentence = behaviour.sentence(table)
+    assert "“singular and plural: .7 or more” (95 %)" in sentence
+    assert sentence.endswith("“synonyms: .6 or more” (12 %).")
+    assert behaviour.in_words(table)["this run"].tolist() == ["100 %", "95 %", "12 %", "0 %"]
+
+
+def test_every_kind_is_said_in_words_with_its_threshold() -> None:
+    rows = behaviour.read()
+    assert set(rows["kind"]) == set(behaviour.IN_WORDS)
+    for kind, expected in rows.groupby("kind")["expected"].unique().items():
+        (bound,) = expected
+        words = behaviour.IN_WORDS[kind]
+        assert bound == behaviour.ORDER or bound.removeprefix(">=").removeprefix("<=") in words
+    equal = rows[rows["kind"].isin(behaviour.BY_DEFINITION)]
+    anchors = equal["anchor"].map(normalise)
+    targets = equal["target"].map(normalise)
+    assert is_one_phrase(anchors, targets).mean() > 0.95

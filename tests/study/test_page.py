@@ -9,6 +9,7 @@ import pytest
 from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from patsim_utils.config import Config
 from patsim_utils.data.splits import GOOGLE
 from patsim_utils.study.look.markup import answer, top
 from patsim_utils.study.pages import summary
@@ -44,6 +45,16 @@ def executed(folder: Path, stem: str) -> Path:
 def shown(folder: Path, stem: str, *, credit: str = "") -> str:
     titles = {"2_train": "Train: it", "3_errors": "Errors: where"}
     return page(executed(folder, stem), name="n", titles=titles, reports=ROOT / "reports", summary=TOP, credit=credit)
+
+
+@pytest.mark.parametrize("is_demonstration", [True, False])
+def test_the_page_of_a_demonstration_links_to_the_models_that_ship(
+    is_demonstration, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setitem(TOP, "is_demonstration", is_demonstration)
+    links = shown(tmp_path, "2_train").count('<a href="../index.html">what they say of forty pairs</a>')
+    assert links == is_demonstration
+    assert summary.use(Config(data="sample"))[-1].endswith("a demonstration, not for use.")
 
 
 def test_a_page_begins_with_title_and_verdict_and_the_summary_stands_once(tmp_path: Path) -> None:

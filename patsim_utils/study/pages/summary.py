@@ -35,7 +35,7 @@ def credit(data: str, prints: Mapping[str, str]) -> str:
 def summary(folder: Path) -> dict[str, Any] | None:
     """What the page's template shows of the run in a folder; None without a finished run.
 
-    Returns verdict, tiles (figure and words), picture, sentences.
+    Returns verdict, tiles (figure and words), picture, sentences, is_demonstration (of the sample alone).
     """
     try:
         run = Run.open(folder)
@@ -52,6 +52,7 @@ def summary(folder: Path) -> dict[str, Any] | None:
         "tiles": tiles(frame, seed=seed),
         "picture": Markup(picture._repr_html_()),
         "sentences": [*sentences, *use(run.config)],
+        "is_demonstration": run.config.data == "sample",
     }
 
 
