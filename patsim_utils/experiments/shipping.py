@@ -57,13 +57,15 @@ model-index:
 
 Anchor phrase, target phrase and CPC class in, a score from 0 to 1 out.
 
-- **Model**: {description}; {megabytes:.1f} MB beside the pretrained weights (update of rank {rank}, float16).
+- **Model**: {description}. The {megabytes:.1f} MB are what training changed of the pretrained weights ({base},
+  Apache-2.0), as products of rank {rank} in float16, and the heads.
 - **Pearson** {pearson:.3f} [{low:.3f}, {high:.3f}] on {split}, whose anchors training never saw, one seed; without the
   compression {pearson_uncompressed:.3f}.
-- **Speed** with {threads} threads in {precision}: {pairs_per_second:,.0f} pairs a second (1 x 100), {times:.1f} times
-  those of a CrossEncoder of the same encoder.
-- **Made** by {command} and `python -m patsim_utils.experiments.shipping runs/{run} {name} --rank {rank}` at commit
-  {commit}.
+- **Speed** on {threads}, {precision}, in pairs a second and as a multiple of a CrossEncoder of the same encoder:
+  {speeds}.
+- **Right where a person can judge** (`patsim_utils/data/behaviour.csv`; the first three by definition): {shares}.
+- **Made** at commit {commit} by `{command}`,
+  and by `python -m patsim_utils.experiments.shipping runs/{run} {name} --rank {rank}`.
 - **Limits**: meant for ranking candidate phrases that a person then looks at. It takes many opposites for synonyms.
 
 {credit} This model is shared under CC BY 4.0.
@@ -77,7 +79,7 @@ BASES = {
 def ship(run: Run, name: str, *, rank: int, command: str) -> dict[str, Any]:
     """Writes the model `name`; returns its figures.
 
-    `rank`: of the update of each linear layer. `command`: what made the run, for the card.
+    `rank`: of the update of each linear layer. `command`: that made the run, for the card.
     """
     SHIPPED.mkdir(exist_ok=True)
     storage.recover(SHIPPED / name)
@@ -98,7 +100,7 @@ def measure(matcher: Matcher, run: Run) -> dict[str, Any]:
     frame = load(run.config.data, protocol=run.config.protocol, seed=run.config.seed)["validation"]
     result = metrics.evaluate(frame, matcher.predictions(frame).scores, seed=run.config.seed)
     low, high = result["pearson_ci"]
-    shares = behaviour.shares({"share": matcher.score})
+    judged = behaviour.shares({"model": matcher.score})
     return {
         "pearson": result["pearson"],
         "low": low,
@@ -106,7 +108,7 @@ def measure(matcher: Matcher, run: Run) -> dict[str, Any]:
         "split": "validation",
         "seeds": 1,
         "pearson_uncompressed": run.metrics["validation"]["pearson"],
-        "behaviour": {row.kind: round(row.share, 3) for row in shares.itertuples()},
+        "behaviour": {row.kind: round(row.model, 3) for row in judged.itertuples()},
     }
 
 
@@ -124,10 +126,8 @@ def speed(matcher: Matcher, config: Config) -> dict[str, Any]:
             other_rate = count / seconds_of(lambda pairs=pairs: other.predict(texts(pairs), show_progress_bar=False))
         rates[f"1 x {count:,}"] = {"pairs_per_second": own_rate, "cross_encoder": other_rate}
     uses_bf16 = encoder.uses_bf16(config.precision, matcher.network.device)
-    first = rates[f"1 x {CANDIDATES[0]:,}"]
     return {
-        "pairs_per_second": first["pairs_per_second"],
-        "times_cross_encoder": first["pairs_per_second"] / first["cross_encoder"],
+        "pairs_per_second": rates[f"1 x {CANDIDATES[0]:,}"]["pairs_per_second"],
         "rates": rates,
         "threads": torch.get_num_threads(),
         "precision": "bf16" if uses_bf16 else "fp32",
@@ -136,17 +136,33 @@ def speed(matcher: Matcher, config: Config) -> dict[str, Any]:
 
 def card(figures: dict[str, Any], run: Run, *, name: str, command: str) -> str:
     """The model card in Markdown."""
+    threads = figures["threads"]
     return CARD.format(
-        **figures,
+        **figures | {"threads": f"{threads} thread{'s' if threads > 1 else ''}"},
         name=name,
         run=run.folder.name,
         command=command,
         base=BASES.get(run.config.backbone, run.config.backbone),
         description=run.config.describe(),
-        times=figures["times_cross_encoder"],
-        commit=figures["environment"]["commit"],
+        speeds=_speeds(figures["rates"]),
+        shares=_shares(figures["behaviour"]),
+        commit=run.metrics["environment"]["commit"],
         credit=CREDIT,
     )
+
+
+def _speeds(rates: dict[str, dict[str, float]]) -> str:
+    texts = []
+    for query_size, rate in rates.items():
+        own = rate["pairs_per_second"]
+        texts.append(f"{query_size}: {own:,.0f}, {own / rate['cross_encoder']:.1f} times")
+    return "; ".join(texts)
+
+
+def _shares(judged: dict[str, float]) -> str:
+    """The kinds that are right by definition first."""
+    kinds = sorted(judged, key=lambda kind: kind not in behaviour.BY_DEFINITION)
+    return ", ".join(f"{kind.replace('_', ' ')} {100 * judged[kind]:.0f} %" for kind in kinds)
 
 
 def main() -> None:
@@ -154,7 +170,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("name", help="of the model: small or large")
     parser.add_argument("--rank", type=int, default=64, help="of the update of each linear layer (default: 64)")
-    parser.add_argument("--command", default="`patsim distil`", help="what made the run, for the card")
+    parser.add_argument("--command", default="patsim distil", help="that made the run, for the card")
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
     figures = ship(run, arguments.name, rank=arguments.rank, command=arguments.command)

@@ -15,6 +15,13 @@ from patsim_utils.method.weights.folders import NAMES, SHIPPED
 from patsim_utils.training.fit import fit
 from patsim_utils.training.runs import Run
 
+SPEED = {
+    "pairs_per_second": 1200.0,
+    "rates": {"1 x 100": {"pairs_per_second": 1200.0, "cross_encoder": 250.0}},
+    "threads": 1,
+    "precision": "fp32",
+}
+
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_shipped_model_says_nearly_what_its_run_says(tmp_path: Path, monkeypatch) -> None:
@@ -25,9 +32,9 @@ def test_a_shipped_model_says_nearly_what_its_run_says(tmp_path: Path, monkeypat
     fit(few, config, tmp_path / "runs" / "student")
     run = Run.open(tmp_path / "runs" / "student")
     monkeypatch.setattr(shipping, "SHIPPED", tmp_path / "models")
-    monkeypatch.setattr(shipping, "speed", lambda *_: {"pairs_per_second": 1.0, "times_cross_encoder": 2.0} | SPEED)
+    monkeypatch.setattr(shipping, "speed", lambda *_: SPEED)
 
-    figures = shipping.ship(run, "small", rank=32, command="`patsim distil`")
+    figures = shipping.ship(run, "small", rank=32, command="patsim distil --name student")
 
     folder = tmp_path / "models" / "small"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -46,6 +53,10 @@ def test_a_shipped_model_says_nearly_what_its_run_says(tmp_path: Path, monkeypat
     assert card.data.license == "cc-by-4.0"
     assert card.data.datasets == ["google/google-patent-phrase-similarity-dataset"]
     assert f"{figures['pearson']:.3f} [{figures['low']:.3f}" in card.content
+    assert "**Speed** on 1 thread, fp32, " in card.content
+    assert "\n  1 x 100: 1,200, 4.8 times." in card.content
+    assert "by `patsim distil --name student`,\n" in card.content
+    assert "(`patsim_utils/data/behaviour.csv`; the first three by definition): identical 100 %, hyphen" in card.content
     (result,) = card.data.eval_results
     assert (result.dataset_split, result.metric_type) == ("validation", "pearson")
     assert result.metric_value == pytest.approx(figures["pearson"], abs=1e-4)
@@ -60,6 +71,3 @@ def test_the_cards_of_the_models_that_ship_tell_their_figures(name: str) -> None
     (result,) = card.data.eval_results
     assert result.metric_value == pytest.approx(figures["pearson"], abs=1e-4)
     assert result.dataset_split == figures["split"]
-
-
-SPEED = {"rates": {}, "threads": 1, "precision": "fp32"}
