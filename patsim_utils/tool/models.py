@@ -58,7 +58,7 @@ def _folder_of_run(run: Path) -> Path:
 
 def figures(name: str) -> dict[str, Any]:
     """What is known of a model that ships: `pearson`, `low`, `high`, `split`, `seeds`, `megabytes`,
-    `pairs_per_second`; empty where nothing is.
+    `pairs_per_second`, `threads`; empty where nothing is.
     """
     try:
         return dict(json.loads((FOLDER / name / "figures.json").read_text("utf-8")))
@@ -80,14 +80,19 @@ def _line(name: str, known: dict[str, Any]) -> str:
     parts = [f"{name:8}"]
     if "pearson" in known:
         interval = f"[{known['low']:.3f}, {known['high']:.3f}]"
-        parts.append(f"Pearson {known['pearson']:.3f} {interval} on {known['split']}, {known['seeds']} seeds")
+        seeds = _count(known["seeds"], "seed")
+        parts.append(f"Pearson {known['pearson']:.3f} {interval} on {known['split']}, {seeds}")
     if "megabytes" in known:
         parts.append(f"{known['megabytes']:g} MB")
     if "pairs_per_second" in known:
-        parts.append(f"{known['pairs_per_second']:,.0f} pairs a second")
+        parts.append(f"{known['pairs_per_second']:,.0f} pairs a second on {_count(known['threads'], 'thread')}")
     if len(parts) == 1:
         parts.append("its figures are not recorded")
     return "  ".join([parts[0], "; ".join(parts[1:])])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Model:

@@ -459,10 +459,11 @@ def test_the_models_that_ship_are_listed_and_used_by_name(run: Path, pairs: Path
     for name in ("small", "large"):
         shutil.copytree(run, f"models/{name}")
     figures = {"pearson": 0.79, "low": 0.75, "high": 0.82, "split": "validation", "seeds": 3}
-    Path("models/small/figures.json").write_text(json.dumps(figures | {"megabytes": 7.5, "pairs_per_second": 1500}))
+    figures |= {"megabytes": 7.5, "pairs_per_second": 1500, "threads": 1}
+    Path("models/small/figures.json").write_text(json.dumps(figures))
     assert cli.main(["models"]) == 0
     small, large = capsys.readouterr().out.splitlines()
-    said = "Pearson 0.790 [0.750, 0.820] on validation, 3 seeds; 7.5 MB; 1,500 pairs a second"
+    said = "Pearson 0.790 [0.750, 0.820] on validation, 3 seeds; 7.5 MB; 1,500 pairs a second on 1 thread"
     assert " ".join(small.split()) == f"small {said}"
     assert large.startswith("large ")
     for words in ([], ["--model", "large"]):
