@@ -22,7 +22,7 @@ from patsim_utils.method.ordinal import OrdinalHead, small_network
 from patsim_utils.method.weights import adapters
 from patsim_utils.ratings import RANKS, RATINGS, RELATIONS, SCORES
 
-BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}  # in scoring; larger batches outgrow a CPU's caches
+BATCH_TOKENS = {"cuda": 8192, "cpu": 1024}  # in scoring; larger batches outgrow a CPU's caches
 Progress = Callable[[int, int], None]  # called with the rows that are done and all rows
 
 

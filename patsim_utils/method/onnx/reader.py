@@ -17,7 +17,7 @@ from patsim_utils.ratings import RELATIONS, SCORES
 
 GRAPH = "model.onnx"
 SETTINGS = "settings.json"
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 # What is said of equal phrases: score, probability of each score, of each relation
 CERTAIN = np.array(
     [1, *(score == 1 for score in SCORES), *(name == "same_or_synonym" for name in RELATIONS)], dtype=float
