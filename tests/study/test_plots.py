@@ -203,3 +203,10 @@ def test_a_phone_shows_wide_rows_as_blocks_whose_cells_name_their_columns() -> N
     assert 'class="mathjax_ignore blocks"' in shown
     assert '<td data-name="&lt;anchor&gt;">a long phrase of some words</td><td data-name="target">' in shown
     assert "data-name=" not in plots.table(frame[["score"]], "N")._repr_html_().split("</style>")[1]
+
+
+def test_a_short_table_is_shown_whole() -> None:
+    whole = "{max-height:none}"
+    frame = pd.DataFrame({"kind": [f"kind {row}" for row in range(16)]})
+    assert whole in plots.table(frame.head(15), "Kinds")._repr_html_()
+    assert whole not in plots.table(frame, "Kinds")._repr_html_()

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from patsim_utils.study.look.markup import Shown, fill, join, note
 
 ON_PAPER = 20  # rows
+WHOLE = 15  # rows, up to which a table does not scroll down by itself: a row just below the edge would be missed
 WIDE = 100  # letters of a row, from which on a table is wider than the text
 PHONE = 46  # letters of a row, from which on a phone shows each row as a block
 PADDING = 3  # letters, of a column
@@ -192,6 +193,8 @@ def _style(shown: pd.DataFrame, widths: dict[str, int]) -> str:
     On paper no number is broken if all fit.
     """
     rules = [_STYLE]
+    if len(shown) <= WHOLE:
+        rules.append("#ID div {max-height:none}")
     for number, column in enumerate(shown, 1):
         if not pd.api.types.is_numeric_dtype(shown[column]):
             rules.append(f"#ID :is(td,th):nth-child({number}) {{text-align:left}}")
