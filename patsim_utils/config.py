@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from patsim_utils.errors import InputError, clip
+from patsim_utils.errors import InputError, clip, counted
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
@@ -141,7 +141,7 @@ class Config(BaseModel):
         parts.append(f"{self.layout} layout")
         if self.curriculum != "none":
             parts.append(f"curriculum {self.curriculum}")
-        parts.append("1 epoch" if self.epochs == 1 else f"{self.epochs} epochs")
+        parts.append(counted(self.epochs, "epoch"))
         return ", ".join(parts)
 
 

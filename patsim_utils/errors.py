@@ -46,6 +46,15 @@ def clip(value: object, longest: int = LONGEST) -> str:
     return text[: longest - 1] + "…"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "thread"), counted(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def named(path: str | Path) -> str:
     """A path as a message shows it: without quotes and, of a long one, the end."""
     text = str(path)

@@ -13,6 +13,7 @@ import torch
 
 from patsim_utils import metrics
 from patsim_utils.data.splits import load
+from patsim_utils.errors import counted
 from patsim_utils.experiments.shipping import speed
 from patsim_utils.method.matcher import Matcher
 
@@ -35,7 +36,7 @@ def print_speed(name: str, matcher: Matcher) -> None:
     measured = speed(matcher, matcher.config)
     for query, rates in measured["rates"].items():
         own, other = rates["pairs_per_second"], rates["cross_encoder"]
-        threads = f"{measured['threads']} threads, {measured['precision']}"
+        threads = f"{counted(measured['threads'], 'thread')}, {measured['precision']}"
         print(f"{name}, {query}, {threads}: {own:,.0f} pairs a second, {own / other:.2f} times a CrossEncoder")
 
 

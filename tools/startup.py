@@ -29,7 +29,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     rows.head(ROWS).to_csv(table, index=False)
     score = ["score", str(table), "-o", str(folder / "scored.csv"), "--overwrite"]
     measured = {
-        WRONG: ["score", "--no-such-option"],
+        WRONG: [*score, "--no-such-option"],
         "ask": ["ask", "vehicle door", "automobile door", "--context", "B60"],
         f"score of {ROWS} pairs": score,
         "search, warm": ["search", "wireless handset", "--context", "H04", "--corpus", "sample"],

@@ -21,6 +21,7 @@ from patsim_utils.method import encoder
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.method.weights.folders import SHIPPED
 from patsim_utils.ratings import RELATION_WORDS
+from patsim_utils.study.explore import percent
 
 FILE = Path(__file__).parents[1] / "data" / "behaviour.csv"
 EXAMPLES = FILE.with_name("examples.csv")
@@ -47,7 +48,8 @@ IN_WORDS = {
     "sense_by_class": "sense of the class above the other sense",
     "part_and_whole": "part above something unrelated",
 }
-BY_DEFINITION = ("identical", "hyphen_or_space", "spelling")  # is_one_phrase, so the network is not asked
+# Equal by `is_one_phrase`, but for one spelling that its list lacks.
+BY_DEFINITION = ("identical", "hyphen_or_space", "spelling")
 
 Scorer = Callable[[pd.DataFrame], np.ndarray]  # rows of anchor, target, context -> scores (n,)
 
@@ -112,15 +114,15 @@ def sentence(table: pd.DataFrame) -> str:
     worst = asked.loc[asked["this run"].idxmin()]
     return (
         f"Of what is not equal by definition it is right most often for “{IN_WORDS[best['kind']]}” "
-        f"({100 * best['this run']:.0f} %) and least often for “{IN_WORDS[worst['kind']]}” "
-        f"({100 * worst['this run']:.0f} %)."
+        f"({percent(best['this run'])}) and least often for “{IN_WORDS[worst['kind']]}” "
+        f"({percent(worst['this run'])})."
     )
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
     """Of `beside_shipped`: kinds in words, shares in percent."""
     kinds = table["kind"].map(IN_WORDS)
-    percents = table.drop(columns=["kind", "rows"]).map(lambda share: f"{100 * share:.0f} %")
+    percents = table.drop(columns=["kind", "rows"]).map(percent)
     return pd.concat([kinds, table["rows"], percents], axis=1)
 
 

@@ -18,12 +18,14 @@ from patsim_utils import metrics, storage
 from patsim_utils.config import Config
 from patsim_utils.data.splits import load
 from patsim_utils.environment import environment
+from patsim_utils.errors import counted
 from patsim_utils.experiments import behaviour
 from patsim_utils.experiments.benchmark import query, seconds_of
 from patsim_utils.experiments.systems import LONGEST, words
 from patsim_utils.method import backbones, encoder
 from patsim_utils.method.matcher import Matcher
 from patsim_utils.method.weights.folders import SHIPPED
+from patsim_utils.study.explore import percent
 from patsim_utils.training.runs import Run
 
 CANDIDATES = (100, 1000)  # of one query, in the measurement of speed
@@ -136,9 +138,8 @@ def speed(matcher: Matcher, config: Config) -> dict[str, Any]:
 
 def card(figures: dict[str, Any], run: Run, *, name: str, command: str) -> str:
     """The model card in Markdown."""
-    threads = figures["threads"]
     return CARD.format(
-        **figures | {"threads": f"{threads} thread{'s' if threads > 1 else ''}"},
+        **figures | {"threads": counted(figures["threads"], "thread")},
         name=name,
         run=run.folder.name,
         command=command,
@@ -162,7 +163,7 @@ def _speeds(rates: dict[str, dict[str, float]]) -> str:
 def _shares(judged: dict[str, float]) -> str:
     """The kinds that are right by definition first."""
     kinds = sorted(judged, key=lambda kind: kind not in behaviour.BY_DEFINITION)
-    return ", ".join(f"{kind.replace('_', ' ')} {100 * judged[kind]:.0f} %" for kind in kinds)
+    return ", ".join(f"{kind.replace('_', ' ')} {percent(judged[kind])}" for kind in kinds)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patsim_utils.environment import ROOT
-from patsim_utils.errors import InputError, named
+from patsim_utils.errors import InputError, counted, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,19 +80,15 @@ def _line(name: str, known: dict[str, Any]) -> str:
     parts = [f"{name:8}"]
     if "pearson" in known:
         interval = f"[{known['low']:.3f}, {known['high']:.3f}]"
-        seeds = _count(known["seeds"], "seed")
+        seeds = counted(known["seeds"], "seed")
         parts.append(f"Pearson {known['pearson']:.3f} {interval} on {known['split']}, {seeds}")
     if "megabytes" in known:
         parts.append(f"{known['megabytes']:g} MB")
     if "pairs_per_second" in known:
-        parts.append(f"{known['pairs_per_second']:,.0f} pairs a second on {_count(known['threads'], 'thread')}")
+        parts.append(f"{known['pairs_per_second']:,.0f} pairs a second on {counted(known['threads'], 'thread')}")
     if len(parts) == 1:
         parts.append("its figures are not recorded")
     return "  ".join([parts[0], "; ".join(parts[1:])])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from patsim_utils import storage
-from patsim_utils.errors import InputError, clip, named
+from patsim_utils.errors import InputError, clip, counted, named
 from patsim_utils.tool import outputs
 
 LINE_SECONDS = 30  # between two lines where no terminal shows a bar
@@ -39,11 +39,7 @@ def use_threads(threads: int | None, clock: "Clock", *, engine: str = "local") -
 
         torch.set_num_threads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
-    return f"{_counted(count, 'thread')} of {_counted(cores(), 'core')}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{counted(count, 'thread')} of {counted(cores(), 'core')}"
 
 
 def cores() -> int:

@@ -88,5 +88,16 @@ def test_the_speed_of_a_model_is_printed_for_each_number_of_threads(monkeypatch,
         runpy.run_path(str(ROOT / "tools" / "models.py"), run_name="__main__")
     finally:
         torch.set_num_threads(before)
-    expected = "small, 1 x 100, 1 threads, fp32: 900 pairs a second, 6.00 times a CrossEncoder\n"
+    expected = "small, 1 x 100, 1 thread, fp32: 900 pairs a second, 6.00 times a CrossEncoder\n"
     assert capsys.readouterr().out == expected
+
+
+def test_what_a_command_costs_is_printed_and_one_that_fails_is_told(monkeypatch, capsys) -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "startup.py"))
+    monkeypatch.setattr(sys, "argv", ["startup.py", "--times", "2"])
+    wrong = {tool["WRONG"]: ["score", "pairs.csv", "-o", "scored.csv", "--no-such-option"]}
+    monkeypatch.setitem(tool["main"].__globals__, "commands", lambda folder: wrong)
+    tool["main"]()
+    assert re.fullmatch(r"a wrong argument: \d+\.\d, \d+\.\d s of CPU\n", capsys.readouterr().out)
+    with pytest.raises(RuntimeError, match="--no-such-option"):
+        tool["seconds_of"](wrong[tool["WRONG"]], exit_code=0)
